@@ -1,0 +1,5 @@
+//! Configuration: TOML text to validated [`Settings`].
+
+pub mod settings;
+
+pub use settings::Settings;

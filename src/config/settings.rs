@@ -1,0 +1,254 @@
+//! The settings as the server uses them: typed, resolved, validated, immutable.
+//!
+//! Nothing here knows about TOML; [`super::load`] makes these values and every other room only reads them.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+/// Everything an operator can decide, resolved against this host.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where clients are served; at least one.
+    pub listeners: Vec<Listener>,
+    /// Where relayed transport addresses come from.
+    pub relay: Relay,
+    /// Who may use the relay.
+    pub auth: Auth,
+    /// Lifetimes of what the protocol creates.
+    pub lifetimes: Lifetimes,
+    /// How much one user, one allocation, one source may take.
+    pub limits: Limits,
+    /// Which peers may be reached.
+    pub peers: Peers,
+    /// Where new allocations are sent instead of being served (300), if anywhere.
+    pub redirect: Option<Redirect>,
+    /// Connections of clients over TCP.
+    pub tcp: Tcp,
+    /// Departures from the newest RFCs for the sake of old clients.
+    pub compatibility: Compatibility,
+    /// The process: threads and packet input/output.
+    pub process: Process,
+    /// What is logged and how.
+    pub log: Log,
+}
+
+/// One listening port with its addresses and transports (`[[listener]]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Local addresses; may be unspecified (`0.0.0.0`, `::`).
+    pub addresses: Vec<IpAddr>,
+    /// UDP and TCP port; 0 lets the system choose (each address and transport its own; used by tests).
+    pub port: u16,
+    /// Serve UDP.
+    pub udp: bool,
+    /// Serve TCP.
+    pub tcp: bool,
+}
+
+/// The relay side (`[relay]`).
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// Local addresses of relay sockets with the address that clients are told; at least one, never unspecified.
+    pub addresses: Vec<RelayAddress>,
+    /// Lowest relay port (inclusive).
+    pub min_port: u16,
+    /// Highest relay port (inclusive).
+    pub max_port: u16,
+    /// `SO_RCVBUF`/`SO_SNDBUF` of each relay socket, bytes; `None` keeps the system's default.
+    pub socket_buffer: Option<usize>,
+    /// Family given to an Allocate without REQUESTED-ADDRESS-FAMILY (RFC 8656 §7.2 says IPv4).
+    pub default_family: DefaultFamily,
+}
+
+/// `allocation-default-address-family`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultFamily {
+    /// IPv4, as RFC 8656 §7.2 requires.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+    /// The family on which the client reached the server.
+    Keep,
+}
+
+/// One local relay address and what the world sees of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayAddress {
+    /// Address that relay sockets bind.
+    pub local: IpAddr,
+    /// Address that clients are told; equal to `local` unless `external-ip` maps it.
+    pub external: IpAddr,
+}
+
+/// Who may (`[auth]`).
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// REALM of the long-term credential mechanism.
+    pub realm: String,
+    /// Serve anyone without credentials.
+    pub anonymous: bool,
+    /// Static users; empty only if `anonymous`.
+    pub users: Vec<User>,
+    /// Nonce lifetime (`stale-nonce`).
+    pub stale_nonce: Duration,
+}
+
+/// A static account (`[[auth.user]]`).
+#[derive(Debug, Clone)]
+pub struct User {
+    /// User name as written; OpaqueString is applied by the auth room.
+    pub name: String,
+    /// What proves the user.
+    pub secret: UserSecret,
+}
+
+/// What an account was configured with.
+#[derive(Debug, Clone)]
+pub enum UserSecret {
+    /// A password; all keys derive from it.
+    Password(Secret<String>),
+    /// Keys computed beforehand for exactly this realm.
+    Keys {
+        /// MD5(name ":" realm ":" password).
+        md5: Secret<[u8; 16]>,
+        /// SHA-256(name ":" realm ":" password), if given.
+        sha256: Option<Secret<[u8; 32]>>,
+    },
+}
+
+/// A value that never shows in logs, errors or debug output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret<T>(pub T);
+
+impl<T> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("****")
+    }
+}
+
+/// Lifetimes (`[lifetimes]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Lifetime of an allocation that asks for none or less (RFC 8656 §3.2: 600 s).
+    pub default_allocate: Duration,
+    /// Longest lifetime granted (`max-allocate-lifetime`, RFC 8656 §7.2: 3600 s recommended).
+    pub max_allocate: Duration,
+    /// Permission lifetime (RFC 8656 §9: 300 s).
+    pub permission: Duration,
+    /// Channel binding lifetime (RFC 8656 §12: 600 s).
+    pub channel: Duration,
+    /// How long a reserved port (EVEN-PORT with R) waits for its Allocate (RFC 8656 §7.2: at least 30 s).
+    pub reservation: Duration,
+}
+
+/// Quotas and limits (`[limits]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Allocations per user name; `None` is unlimited.
+    pub user_quota: Option<u32>,
+    /// Allocations in total; `None` is unlimited.
+    pub total_quota: Option<u32>,
+    /// Permissions per allocation.
+    pub permissions_per_allocation: usize,
+    /// Channels per allocation.
+    pub channels_per_allocation: usize,
+    /// 401 answers per second and source prefix; `None` is unlimited.
+    pub unauthorized_rate: Option<u32>,
+    /// Binding answers per second and source prefix; `None` is unlimited.
+    pub binding_rate: Option<u32>,
+    /// Length in bits of an IPv4 source prefix.
+    pub ipv4_prefix: u8,
+    /// Length in bits of an IPv6 source prefix.
+    pub ipv6_prefix: u8,
+}
+
+/// Peer rules on top of the built-in ones (`[peers]`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// `allowed-peer-ip`.
+    pub allowed: Vec<IpNet>,
+    /// `denied-peer-ip`.
+    pub denied: Vec<IpNet>,
+}
+
+/// Redirection of every authenticated Allocate (`[redirect]`, RFC 8489 §10).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// ALTERNATE-SERVER candidates, taken in turn; at least one.
+    pub servers: Vec<SocketAddr>,
+    /// ALTERNATE-DOMAIN.
+    pub domain: Option<String>,
+}
+
+/// TCP connections from clients (`[tcp]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tcp {
+    /// A connection without an allocation and without a complete message for this long is closed.
+    pub idle_timeout: Duration,
+    /// A message begun but not completed within this time closes the connection.
+    pub message_timeout: Duration,
+    /// Connections in total.
+    pub max_connections: usize,
+    /// Connections per source address.
+    pub max_connections_per_ip: usize,
+    /// Bytes queued towards one slow client before the oldest data are dropped.
+    pub queue_bytes: usize,
+    /// Age at which queued data are dropped.
+    pub queue_age: Duration,
+}
+
+/// Switches for old clients (`[compatibility]`), all off by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Compatibility {
+    /// Answer Binding requests without the magic cookie (`rfc3489`).
+    pub rfc3489: bool,
+    /// Accept channel numbers 0x5000–0x7FFF (`rfc5766-channel-numbers`).
+    pub rfc5766_channel_numbers: bool,
+}
+
+/// The process (`[process]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Worker threads; at least one.
+    pub workers: usize,
+    /// How datagrams cross the system boundary.
+    pub udp_io: UdpIo,
+    /// `SO_RCVBUF`/`SO_SNDBUF` of listeners, bytes; `None` keeps the system's default.
+    pub listener_buffer: Option<usize>,
+    /// Send SOFTWARE in responses (`software-attribute`).
+    pub software_attribute: bool,
+    /// Add FINGERPRINT to every response, not only where the request had one (`fingerprint`).
+    pub fingerprint: bool,
+}
+
+/// How datagrams cross the system boundary (`udp-io`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UdpIo {
+    /// Batched system calls where the system has them.
+    Auto,
+    /// One portable call per datagram.
+    Portable,
+}
+
+/// Logging (`[log]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A `tracing` filter: a level, or `module=level` pairs.
+    pub level: String,
+    /// Shape of a line.
+    pub format: LogFormat,
+}
+
+/// Shape of a log line (`format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,21 @@
+//! turnserver: a STUN and TURN relay server.
+//!
+//! The map of the house; each room says in its own documentation what lives there and what must not.
+//!
+//! * [`stun`]: the wire. Bytes to values and back; pure.
+//! * [`turn`]: the protocol. Allocations, permissions, channels, nonces; pure: (time, who, bytes) to effects.
+//! * [`auth`]: who may. Users and their keys.
+//! * [`policy`]: what they may. Peer address rules, quotas, rate limits.
+//! * [`relay`]: the data path and its input/output. Workers, UDP, TCP, relay sockets.
+//! * [`config`]: TOML text to [`config::Settings`].
+//! * [`cli`]: the commands.
+//!
+//! Arrows go one way: `cli` to `config` and `relay`; `relay` to `turn`, `auth` and `policy`; those to `stun`.
+
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod policy;
+pub mod relay;
+pub mod stun;
+pub mod turn;

@@ -1,0 +1,3 @@
+//! The binary `turnserver`.
+
+fn main() {}
