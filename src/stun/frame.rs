@@ -73,7 +73,7 @@ mod tests {
     /// H-18
     #[test]
     fn lost_framing() {
-        assert_eq!(front(b"GET / HTTP/1.1", false), Frame::Lost);
+        assert_eq!(front(b"POST / HTTP/1.1", false), Frame::Lost);
         assert_eq!(front(&[0x50, 0, 0, 0], false), Frame::Lost);
         assert_eq!(front(&[0x50, 0, 0, 0], true), Frame::ChannelData(4));
         assert_eq!(front(&[0, 1, 0, 3], false), Frame::Lost);

@@ -179,11 +179,12 @@ impl<'a> Message<'a> {
         self.bytes
     }
 
-    /// Bytes 4 to 20: cookie and transaction id, or the 128-bit transaction id of RFC 3489.
+    /// What a response to this request copies.
     #[must_use]
-    pub fn cookie_and_id(&self) -> [u8; 16] {
+    pub fn head(&self) -> RequestHead {
         // `parse` saw a whole header.
-        self.bytes.get(4..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default()
+        let cookie_and_id = self.bytes.get(4..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
+        RequestHead { method: self.method, cookie_and_id }
     }
 
     /// The 96-bit transaction id.
@@ -270,6 +271,15 @@ impl<'a> Message<'a> {
             .map(|(attribute, _)| attribute)
             .filter(|attribute| attribute.is_comprehension_required() && attribute::position(attribute.0).is_none())
     }
+}
+
+/// What a response copies from its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestHead {
+    /// The 12-bit method code.
+    pub method: u16,
+    /// Bytes 4 to 20: cookie and transaction id, or the 128-bit transaction id of RFC 3489.
+    pub cookie_and_id: [u8; 16],
 }
 
 /// An attribute whose value is not what its type prescribes.

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{
-    AttributeType, Class, ErrorCode, HEADER_LEN, IntegrityKey, MAGIC_COOKIE, Message, Method, TransactionId, address,
-    fingerprint, kind, padded,
+    AttributeType, Class, ErrorCode, HEADER_LEN, IntegrityKey, MAGIC_COOKIE, Method, TransactionId, address,
+    fingerprint, kind, message::RequestHead, padded,
 };
 
 /// The caller's buffer was too small for the message.
@@ -34,13 +34,14 @@ impl<'b> MessageWriter<'b> {
         writer
     }
 
-    /// Starts the response to `request`: its method, cookie and transaction id (those of RFC 3489 too).
+    /// Starts the response to a request: its method, cookie and transaction id (those of RFC 3489 too).
     #[must_use]
-    pub fn response(buffer: &'b mut [u8], request: &Message<'_>, class: Class) -> Self {
-        let mut writer = Self { buffer, len: 0, transaction_id: request.transaction_id(), overflow: false };
-        writer.put(&kind::join(request.method(), class).to_be_bytes());
+    pub fn response(buffer: &'b mut [u8], request: RequestHead, class: Class) -> Self {
+        let [_, _, _, _, transaction_id @ ..] = request.cookie_and_id;
+        let mut writer = Self { buffer, len: 0, transaction_id: TransactionId(transaction_id), overflow: false };
+        writer.put(&kind::join(request.method, class).to_be_bytes());
         writer.put(&[0, 0]);
-        writer.put(&request.cookie_and_id());
+        writer.put(&request.cookie_and_id);
         writer
     }
 

@@ -1,1 +1,47 @@
-//! The `turn` room.
+//! The protocol: allocations, permissions, channels, nonces (RFC 8656, RFC 8489 §9).
+//!
+//! A [`Server`] is a value without sockets, clocks or threads. It is told the time, who sent which bytes, and answers what
+//! to do: where to send which range of those bytes, or a reply, or a question ([`Step`]). What it needs from outside while
+//! it works on one request (who the user is, relay sockets) it asks for by returning, and the caller calls again with the
+//! answer: no state hides in closures or tasks. What ends by itself is reported as [`Effect`]s.
+//!
+//! * Hot: [`Server::from_client`] for ChannelData and Send, [`Server::from_peer`]. No allocation, no copy.
+//! * Cold: everything that is answered.
+//!
+//! One `Server` belongs to one worker and holds whole clients, never parts of one.
+
+mod allocate;
+mod allocation;
+mod authentication;
+mod binding;
+mod channel;
+mod channel_bind;
+mod client;
+mod counters;
+mod create_permission;
+mod data;
+mod nonce;
+mod permission;
+mod refresh;
+mod reply;
+mod rules;
+mod server;
+mod table;
+mod time;
+
+pub use allocate::{AddressRequest, Grant, PendingAllocate, Refusal};
+pub use allocation::{AllocationId, EndReason, SessionSummary};
+pub use authentication::{Answer, Identity, PasswordAlgorithm, Query};
+pub use client::{Client, Family, FiveTuple, RelayId, Route, Transport};
+pub use counters::{Drop, Totals, Traffic};
+pub use data::{HEADROOM, IcmpError, ToClient, ToPeer};
+pub use rules::{Policy, Redirect, Rules, Unauthenticated};
+pub use server::{Effect, Server, Step};
+pub use table::Handle;
+pub use time::Time;
+
+/// Bytes that a reply buffer must have: enough for the longest response this server makes, whatever the realm.
+///
+/// A response to an unknown path MTU should stay within 548 bytes on IPv4 (RFC 8489 §6.1); with realms of ordinary length
+/// all of them do.
+pub const REPLY_LEN: usize = 2048;

@@ -1,0 +1,258 @@
+//! Allocate (RFC 8656 §7): the checks, the question for relay sockets, and what follows from its answer.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use super::{
+    AllocationId, Client, Family, Handle, RelayId, Server, Step, Time, Traffic,
+    allocation::{Allocation, Relayed},
+    authentication::Requester,
+    channel::Channels,
+    permission::Permissions,
+    reply::ReplyContext,
+};
+use crate::stun::{AttributeType, ErrorCode, Message, TransactionId};
+
+/// IANA protocol number of UDP, as in REQUESTED-TRANSPORT (RFC 8656 §18.8).
+const PROTOCOL_UDP: u8 = 17;
+
+/// The relayed transport addresses that a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressRequest {
+    /// One address.
+    One {
+        /// Of this family.
+        family: Family,
+        /// EVEN-PORT: `None` any port, `Some(false)` an even one, `Some(true)` an even one with the next higher reserved.
+        even: Option<bool>,
+    },
+    /// One of each family, if possible (ADDITIONAL-ADDRESS-FAMILY).
+    Both,
+    /// The one reserved under this token.
+    Reserved([u8; 8]),
+}
+
+/// An Allocate that has passed all checks and waits for relay sockets.
+#[derive(Debug)]
+pub struct PendingAllocate {
+    /// Who asks.
+    pub client: Client,
+    /// The user, for quotas; empty for an anonymous client.
+    pub user: Arc<str>,
+    /// What is asked for.
+    pub addresses: AddressRequest,
+    context: ReplyContext,
+    requester: Requester,
+    transaction_id: TransactionId,
+    lifetime: Duration,
+}
+
+/// The relay sockets that were opened for a [`PendingAllocate`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Grant {
+    /// By family: the socket, and the address that clients and peers see. At least one.
+    pub relays: [Option<(RelayId, SocketAddr)>; 2],
+    /// The family that could not be had, when both were asked for.
+    pub refused: Option<(Family, Refusal)>,
+    /// Token of the reserved next higher port.
+    pub token: Option<[u8; 8]>,
+}
+
+/// Why no relay sockets were opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The user, or the server, has as many allocations as allowed.
+    Quota,
+    /// No port, descriptor or reservation is left that would do.
+    Capacity,
+    /// The family is not relayed here.
+    Family,
+}
+
+impl Refusal {
+    const fn error(self) -> ErrorCode {
+        match self {
+            Self::Quota => ErrorCode::AllocationQuotaReached,
+            Self::Capacity => ErrorCode::InsufficientCapacity,
+            Self::Family => ErrorCode::AddressFamilyNotSupported,
+        }
+    }
+}
+
+impl Server {
+    #[allow(clippy::too_many_arguments)] // the parts of one request, each used once
+    pub(super) fn allocate<'m>(
+        &mut self,
+        client: &Client,
+        message: &Message<'_>,
+        context: ReplyContext,
+        requester: Requester,
+        owned: Option<Handle>,
+        reply: &mut [u8],
+        now: Time,
+    ) -> Step<'m> {
+        if let Some(handle) = owned {
+            let allocation = &self.table[handle];
+            if allocation.transaction_id == message.transaction_id() && allocation.user == requester.user {
+                let len = self.allocate_success(handle, &context, None, reply, now);
+                return self.replied(Ok(len));
+            }
+            return self.error(&context, ErrorCode::AllocationMismatch, reply);
+        }
+        let (addresses, lifetime) = match self.check_allocate(client, message) {
+            Ok(checked) => checked,
+            Err(error) => return self.error(&context, error, reply),
+        };
+        if self.rules.redirect.is_some() {
+            return self.redirect(client, &context, reply);
+        }
+        Step::Allocate(Box::new(PendingAllocate {
+            client: *client,
+            user: Arc::clone(&requester.user),
+            addresses,
+            context,
+            requester,
+            transaction_id: message.transaction_id(),
+            lifetime,
+        }))
+    }
+
+    /// Checks 3 to 9 of RFC 8656 §7.2.
+    fn check_allocate(&self, client: &Client, message: &Message<'_>) -> Result<(AddressRequest, Duration), ErrorCode> {
+        match message.get(AttributeType::REQUESTED_TRANSPORT) {
+            Some(&[PROTOCOL_UDP, _, _, _]) => {}
+            Some(&[_, _, _, _]) => return Err(ErrorCode::UnsupportedTransportProtocol),
+            _ => return Err(ErrorCode::BadRequest),
+        }
+        let lifetime = match message.get_u32(AttributeType::LIFETIME) {
+            None => self.rules.lifetime(None),
+            Some(Ok(seconds)) => self.rules.lifetime(Some(seconds)),
+            Some(Err(_)) => return Err(ErrorCode::BadRequest),
+        };
+        let requested = family_code(message, AttributeType::REQUESTED_ADDRESS_FAMILY)?;
+        let additional = family_code(message, AttributeType::ADDITIONAL_ADDRESS_FAMILY)?;
+        let even = match message.get(AttributeType::EVEN_PORT) {
+            None => None,
+            Some(&[bits]) => Some(bits & 0x80 != 0),
+            Some(_) => return Err(ErrorCode::BadRequest),
+        };
+        if let Some(token) = message.get(AttributeType::RESERVATION_TOKEN) {
+            if even.is_some() || requested.is_some() || additional.is_some() {
+                return Err(ErrorCode::BadRequest);
+            }
+            let token = token.try_into().map_err(|_| ErrorCode::BadRequest)?;
+            return Ok((AddressRequest::Reserved(token), lifetime));
+        }
+        if additional.is_some() {
+            let only_ipv6 = additional == Some(Family::V6.code());
+            if requested.is_some() || even == Some(true) || !only_ipv6 {
+                return Err(ErrorCode::BadRequest);
+            }
+            return Ok((AddressRequest::Both, lifetime));
+        }
+        let family = match requested {
+            Some(code) => Family::from_code(code).ok_or(ErrorCode::AddressFamilyNotSupported)?,
+            None => self.rules.default_family.unwrap_or_else(|| Family::of(client.tuple.client.ip())),
+        };
+        if !self.rules.families.contains(&family) {
+            return Err(ErrorCode::AddressFamilyNotSupported);
+        }
+        Ok((AddressRequest::One { family, even }, lifetime))
+    }
+
+    /// 300 with the next alternate server in turn; the first has the family of the request's source (RFC 8489 §10).
+    fn redirect<'m>(&mut self, client: &Client, context: &ReplyContext, reply: &mut [u8]) -> Step<'m> {
+        let Some(redirect) = &self.rules.redirect else { return Step::Dropped };
+        let turn = self.next_redirect;
+        self.next_redirect = turn.wrapping_add(1);
+        let pick = |family: Family| {
+            let of_family = || redirect.servers.iter().filter(|server| Family::of(server.ip()) == family);
+            of_family().nth(turn.checked_rem(of_family().count())?).copied()
+        };
+        let family = Family::of(client.tuple.client.ip());
+        let Some(first) = pick(family) else { return self.error(context, ErrorCode::InsufficientCapacity, reply) };
+        let second = pick(family.other());
+        let domain = redirect.domain.as_deref().filter(|_| context.signs_with_sha256());
+        let len = context.error(&self.rules, reply, ErrorCode::TryAlternate, |writer| {
+            for server in [Some(first), second].into_iter().flatten() {
+                writer.address(AttributeType::ALTERNATE_SERVER, server);
+            }
+            if let Some(domain) = domain {
+                writer.attribute(AttributeType::ALTERNATE_DOMAIN, domain.as_bytes());
+            }
+        });
+        self.replied(Err(len))
+    }
+
+    /// Ends what [`Step::Allocate`] began. Returns the length of the reply, and the new allocation's handle and id if there is one.
+    pub fn complete_allocate(
+        &mut self,
+        pending: PendingAllocate,
+        outcome: Result<Grant, Refusal>,
+        reply: &mut [u8],
+        now: Time,
+    ) -> (usize, Option<(Handle, AllocationId)>) {
+        let PendingAllocate { client, user, context, requester, transaction_id, lifetime, .. } = pending;
+        let grant = match outcome {
+            Ok(grant) => grant,
+            Err(refusal) => {
+                self.totals.errors = self.totals.errors.wrapping_add(1);
+                return (context.error(&self.rules, reply, refusal.error(), |_| {}), None);
+            }
+        };
+        let expires = now + lifetime;
+        let id = AllocationId(self.next_id);
+        self.next_id = self.next_id.wrapping_add(1);
+        let handle = self.table.insert(Allocation {
+            id,
+            client,
+            user,
+            key: requester.key,
+            relayed: grant.relays.map(|relay| relay.map(|(relay, address)| Relayed { relay, address, expires })),
+            permissions: Permissions::default(),
+            channels: Channels::default(),
+            to_peers: Traffic::default(),
+            to_client: Traffic::default(),
+            created: now,
+            transaction_id,
+            token: grant.token,
+            armed: Time(u64::MAX),
+        });
+        self.totals.allocations = self.totals.allocations.wrapping_add(1);
+        self.totals.successes = self.totals.successes.wrapping_add(1);
+        (self.allocate_success(handle, &context, grant.refused, reply, now), Some((handle, id)))
+    }
+
+    /// The success response (RFC 8656 §7.2); also for a retransmitted request.
+    fn allocate_success(
+        &self,
+        handle: Handle,
+        context: &ReplyContext,
+        refused: Option<(Family, Refusal)>,
+        reply: &mut [u8],
+        now: Time,
+    ) -> usize {
+        let allocation = &self.table[handle];
+        context.success(&self.rules, reply, |writer| {
+            for relayed in allocation.relayed.iter().flatten() {
+                writer.xor_address(AttributeType::XOR_RELAYED_ADDRESS, relayed.address);
+            }
+            if let Some((family, refusal)) = refused {
+                writer.address_error_code(family.code(), refusal.error());
+            }
+            writer.u32(AttributeType::LIFETIME, super::refresh::seconds(allocation.time_left(None, now)));
+            if let Some(token) = &allocation.token {
+                writer.attribute(AttributeType::RESERVATION_TOKEN, token);
+            }
+            writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, allocation.client.tuple.client);
+        })
+    }
+}
+
+/// The family code of an address-family attribute (RFC 8656 §18.6), whose other 24 bits are ignored.
+pub(super) fn family_code(message: &Message<'_>, attribute: AttributeType) -> Result<Option<u8>, ErrorCode> {
+    match message.get(attribute) {
+        None => Ok(None),
+        Some(&[family, _, _, _]) => Ok(Some(family)),
+        Some(_) => Err(ErrorCode::BadRequest),
+    }
+}

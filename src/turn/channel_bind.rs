@@ -1,0 +1,47 @@
+//! ChannelBind (RFC 8656 §12).
+
+use super::{Handle, Server, Time, channel::BindError, reply::ReplyContext};
+use crate::stun::{AttributeType, ChannelNumber, ErrorCode, Message};
+
+impl Server {
+    pub(super) fn channel_bind(
+        &mut self,
+        handle: Handle,
+        message: &Message<'_>,
+        context: &ReplyContext,
+        reply: &mut [u8],
+        now: Time,
+    ) -> Result<usize, ErrorCode> {
+        // Two bytes of number, two reserved ones that are ignored (RFC 8656 §18.1).
+        let Some(&[high, low, _, _]) = message.get(AttributeType::CHANNEL_NUMBER) else {
+            return Err(ErrorCode::BadRequest);
+        };
+        let number = u16::from_be_bytes([high, low]);
+        let range = if self.rules.wide_channels { ChannelNumber::WIDE_RANGE } else { ChannelNumber::RANGE };
+        let Some(Ok(peer)) = message.get_xor_address(AttributeType::XOR_PEER_ADDRESS) else {
+            return Err(ErrorCode::BadRequest);
+        };
+        if !range.contains(&number) || peer.port() == 0 {
+            return Err(ErrorCode::BadRequest);
+        }
+        self.check_peer_family(handle, peer.ip(), now)?;
+        if !self.policy.permits(peer) {
+            return Err(ErrorCode::Forbidden);
+        }
+        let rules = &self.rules;
+        let allocation = &mut self.table[handle];
+        if !allocation.permissions.has_room(&[peer.ip()], rules.max_permissions, now) {
+            return Err(ErrorCode::InsufficientCapacity);
+        }
+        allocation
+            .channels
+            .bind(ChannelNumber(number), peer, now + rules.channel_lifetime, rules.max_channels, now)
+            .map_err(|error| match error {
+                BindError::NumberTaken | BindError::PeerTaken => ErrorCode::BadRequest,
+                BindError::Full => ErrorCode::InsufficientCapacity,
+            })?;
+        allocation.permissions.install(peer.ip(), now + rules.permission_lifetime);
+        self.table.arm(handle);
+        Ok(context.success(&self.rules, reply, |_| {}))
+    }
+}

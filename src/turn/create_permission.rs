@@ -1,0 +1,46 @@
+//! CreatePermission (RFC 8656 §10): all of the request or nothing.
+
+use std::net::IpAddr;
+
+use super::{Family, Handle, Server, Time, reply::ReplyContext};
+use crate::stun::{AttributeType, ErrorCode, Message};
+
+impl Server {
+    pub(super) fn create_permission(
+        &mut self,
+        handle: Handle,
+        message: &Message<'_>,
+        context: &ReplyContext,
+        reply: &mut [u8],
+        now: Time,
+    ) -> Result<usize, ErrorCode> {
+        let peers: Vec<IpAddr> = message
+            .xor_addresses(AttributeType::XOR_PEER_ADDRESS)
+            .map(|peer| peer.map(|peer| peer.ip()).map_err(|_| ErrorCode::BadRequest))
+            .collect::<Result<_, _>>()?;
+        if peers.is_empty() {
+            return Err(ErrorCode::BadRequest);
+        }
+        for peer in &peers {
+            self.check_peer_family(handle, *peer, now)?;
+        }
+        if !peers.iter().all(|peer| self.policy.permits_ip(*peer)) {
+            return Err(ErrorCode::Forbidden);
+        }
+        let expires = now + self.rules.permission_lifetime;
+        let allocation = &mut self.table[handle];
+        if !allocation.permissions.has_room(&peers, self.rules.max_permissions, now) {
+            return Err(ErrorCode::InsufficientCapacity);
+        }
+        for peer in peers {
+            allocation.permissions.install(peer, expires);
+        }
+        self.table.arm(handle);
+        Ok(context.success(&self.rules, reply, |_| {}))
+    }
+
+    /// A peer must be of the family of a relayed address (RFC 8656 §10.2, §12.2).
+    pub(super) fn check_peer_family(&self, handle: Handle, peer: IpAddr, now: Time) -> Result<(), ErrorCode> {
+        self.table[handle].relayed(Family::of(peer), now).map(|_| ()).ok_or(ErrorCode::PeerAddressFamilyMismatch)
+    }
+}

@@ -1,0 +1,61 @@
+//! Refresh (RFC 8656 §8).
+
+use std::time::Duration;
+
+use super::{EndReason, Family, Handle, Server, Time, allocate::family_code, reply::ReplyContext};
+use crate::stun::{AttributeType, ErrorCode, Message};
+
+impl Server {
+    pub(super) fn refresh(
+        &mut self,
+        handle: Handle,
+        message: &Message<'_>,
+        context: &ReplyContext,
+        reply: &mut [u8],
+        now: Time,
+    ) -> Result<usize, ErrorCode> {
+        let requested = match message.get_u32(AttributeType::LIFETIME) {
+            None => None,
+            Some(Ok(seconds)) => Some(seconds),
+            Some(Err(_)) => return Err(ErrorCode::BadRequest),
+        };
+        let chosen = match family_code(message, AttributeType::REQUESTED_ADDRESS_FAMILY)? {
+            None => None,
+            Some(code) => {
+                let family = Family::from_code(code).ok_or(ErrorCode::PeerAddressFamilyMismatch)?;
+                if self.table[handle].relayed(family, now).is_none() {
+                    return Err(ErrorCode::PeerAddressFamilyMismatch);
+                }
+                Some(family)
+            }
+        };
+        let lifetime = if requested == Some(0) {
+            match chosen {
+                Some(family) => self.end_family(handle, family, EndReason::Deleted, now),
+                None => self.end(handle, EndReason::Deleted, now),
+            }
+            Duration::ZERO
+        } else {
+            let lifetime = self.rules.lifetime(requested);
+            let allocation = &mut self.table[handle];
+            for family in Family::ALL {
+                if chosen.is_none_or(|chosen| chosen == family)
+                    && let Some(relayed) = &mut allocation.relayed[family as usize]
+                {
+                    relayed.expires = now + lifetime;
+                }
+            }
+            // A shorter lifetime than before may come up earlier than what is filed.
+            self.table.arm(handle);
+            lifetime
+        };
+        Ok(context.success(&self.rules, reply, |writer| {
+            writer.u32(AttributeType::LIFETIME, seconds(lifetime));
+        }))
+    }
+}
+
+/// Whole seconds for LIFETIME, rounded up so that a client is never told less than it was granted.
+pub(super) fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,85 @@
+//! What the protocol is told once: its parameters, and the policy that it asks.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{PasswordAlgorithm, Time, client::Family};
+
+/// Parameters of a [`super::Server`].
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// REALM.
+    pub realm: String,
+    /// Serve without credentials.
+    pub anonymous: bool,
+    /// PASSWORD-ALGORITHMS, in the order sent (RFC 8489 §14.11).
+    pub password_algorithms: Vec<PasswordAlgorithm>,
+    /// How long a nonce is valid.
+    pub nonce_lifetime: Duration,
+    /// Lifetime of an allocation that asks for none or less (RFC 8656 §7.2).
+    pub default_lifetime: Duration,
+    /// Longest lifetime granted.
+    pub max_lifetime: Duration,
+    /// Permission lifetime (RFC 8656 §9).
+    pub permission_lifetime: Duration,
+    /// Channel binding lifetime (RFC 8656 §12).
+    pub channel_lifetime: Duration,
+    /// Permissions per allocation.
+    pub max_permissions: usize,
+    /// Channels per allocation.
+    pub max_channels: usize,
+    /// Family of an allocation that asks for none; `None` is the family that the client uses.
+    pub default_family: Option<Family>,
+    /// Families that can be relayed.
+    pub families: Vec<Family>,
+    /// SOFTWARE, if it is sent.
+    pub software: Option<String>,
+    /// Add FINGERPRINT to every response; otherwise to responses to requests that have it.
+    pub always_fingerprint: bool,
+    /// Answer Binding requests of RFC 3489.
+    pub rfc3489: bool,
+    /// Accept channel numbers of RFC 5766 (0x4000–0x7FFF).
+    pub wide_channels: bool,
+    /// Send new allocations elsewhere (RFC 8489 §10).
+    pub redirect: Option<Redirect>,
+}
+
+impl Rules {
+    /// The granted lifetime for a requested one (RFC 8656 §7.2): `max(default, min(requested, maximum))`.
+    pub(super) fn lifetime(&self, requested: Option<u32>) -> Duration {
+        let requested = requested.map_or(self.default_lifetime, |seconds| Duration::from_secs(seconds.into()));
+        requested.min(self.max_lifetime).max(self.default_lifetime)
+    }
+}
+
+/// Where new allocations are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// ALTERNATE-SERVER candidates, taken in turn.
+    pub servers: Vec<SocketAddr>,
+    /// ALTERNATE-DOMAIN.
+    pub domain: Option<String>,
+}
+
+/// The kinds of answers that anybody can draw without credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unauthenticated {
+    /// An answer to a Binding request.
+    Binding,
+    /// A 401, or another error before authentication succeeded.
+    Challenge,
+}
+
+/// What is decided outside the protocol, asked while a message is worked on.
+pub trait Policy {
+    /// Whether data may be sent to and taken from this peer.
+    fn permits(&self, peer: SocketAddr) -> bool;
+
+    /// Whether a permission for this address may be installed.
+    fn permits_ip(&self, peer: IpAddr) -> bool;
+
+    /// Whether this source may draw one more unauthenticated answer now.
+    fn admits(&mut self, kind: Unauthenticated, source: IpAddr, now: Time) -> bool;
+}

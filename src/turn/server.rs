@@ -1,0 +1,325 @@
+//! The server: takes what a client sent and says what to do.
+
+use std::sync::Arc;
+
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::{
+    Answer, Client, Drop, EndReason, Family, Handle, PendingAllocate, Policy, Query, RelayId, Rules, SessionSummary,
+    Time, ToPeer, Totals, Unauthenticated,
+    allocation::Allocation,
+    authentication::{Authenticator, Failure, Outcome, Requester},
+    nonce::{self, Nonces},
+    reply::ReplyContext,
+    table::Table,
+};
+use crate::stun::{AttributeType, Class, ErrorCode, Message, MessageWriter, Method, ParseError, demultiplex::Protocol};
+
+/// What to do about a message from a client.
+#[derive(Debug)]
+pub enum Step<'m> {
+    /// Nothing; it has been counted.
+    Dropped,
+    /// Send the first so many bytes of the reply buffer back to the client.
+    Reply(usize),
+    /// Send part of the message to a peer.
+    ToPeer(ToPeer),
+    /// Find the user and call again with the answer.
+    Authenticate(Query<'m>),
+    /// Open relay sockets and call [`Server::complete_allocate`].
+    Allocate(Box<PendingAllocate>),
+}
+
+/// Something that ended by itself or as the consequence of a request.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Close this relay socket and give its port back.
+    CloseRelay(RelayId),
+    /// An allocation has ended; its handle is no longer valid.
+    Ended(Handle, SessionSummary),
+}
+
+/// The protocol state of all clients of one worker.
+pub struct Server {
+    pub(super) rules: Rules,
+    pub(super) policy: Box<dyn Policy>,
+    pub(super) authenticator: Authenticator,
+    pub(super) rng: StdRng,
+    pub(super) table: Table,
+    pub(super) effects: Vec<Effect>,
+    pub(super) totals: Totals,
+    pub(super) next_id: u64,
+    pub(super) next_redirect: usize,
+    pub(super) nobody: Arc<str>,
+}
+
+impl Server {
+    /// `seed` must be unpredictable: transaction ids and hash keys come from it. `nonce_secret` keys the nonces and is the same in all workers. Ids of
+    /// allocations start above `first_id`.
+    #[must_use]
+    pub fn new(rules: Rules, policy: Box<dyn Policy>, nonce_secret: &[u8; 32], seed: [u8; 32], first_id: u64) -> Self {
+        let features = nonce::PASSWORD_ALGORITHMS | nonce::USERNAME_ANONYMITY;
+        let nonces = Nonces::new(nonce_secret, rules.nonce_lifetime, features);
+        let authenticator = Authenticator::new(nonces, &rules, &seed);
+        let mut rng = StdRng::from_seed(seed);
+        let table = Table::new(rand::Rng::next_u64(&mut rng));
+        Self {
+            rules,
+            policy,
+            authenticator,
+            rng,
+            table,
+            effects: Vec::new(),
+            totals: Totals::default(),
+            next_id: first_id,
+            next_redirect: 0,
+            nobody: Arc::from(""),
+        }
+    }
+
+    /// Takes one datagram or stream frame. `reply` must have [`super::REPLY_LEN`] bytes. Call with [`Answer::Unasked`] first, and again with the
+    /// answer if the step is [`Step::Authenticate`].
+    pub fn from_client<'m>(
+        &mut self,
+        client: &Client,
+        bytes: &'m [u8],
+        answer: Answer<'_>,
+        reply: &mut [u8],
+        now: Time,
+    ) -> Step<'m> {
+        let Some(&first) = bytes.first() else { return self.drop(Drop::NotServed) };
+        match Protocol::of(first, self.rules.wide_channels) {
+            Protocol::ChannelData => self.channel_data(client, bytes, now),
+            Protocol::Stun => self.stun(client, bytes, answer, reply, now),
+            Protocol::Other => self.drop(Drop::NotServed),
+        }
+    }
+
+    fn stun<'m>(
+        &mut self,
+        client: &Client,
+        bytes: &'m [u8],
+        answer: Answer<'_>,
+        reply: &mut [u8],
+        now: Time,
+    ) -> Step<'m> {
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(ParseError::Cookie) if self.rules.rfc3489 => return self.classic(client, bytes, reply, now),
+            Err(_) => return self.drop(Drop::Malformed),
+        };
+        match (message.class(), Method::from_code(message.method())) {
+            (Class::Indication, Some(Method::Send)) => self.send_indication(client, &message, now),
+            (Class::Request, Some(Method::Binding)) => self.binding(&message, client, reply, now),
+            (Class::Request, Some(method @ (Method::Allocate | Method::Refresh)))
+            | (Class::Request, Some(method @ (Method::CreatePermission | Method::ChannelBind))) => {
+                self.request(client, method, &message, answer, reply, now)
+            }
+            _ => self.drop(Drop::Unexpected),
+        }
+    }
+
+    /// A message without the cookie: only a Binding request of RFC 3489 is served (RFC 8656 §5).
+    fn classic<'m>(&mut self, client: &Client, bytes: &[u8], reply: &mut [u8], now: Time) -> Step<'m> {
+        match Message::parse_classic(bytes) {
+            Ok(message) if (message.method(), message.class()) == (Method::Binding.code(), Class::Request) => {
+                self.binding(&message, client, reply, now)
+            }
+            _ => self.drop(Drop::Malformed),
+        }
+    }
+
+    /// A request that needs credentials: authentication, then unknown attributes, then the method (RFC 8489 §6.3).
+    fn request<'m>(
+        &mut self,
+        client: &Client,
+        method: Method,
+        message: &Message<'m>,
+        answer: Answer<'_>,
+        reply: &mut [u8],
+        now: Time,
+    ) -> Step<'m> {
+        let owned = self.live(client, now);
+        let requester = if self.rules.anonymous {
+            Requester { user: Arc::clone(&self.nobody), key: None }
+        } else {
+            let allocation = owned.map(|handle| &self.table[handle]);
+            match self.authenticator.check(message, &client.tuple, allocation, answer, now) {
+                Outcome::Passed(requester) => requester,
+                Outcome::Ask(query) => return Step::Authenticate(query),
+                Outcome::Failed(failure) => return self.refuse(client, message, &failure, reply, now),
+            }
+        };
+        let context = ReplyContext::new(message, requester.signing_key());
+        if message.has_unknown_required() {
+            return self.unknown_attributes(&context, message, reply);
+        }
+        let outcome = match (method, owned) {
+            (Method::Allocate, owned) => return self.allocate(client, message, context, requester, owned, reply, now),
+            (_, None) => Err(ErrorCode::AllocationMismatch),
+            (_, Some(handle)) if self.table[handle].user != requester.user => Err(ErrorCode::WrongCredentials),
+            (Method::Refresh, Some(handle)) => self.refresh(handle, message, &context, reply, now),
+            (Method::CreatePermission, Some(handle)) => self.create_permission(handle, message, &context, reply, now),
+            (_, Some(handle)) => self.channel_bind(handle, message, &context, reply, now),
+        };
+        match outcome {
+            Ok(len) => self.replied(Ok(len)),
+            Err(error) => self.error(&context, error, reply),
+        }
+    }
+
+    /// The answer to a request that is not authenticated (RFC 8489 §9.2.4).
+    fn refuse<'m>(
+        &mut self,
+        client: &Client,
+        message: &Message<'_>,
+        failure: &Failure,
+        reply: &mut [u8],
+        now: Time,
+    ) -> Step<'m> {
+        // A stale nonce comes with the right credentials; everything else anybody can provoke.
+        if !matches!(failure, Failure::StaleNonce)
+            && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now)
+        {
+            return self.drop(Drop::RateLimited);
+        }
+        let context = ReplyContext::new(message, None);
+        let error = match failure {
+            Failure::Challenge => ErrorCode::Unauthenticated,
+            Failure::StaleNonce => ErrorCode::StaleNonce,
+            Failure::BadRequest => return self.error(&context, ErrorCode::BadRequest, reply),
+        };
+        let nonce = self.authenticator.nonces.issue(&client.tuple, now, &mut self.rng);
+        let (rules, offered) = (&self.rules, &self.authenticator.offered);
+        let len = context.error(rules, reply, error, |writer: &mut MessageWriter<'_>| {
+            writer.attribute(AttributeType::REALM, rules.realm.as_bytes());
+            writer.attribute(AttributeType::NONCE, &nonce);
+            writer.attribute(AttributeType::PASSWORD_ALGORITHMS, offered);
+        });
+        self.replied(Err(len))
+    }
+
+    pub(super) fn error<'m>(&mut self, context: &ReplyContext, error: ErrorCode, reply: &mut [u8]) -> Step<'m> {
+        let len = context.error(&self.rules, reply, error, |_| {});
+        self.replied(Err(len))
+    }
+
+    /// Counts a response: success or error, with its length.
+    pub(super) const fn replied<'m>(&mut self, outcome: Result<usize, usize>) -> Step<'m> {
+        let len = match outcome {
+            Ok(len) => {
+                self.totals.successes = self.totals.successes.wrapping_add(1);
+                len
+            }
+            Err(len) => {
+                self.totals.errors = self.totals.errors.wrapping_add(1);
+                len
+            }
+        };
+        Step::Reply(len)
+    }
+
+    pub(super) const fn drop<'m>(&mut self, reason: Drop) -> Step<'m> {
+        self.totals.drop(reason);
+        Step::Dropped
+    }
+
+    /// The allocation on this client's 5-tuple. One that has expired this very moment but was not yet looked at is ended.
+    pub(super) fn live(&mut self, client: &Client, now: Time) -> Option<Handle> {
+        let handle = self.table.find(&client.tuple)?;
+        if self.table[handle].is_live(now) {
+            return Some(handle);
+        }
+        self.end(handle, EndReason::Expired, now);
+        None
+    }
+
+    /// Ends an allocation, whatever the reason.
+    pub(super) fn end(&mut self, handle: Handle, reason: EndReason, now: Time) {
+        let allocation = self.table.remove(handle);
+        self.effects.extend(allocation.relayed.iter().flatten().map(|relayed| Effect::CloseRelay(relayed.relay)));
+        self.effects.push(Effect::Ended(handle, allocation.summary(reason, now)));
+    }
+
+    /// Takes a relayed address from an allocation, and ends the allocation if it was the last.
+    pub(super) fn end_family(&mut self, handle: Handle, family: Family, reason: EndReason, now: Time) {
+        let allocation = &mut self.table[handle];
+        let last = allocation.relayed[family.other() as usize].is_none();
+        if last {
+            self.end(handle, reason, now);
+        } else if let Some(relayed) = allocation.relayed[family as usize].take() {
+            self.effects.push(Effect::CloseRelay(relayed.relay));
+        }
+    }
+
+    /// When [`Server::expire`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.table.next_deadline()
+    }
+
+    /// Ends and forgets all that has expired.
+    pub fn expire(&mut self, now: Time) {
+        while let Some(handle) = self.table.due(now) {
+            let expired = |allocation: &Allocation, family: Family| {
+                allocation.relayed[family as usize].is_some_and(|relayed| relayed.expires <= now)
+            };
+            if !self.table[handle].is_live(now) {
+                self.end(handle, EndReason::Expired, now);
+                continue;
+            }
+            for family in Family::ALL {
+                if expired(&self.table[handle], family) {
+                    self.end_family(handle, family, EndReason::Expired, now);
+                }
+            }
+            let allocation = &mut self.table[handle];
+            allocation.permissions.expire(now);
+            allocation.channels.expire(now);
+            self.table.arm(handle);
+        }
+    }
+
+    /// Ends the allocation of a client whose connection is gone, or with which something else went wrong.
+    pub fn end_client(&mut self, client: &Client, reason: EndReason, now: Time) {
+        if let Some(handle) = self.table.find(&client.tuple) {
+            self.end(handle, reason, now);
+        }
+    }
+
+    /// Ends all allocations.
+    pub fn end_all(&mut self, reason: EndReason, now: Time) {
+        let handles: Vec<Handle> = self.table.iter().map(|(handle, _)| handle).collect();
+        for handle in handles {
+            self.end(handle, reason, now);
+        }
+    }
+
+    /// Takes the effects that have come up since the last call. To be drained after every call that takes `&mut self`.
+    pub fn drain_effects(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.effects.drain(..)
+    }
+
+    /// How many allocations there are.
+    #[must_use]
+    pub fn allocations(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether this client has an allocation.
+    #[must_use]
+    pub fn has_allocation(&self, client: &Client) -> bool {
+        self.table.find(&client.tuple).is_some()
+    }
+
+    /// What has been counted so far.
+    #[must_use]
+    pub const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// For what the input/output drops itself.
+    pub const fn count_drop(&mut self, reason: Drop) {
+        self.totals.drop(reason);
+    }
+}

@@ -1,0 +1,147 @@
+//! All allocations of one worker: one place, indexed by 5-tuple, with their deadlines in order.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    hash::BuildHasher,
+    ops::{Index, IndexMut},
+};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::{FiveTuple, Time, allocation::Allocation};
+
+/// The place of an allocation; valid until the allocation's end is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Handle(u32);
+
+/// The allocations.
+///
+/// Deadlines are filed lazily: an allocation has one entry, at or before its next deadline; prolonging it costs nothing, and
+/// when the entry comes up it is filed again. Entries of ended allocations are swept out when they outnumber the living.
+#[derive(Debug)]
+pub(super) struct Table {
+    allocations: Slab<Allocation>,
+    by_tuple: HashTable<Handle>,
+    hasher: FixedState,
+    deadlines: BinaryHeap<Reverse<(Time, Handle)>>,
+}
+
+impl Table {
+    /// `seed` keys the hash: client addresses are chosen by strangers.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            allocations: Slab::new(),
+            by_tuple: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
+            deadlines: BinaryHeap::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.allocations.len()
+    }
+
+    pub(super) fn find(&self, tuple: &FiveTuple) -> Option<Handle> {
+        self.by_tuple.find(self.hasher.hash_one(tuple), |handle| self[*handle].client.tuple == *tuple).copied()
+    }
+
+    pub(super) fn get(&self, handle: Handle) -> Option<&Allocation> {
+        self.allocations.get(handle.0 as usize)
+    }
+
+    /// Adds an allocation whose 5-tuple is not in the table.
+    pub(super) fn insert(&mut self, allocation: Allocation) -> Handle {
+        let hash = self.hasher.hash_one(allocation.client.tuple);
+        // Each allocation holds a socket, and there are fewer of those than 2^32.
+        #[allow(clippy::cast_possible_truncation)]
+        let handle = Handle(self.allocations.insert(allocation) as u32);
+        let Self { allocations, by_tuple, hasher, .. } = self;
+        by_tuple.insert_unique(hash, handle, |handle| hasher.hash_one(allocations[handle.0 as usize].client.tuple));
+        self.arm(handle);
+        handle
+    }
+
+    pub(super) fn remove(&mut self, handle: Handle) -> Allocation {
+        let hash = self.hasher.hash_one(self[handle].client.tuple);
+        if let Ok(entry) = self.by_tuple.find_entry(hash, |candidate| *candidate == handle) {
+            entry.remove();
+        }
+        let removed = self.allocations.remove(handle.0 as usize);
+        self.sweep();
+        removed
+    }
+
+    /// Files the allocation's next deadline if it is earlier than what is filed. To be called after adding anything that
+    /// expires.
+    pub(super) fn arm(&mut self, handle: Handle) {
+        let allocation = &mut self.allocations[handle.0 as usize];
+        if let Some(deadline) = allocation.next_deadline()
+            && deadline < allocation.armed
+        {
+            allocation.armed = deadline;
+            self.deadlines.push(Reverse((deadline, handle)));
+        }
+    }
+
+    /// The earliest time at which [`Table::due`] may have something.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.peek().map(|Reverse((time, _))| *time)
+    }
+
+    /// Takes one allocation whose filed deadline has passed; the caller expires what is due and arms it again.
+    pub(super) fn due(&mut self, now: Time) -> Option<Handle> {
+        while let Some(Reverse((time, handle))) = self.deadlines.peek().copied() {
+            if time > now {
+                return None;
+            }
+            self.deadlines.pop();
+            if let Some(allocation) = self.allocations.get_mut(handle.0 as usize)
+                && allocation.armed == time
+            {
+                allocation.armed = Time(u64::MAX);
+                return Some(handle);
+            }
+        }
+        None
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Handle, &Allocation)> {
+        #[allow(clippy::cast_possible_truncation)]
+        self.allocations.iter().map(|(place, allocation)| (Handle(place as u32), allocation))
+    }
+
+    /// Drops the entries of ended allocations when they are the majority, and returns memory after a peak.
+    fn sweep(&mut self) {
+        if self.deadlines.len() > 64 && self.deadlines.len() > 2 * self.allocations.len() {
+            let allocations = &self.allocations;
+            self.deadlines.retain(|Reverse((time, handle))| {
+                allocations.get(handle.0 as usize).is_some_and(|allocation| allocation.armed == *time)
+            });
+            self.deadlines.shrink_to(2 * self.deadlines.len());
+        }
+        if self.allocations.capacity() > 256 && self.allocations.len() < self.allocations.capacity() / 4 {
+            self.allocations.shrink_to_fit();
+            let Self { allocations, by_tuple, hasher, .. } = self;
+            by_tuple.shrink_to(2 * allocations.len(), |handle| {
+                hasher.hash_one(allocations[handle.0 as usize].client.tuple)
+            });
+        }
+    }
+}
+
+impl Index<Handle> for Table {
+    type Output = Allocation;
+
+    fn index(&self, handle: Handle) -> &Allocation {
+        &self.allocations[handle.0 as usize]
+    }
+}
+
+impl IndexMut<Handle> for Table {
+    fn index_mut(&mut self, handle: Handle) -> &mut Allocation {
+        &mut self.allocations[handle.0 as usize]
+    }
+}
