@@ -12,34 +12,6 @@ use zeroize::Zeroize;
 
 use super::prepare::{PrepareError, prepare};
 
-/// A password algorithm (RFC 8489 §18.5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PasswordAlgorithm {
-    /// MD5 (0x0001), for compatibility only (§18.5.1.1).
-    Md5,
-    /// SHA-256 (0x0002, §18.5.1.2).
-    Sha256,
-}
-
-impl PasswordAlgorithm {
-    /// The number on the wire in PASSWORD-ALGORITHM and PASSWORD-ALGORITHMS.
-    pub const fn code(self) -> u16 {
-        match self {
-            Self::Md5 => 0x0001,
-            Self::Sha256 => 0x0002,
-        }
-    }
-
-    /// The algorithm with this number, if known.
-    pub const fn from_code(code: u16) -> Option<Self> {
-        match code {
-            0x0001 => Some(Self::Md5),
-            0x0002 => Some(Self::Sha256),
-            _ => None,
-        }
-    }
-}
-
 /// The key of a long-term credential: what the MAC of a request is computed with. Wiped when dropped.
 #[derive(Clone)]
 pub enum LongTermKey {
@@ -178,16 +150,8 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_masked_and_algorithms_have_their_codes() {
+    fn keys_are_masked() {
         assert_eq!(format!("{:?}", md5_key("u", "r", "p").unwrap()), "Md5(****)");
         assert_eq!(format!("{:?}", sha256_key("u", "r", "p").unwrap()), "Sha256(****)");
-        for code in 0..=3 {
-            assert_eq!(
-                PasswordAlgorithm::from_code(code).map(PasswordAlgorithm::code).is_some(),
-                (1..=2).contains(&code)
-            );
-        }
-        assert_eq!(PasswordAlgorithm::from_code(PasswordAlgorithm::Sha256.code()), Some(PasswordAlgorithm::Sha256));
-        assert_eq!(PasswordAlgorithm::from_code(PasswordAlgorithm::Md5.code()), Some(PasswordAlgorithm::Md5));
     }
 }

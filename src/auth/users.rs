@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-pub use super::key::PasswordAlgorithm;
 use super::{
     key::{LongTermKey, md5_key, sha256_key, userhash},
     prepare::{PrepareError, is_printable_ascii, prepare},
 };
 use crate::config::settings::{Auth, Secret, UserSecret};
+use crate::stun::PasswordAlgorithm;
 
 /// One account: its name and what proves it.
 #[derive(Debug)]

@@ -9,7 +9,8 @@
 //! 3. **Relay to relay**: a port of the relay range on a relay address of this server is a permitted peer, also when
 //!    that address is private or loopback, so that two clients of this server reach each other. Every other port of a
 //!    relay address, and every other address of this host, is refused. Only an operator's rule for exactly that
-//!    address (/32, /128) changes either: `allowed-peer-ip` opens the other ports, `denied-peer-ip` closes all.
+//!    address (/32, /128) changes either: `allowed-peer-ip` opens the other ports, `denied-peer-ip` closes all. Whoever
+//!    opens the loopback range as such means this host, so there any rule that opens it is enough.
 //! 4. `allowed-peer-ip`, `denied-peer-ip` and the special ranges ([`super::special`]): the longest matching prefix
 //!    decides; at equal length the operator beats the built-in range, and denied beats allowed. So `0.0.0.0/0` does
 //!    not open loopback, `10.0.0.0/8` opens that range, and `10.1.0.0/16` denied stays denied in it.
@@ -268,6 +269,8 @@ impl<'a> Plan<'a> {
         if self.host.contains(&ip) {
             let other_port = match self.operator_rule(ip) {
                 Some((net, rule)) if net.prefix_len() == net.max_prefix_len() => rule,
+                // Whoever opens loopback means this host.
+                _ if ip.is_loopback() && ranges == Verdict::Allowed => Ok(()),
                 _ => Err(Denied::OwnAddress),
             };
             let relay_port = match other_port {

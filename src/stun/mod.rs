@@ -19,6 +19,7 @@ pub mod frame;
 pub mod integrity;
 pub mod kind;
 pub mod message;
+pub mod password_algorithm;
 pub mod writer;
 
 pub use attribute::AttributeType;
@@ -27,6 +28,7 @@ pub use error_code::ErrorCode;
 pub use integrity::{IntegrityKey, MacAlgorithm};
 pub use kind::{Class, Method};
 pub use message::{Message, ParseError};
+pub use password_algorithm::PasswordAlgorithm;
 pub use writer::MessageWriter;
 
 /// Magic cookie (RFC 8489 §5).

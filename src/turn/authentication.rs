@@ -3,38 +3,7 @@
 use std::sync::Arc;
 
 use super::{FiveTuple, Rules, Time, allocation::Allocation, nonce::Nonces};
-use crate::stun::{AttributeType, IntegrityKey, MacAlgorithm, Message};
-
-/// How a key is made from a password (RFC 8489 §18.5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u16)]
-pub enum PasswordAlgorithm {
-    /// MD5(user ":" realm ":" password).
-    Md5 = 0x0001,
-    /// SHA-256(user ":" realm ":" password).
-    Sha256 = 0x0002,
-}
-
-impl PasswordAlgorithm {
-    const fn from_code(code: u16) -> Option<Self> {
-        match code {
-            0x0001 => Some(Self::Md5),
-            0x0002 => Some(Self::Sha256),
-            _ => None,
-        }
-    }
-}
-
-/// The value of PASSWORD-ALGORITHMS (RFC 8489 §14.11); no algorithm has parameters.
-pub(super) fn encode_algorithms(algorithms: &[PasswordAlgorithm]) -> Vec<u8> {
-    algorithms
-        .iter()
-        .flat_map(|algorithm| {
-            let [high, low] = (*algorithm as u16).to_be_bytes();
-            [high, low, 0, 0]
-        })
-        .collect()
-}
+use crate::stun::{AttributeType, IntegrityKey, MacAlgorithm, Message, PasswordAlgorithm};
 
 /// Who a request says it is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +94,7 @@ impl Authenticator {
     pub(super) fn new(nonces: Nonces, rules: &Rules, decoy: &[u8; 32]) -> Self {
         Self {
             nonces,
-            offered: encode_algorithms(&rules.password_algorithms),
+            offered: PasswordAlgorithm::encode_list(&rules.password_algorithms),
             decoy: [MacAlgorithm::Sha1, MacAlgorithm::Sha256].map(|algorithm| IntegrityKey::new(algorithm, decoy)),
         }
     }
@@ -187,13 +156,12 @@ impl Authenticator {
         let (Some(listed), Some(chosen)) = (listed, chosen) else {
             return if listed.is_none() && chosen.is_none() { Ok(None) } else { Err(Failure::BadRequest) };
         };
-        // Algorithm, then the length of its parameters; neither algorithm has any.
-        let &[high, low, 0, 0] = chosen else { return Err(Failure::BadRequest) };
-        let entry = [high, low, 0, 0];
-        if listed != self.offered || !self.offered.chunks(4).any(|offered| offered == entry) {
+        let algorithm = PasswordAlgorithm::decode(chosen).ok_or(Failure::BadRequest)?;
+        let is_offered = self.offered.chunks(4).any(|offered| offered == algorithm.encode());
+        if listed != self.offered || !is_offered {
             return Err(Failure::BadRequest);
         }
-        PasswordAlgorithm::from_code(u16::from_be_bytes([high, low])).map(Some).ok_or(Failure::BadRequest)
+        Ok(Some(algorithm))
     }
 
     fn unknown_user(&self, message: &Message<'_>, algorithm: MacAlgorithm) -> Failure {

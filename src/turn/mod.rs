@@ -31,7 +31,7 @@ mod time;
 
 pub use allocate::{AddressRequest, Grant, PendingAllocate, Refusal};
 pub use allocation::{AllocationId, EndReason, SessionSummary};
-pub use authentication::{Answer, Identity, PasswordAlgorithm, Query};
+pub use authentication::{Answer, Identity, Query};
 pub use client::{Client, Family, FiveTuple, RelayId, Route, Transport};
 pub use counters::{Drop, Totals, Traffic};
 pub use data::{HEADROOM, IcmpError, ToClient, ToPeer};

@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-use super::{PasswordAlgorithm, Time, client::Family};
+use super::{Time, client::Family};
+use crate::stun::PasswordAlgorithm;
 
 /// Parameters of a [`super::Server`].
 #[derive(Debug, Clone)]
