@@ -1,0 +1,74 @@
+//! One epoll set per worker, itself watched by the worker's runtime: no task, no heap, no waker per socket.
+
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::Ready;
+
+/// Events taken per call.
+const EVENTS: usize = 128;
+
+pub(crate) struct Epoll {
+    set: AsyncFd<OwnedFd>,
+}
+
+impl Epoll {
+    pub(super) fn new() -> io::Result<Self> {
+        // SAFETY: no pointers are passed; a non-negative result is a descriptor that nobody else owns.
+        let set = unsafe {
+            let fd = libc::epoll_create1(libc::EPOLL_CLOEXEC);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        Ok(Self { set: AsyncFd::with_interest(set, Interest::READABLE)? })
+    }
+
+    /// Level-triggered: a socket that is not drained comes again after the others had their turn. The kernel forgets
+    /// a socket when it is closed.
+    pub(super) fn add(&self, socket: &impl AsRawFd, token: u64) -> io::Result<()> {
+        #[allow(clippy::cast_sign_loss)] // a bit mask
+        let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLERR) as u32, u64: token };
+        // SAFETY: both descriptors are open for the length of the call, and `event` outlives it.
+        let result = unsafe {
+            libc::epoll_ctl(self.set.get_ref().as_raw_fd(), libc::EPOLL_CTL_ADD, socket.as_raw_fd(), &raw mut event)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    pub(super) async fn wait(&self, ready: &mut Vec<Ready>) -> io::Result<()> {
+        loop {
+            let mut guard = self.set.readable().await?;
+            if self.take(ready)? > 0 {
+                return Ok(());
+            }
+            guard.clear_ready();
+        }
+    }
+
+    fn take(&self, ready: &mut Vec<Ready>) -> io::Result<usize> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
+        // SAFETY: `events` has room for `EVENTS` entries and outlives the call, which does not wait.
+        let count = unsafe {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // 128
+            libc::epoll_wait(self.set.get_ref().as_raw_fd(), events.as_mut_ptr(), EVENTS as i32, 0)
+        };
+        ready.clear();
+        // Negative only if interrupted; the next turn looks again.
+        let count = usize::try_from(count).unwrap_or(0);
+        #[allow(clippy::cast_sign_loss)] // bit masks
+        ready.extend(events.iter().take(count).map(|event| Ready {
+            token: event.u64,
+            readable: event.events & (libc::EPOLLIN | libc::EPOLLHUP) as u32 != 0,
+            error: event.events & libc::EPOLLERR as u32 != 0,
+        }));
+        Ok(count)
+    }
+}

@@ -1,0 +1,375 @@
+//! The border to the operating system: sockets, batches, readiness, limits.
+//!
+//! Everything that only Linux has is in `linux.rs` and `epoll.rs`; `portable.rs` does the same work with one portable call per
+//! datagram and is compiled, and can be chosen, everywhere. Which of the two serves is decided once, at start ([`Io`]).
+//! No protocol here: datagrams come in with their metadata and go out as they are told.
+
+#[cfg(target_os = "linux")]
+mod epoll;
+#[cfg(target_os = "linux")]
+mod linux;
+mod portable;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    config::settings::UdpIo,
+    turn::{HEADROOM, IcmpError},
+};
+
+/// Datagrams taken per call.
+pub(super) const BATCH: usize = 32;
+/// Longest UDP payload that any family can carry.
+const MAX_DATAGRAM: usize = 65_535;
+/// Room before a payload, a multiple of the cache line.
+const SLOT_HEAD: usize = 64;
+/// Room after a payload for padding.
+const SLOT_TAIL: usize = 64;
+const SLOT_LEN: usize = SLOT_HEAD + MAX_DATAGRAM + 1 + SLOT_TAIL;
+
+const _: () = assert!(SLOT_HEAD >= HEADROOM);
+
+/// How datagrams cross the border.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Io {
+    /// recvmmsg, sendmmsg, epoll; DSCP/ECN, DF, ICMP errors, the local address of wildcard listeners.
+    #[cfg(target_os = "linux")]
+    Batched,
+    /// One portable call per datagram, payloads and addresses only.
+    Portable,
+}
+
+impl Io {
+    /// The best of this system, unless the operator wants the portable way.
+    pub(crate) const fn choose(wanted: UdpIo) -> Self {
+        match wanted {
+            #[cfg(target_os = "linux")]
+            UdpIo::Auto => Self::Batched,
+            #[cfg(not(target_os = "linux"))]
+            UdpIo::Auto => Self::Portable,
+            UdpIo::Portable => Self::Portable,
+        }
+    }
+
+    /// Whether it can set the DF bit per datagram (RFC 8656 §14) and tell the local address of a wildcard listener.
+    pub(crate) const fn is_full(self) -> bool {
+        !matches!(self, Self::Portable)
+    }
+
+    /// For the log.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Batched => "batched",
+            Self::Portable => "portable",
+        }
+    }
+}
+
+/// What a socket is for; decides its options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Clients send here; several workers share the address.
+    Listener,
+    /// Peers send here; nobody shares it.
+    Relay,
+}
+
+/// Opens and binds a UDP socket. Its options follow from its use and from `io`.
+pub(crate) fn bind_udp(address: SocketAddr, usage: Use, io: Io, buffer: Option<usize>) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    prepare(&socket, address, usage == Use::Listener)?;
+    if let Some(bytes) = buffer {
+        // The system caps what it grants; less than asked for is no reason not to serve.
+        let _ = socket.set_recv_buffer_size(bytes);
+        let _ = socket.set_send_buffer_size(bytes);
+    }
+    #[cfg(target_os = "linux")]
+    if io == Io::Batched {
+        linux::set_options(&socket, address, usage)?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = io;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Opens, binds and starts a TCP listener that several workers share.
+pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    prepare(&socket, address, true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    Ok(socket.into())
+}
+
+/// Fails if anybody already serves this address, which sharing would hide; returns the port (chosen by the system if 0).
+pub(crate) fn probe(address: SocketAddr, stream: bool) -> io::Result<u16> {
+    let kind = if stream { Type::STREAM } else { Type::DGRAM };
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    #[cfg(unix)]
+    socket.set_reuse_address(stream)?;
+    prepare(&socket, address, false)?;
+    socket.bind(&address.into())?;
+    if stream {
+        socket.listen(1)?;
+    }
+    Ok(socket.local_addr()?.as_socket().map_or(address.port(), |bound| bound.port()))
+}
+
+fn prepare(socket: &Socket, address: SocketAddr, shared: bool) -> io::Result<()> {
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    #[cfg(unix)]
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    #[cfg(not(unix))]
+    let _ = shared;
+    socket.set_nonblocking(true)
+}
+
+/// Whether several workers can share a listening address.
+pub(crate) const CAN_SHARE_PORTS: bool = cfg!(unix);
+
+/// Raises the limit of file descriptors to what the system allows this process; returns the limit.
+pub(crate) fn raise_descriptor_limit() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return linux::raise_descriptor_limit().ok();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// A UDP socket that belongs to one worker.
+#[derive(Debug)]
+pub(crate) enum UdpSocket {
+    #[cfg(target_os = "linux")]
+    Batched(std::net::UdpSocket),
+    Portable(std::rc::Rc<tokio::net::UdpSocket>),
+}
+
+impl UdpSocket {
+    /// Takes a non-blocking socket over. To be called on the worker's own runtime.
+    pub(crate) fn new(socket: std::net::UdpSocket, io: Io) -> io::Result<Self> {
+        match io {
+            #[cfg(target_os = "linux")]
+            Io::Batched => Ok(Self::Batched(socket)),
+            Io::Portable => Ok(Self::Portable(tokio::net::UdpSocket::from_std(socket)?.into())),
+        }
+    }
+
+    /// Sends one datagram now. What the system will not take is lost, as datagrams may be.
+    pub(crate) fn send(&self, bytes: &[u8], to: SocketAddr, options: SendOptions) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Batched(socket) => linux::send_one(socket, bytes, to, options),
+            Self::Portable(socket) => socket.try_send_to(bytes, to).map(|_| ()),
+        }
+    }
+
+    /// Takes one ICMP error about a datagram that this socket sent: the datagram's destination, and the error.
+    pub(crate) fn take_icmp_error(&self) -> Option<(SocketAddr, IcmpError)> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Batched(socket) => linux::take_icmp_error(socket),
+            Self::Portable(_) => None,
+        }
+    }
+}
+
+/// How a datagram is to be sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SendOptions {
+    /// Local address to send from; `None` leaves it to the socket.
+    pub(crate) from: Option<IpAddr>,
+    /// Traffic class: DSCP and ECN.
+    pub(crate) tos: u8,
+    /// Set the DF bit (IPv4) or refuse to fragment (IPv6).
+    pub(crate) dont_fragment: bool,
+}
+
+/// What is known of a received datagram besides its bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Received {
+    /// Where it came from.
+    pub(crate) source: SocketAddr,
+    /// The local address that it was sent to; `None` unless the listener is on a wildcard address.
+    pub(crate) local: Option<IpAddr>,
+    /// Traffic class: DSCP and ECN.
+    pub(crate) tos: u8,
+    /// Bytes of payload.
+    pub(crate) len: usize,
+}
+
+/// Received datagrams, each in a slot with room before it for a header and after it for padding.
+pub(crate) struct Batch {
+    slots: Box<[u8]>,
+    received: Vec<Received>,
+    #[cfg(target_os = "linux")]
+    calls: Option<linux::ReceiveCalls>,
+}
+
+impl Batch {
+    /// A batch for this kind of input/output. Memory is only touched where datagrams are received.
+    pub(crate) fn new(io: Io) -> Self {
+        #[cfg(not(target_os = "linux"))]
+        let _ = io;
+        Self {
+            slots: vec![0; BATCH * SLOT_LEN].into_boxed_slice(),
+            received: Vec::with_capacity(BATCH),
+            #[cfg(target_os = "linux")]
+            calls: (io == Io::Batched).then(linux::ReceiveCalls::new),
+        }
+    }
+
+    /// Takes what is there, at most [`BATCH`] datagrams; returns how many.
+    pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        self.received.clear();
+        match socket {
+            #[cfg(target_os = "linux")]
+            UdpSocket::Batched(socket) => {
+                if let Some(calls) = &mut self.calls {
+                    calls.receive(socket, &mut self.slots, &mut self.received)?;
+                }
+            }
+            UdpSocket::Portable(socket) => portable::receive(socket, &mut self.slots, &mut self.received)?,
+        }
+        Ok(self.received.len())
+    }
+
+    pub(crate) fn received(&self, slot: usize) -> Received {
+        self.received[slot]
+    }
+
+    pub(crate) fn payload(&self, slot: usize) -> &[u8] {
+        &self.slots[payload_start(slot)..][..self.received[slot].len]
+    }
+
+    /// The room before the payload, whose end a header is written to.
+    pub(crate) fn headroom(&mut self, slot: usize) -> &mut [u8; HEADROOM] {
+        let end = payload_start(slot);
+        // A range of constant length always converts.
+        (&mut self.slots[end - HEADROOM..end]).try_into().unwrap_or_else(|_| unreachable!())
+    }
+
+    /// The header before the payload, the payload, and `padding` zero bytes after it, as one message.
+    pub(crate) fn framed(&mut self, slot: usize, header_len: usize, padding: usize) -> Range<usize> {
+        let start = payload_start(slot);
+        let end = start + self.received[slot].len;
+        // What an earlier, longer datagram left here must not leak (H-17).
+        self.slots[end..end + padding].fill(0);
+        start - header_len..end + padding
+    }
+
+    /// Where `range` of a payload stands.
+    pub(crate) fn part(&self, slot: usize, range: &Range<usize>) -> Range<usize> {
+        let start = payload_start(slot);
+        start + range.start..start + range.end
+    }
+
+    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
+        &self.slots[range]
+    }
+}
+
+const fn payload_start(slot: usize) -> usize {
+    slot * SLOT_LEN + SLOT_HEAD
+}
+
+/// A datagram to be sent, whose bytes stand in a [`Batch`].
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    /// Where to.
+    pub(crate) to: SocketAddr,
+    /// How.
+    pub(crate) options: SendOptions,
+    /// Where its bytes stand in the batch.
+    pub(crate) range: Range<usize>,
+}
+
+/// Sends runs of datagrams from one socket.
+pub(crate) struct Sender {
+    #[cfg(target_os = "linux")]
+    calls: linux::SendCalls,
+}
+
+impl Sender {
+    pub(crate) fn new() -> Self {
+        Self {
+            #[cfg(target_os = "linux")]
+            calls: linux::SendCalls::new(),
+        }
+    }
+
+    /// Sends all of `run`, at most [`BATCH`]; returns how many the system refused.
+    pub(crate) fn send(&mut self, socket: &UdpSocket, run: &[Outgoing], batch: &Batch) -> usize {
+        match socket {
+            #[cfg(target_os = "linux")]
+            UdpSocket::Batched(socket) => self.calls.send(socket, run, batch),
+            UdpSocket::Portable(_) => run
+                .iter()
+                .filter(|out| socket.send(batch.bytes(out.range.clone()), out.to, out.options).is_err())
+                .count(),
+        }
+    }
+}
+
+/// A socket that has something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ready {
+    /// The token that the socket was added with.
+    pub(crate) token: u64,
+    /// There may be datagrams.
+    pub(crate) readable: bool,
+    /// There may be ICMP errors.
+    pub(crate) error: bool,
+}
+
+/// Watches the sockets of one worker.
+pub(crate) enum Poller {
+    #[cfg(target_os = "linux")]
+    Epoll(epoll::Epoll),
+    Portable(portable::Poller),
+}
+
+impl Poller {
+    pub(crate) fn new(io: Io) -> io::Result<Self> {
+        match io {
+            #[cfg(target_os = "linux")]
+            Io::Batched => epoll::Epoll::new().map(Self::Epoll),
+            Io::Portable => Ok(Self::Portable(portable::Poller::default())),
+        }
+    }
+
+    /// Watches a socket. It is forgotten when it is dropped.
+    pub(crate) fn add(&self, socket: &UdpSocket, token: u64) -> io::Result<()> {
+        match (self, socket) {
+            #[cfg(target_os = "linux")]
+            (Self::Epoll(epoll), UdpSocket::Batched(socket)) => epoll.add(socket, token),
+            (Self::Portable(poller), UdpSocket::Portable(socket)) => {
+                poller.add(socket, token);
+                Ok(())
+            }
+            #[cfg(target_os = "linux")]
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Waits until a socket is ready. `ready` is filled with those that are; each will come again until it is drained.
+    pub(crate) async fn wait(&self, ready: &mut Vec<Ready>) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Epoll(epoll) => epoll.wait(ready).await,
+            Self::Portable(poller) => poller.wait(ready).await,
+        }
+    }
+}
