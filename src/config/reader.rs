@@ -205,11 +205,8 @@ impl<'r> Section<'r> {
         if schema::is_secret(self.schema, key) {
             return "****".to_owned();
         }
-        let holds_table = |items: &toml::de::DeArray<'_>| items.iter().any(|item| item.get_ref().is_table());
-        match value.get_ref() {
-            DeValue::Table(_) => return "{…}".to_owned(),
-            DeValue::Array(items) if holds_table(items) => return "[…]".to_owned(),
-            _ => {}
+        if holds_tables(value.get_ref()) {
+            return if value.get_ref().is_table() { "{…}".to_owned() } else { "[…]".to_owned() };
         }
         let source = self.report.text().get(value.span()).unwrap_or_default();
         let line = source.lines().next().unwrap_or_default();
@@ -234,9 +231,18 @@ impl<'r> Section<'r> {
             let name: &str = key.get_ref();
             if !self.schema.keys.contains(&name) {
                 let place = Place { offset: Some(key.span().start), ..self.place_of(name, value) };
-                let kind = if self.schema.name.is_empty() && value.get_ref().is_table() { "table" } else { "key" };
+                let kind = if self.schema.name.is_empty() && holds_tables(value.get_ref()) { "table" } else { "key" };
                 self.report.error(&place, format!("unknown {kind}"), schema::remedy(self.schema, name));
             }
         }
+    }
+}
+
+/// Whether the value is a table or a list with tables in it.
+fn holds_tables(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(items) => items.iter().any(|item| holds_tables(item.get_ref())),
+        _ => false,
     }
 }

@@ -158,6 +158,7 @@ fn a_key_in_the_wrong_table_is_sent_home() {
         errors("listening-port = 3479"),
         ["t.toml:1:1: listening-port = 3479: unknown key; `listening-port` lives in [[listener]]"]
     );
+    assert_eq!(errors("[[listner]]"), ["t.toml:1:3: listner = […]: unknown table; did you mean `listener`?"]);
     assert_eq!(
         errors("[listener]\nlistening-port = 1"),
         ["t.toml:1:1: listener: is a single table, expected a list of tables; write it as [[listener]]"]
@@ -194,6 +195,7 @@ fn secrets_never_show_wherever_they_are_written() {
         "auth = \"hunter2\"\n",
         "password = \"hunter2\"\n",
         "[user]\nname = \"hunter2\"\n",
+        "logs = [[{ word = \"hunter2\" }]]\n",
         "users = [{ password = \"hunter2\" }]\n",
         "log = { passwords = { demo = \"hunter2\" } }\n",
         "[log]\nstatic-auth-secret = \"hunter2\"\n",
