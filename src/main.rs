@@ -1,3 +1,7 @@
 //! The binary `turnserver`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    turnserver::cli::main()
+}

@@ -1,1 +1,145 @@
-//! The `cli` room.
+//! The commands: the command line, and one file per command.
+//!
+//! A command reads its settings through [`crate::config`], calls the other rooms, and prints. Configuration errors go to
+//! standard error, one a line, and end the process with status 78 (`EX_CONFIG`).
+
+mod check;
+mod run;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, ConfigErrors, Loaded, settings::LogFormat};
+
+/// `EX_CONFIG` of sysexits.h.
+const EXIT_CONFIG: u8 = 78;
+
+/// STUN and TURN relay server.
+///
+/// Helps two parties that cannot reach each other directly: it tells them the address they are seen from (STUN) and relays
+/// what they send (TURN).
+///
+/// Without a command it runs in the foreground until SIGTERM or SIGINT. Without a configuration it runs a built-in one: UDP
+/// and TCP port 3478 on all addresses, and one user `demo` whose password is made anew for each start and printed.
+#[derive(Debug, Parser)]
+#[command(name = "turnserver", version, after_help = AFTER_HELP)]
+struct Args {
+    /// Configuration file (TOML); turnserver.toml.example documents every key
+    #[arg(short, long, value_name = "FILE", env = "TURNSERVER_CONFIG", global = true)]
+    config: Option<PathBuf>,
+
+    /// What to log: off, error, warn, info, debug, trace, or pairs like info,turnserver::turn=debug
+    #[arg(long, value_name = "FILTER", env = "TURNSERVER_LOG_LEVEL", global = true, value_parser = config::check_log_level)]
+    log_level: Option<String>,
+
+    /// Shape of log lines
+    #[arg(long, value_name = "FORMAT", env = "TURNSERVER_LOG_FORMAT", global = true)]
+    log_format: Option<Format>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  Try it; prints what to paste into a browser:
+      turnserver
+  Find every mistake in a configuration and see what it comes to:
+      turnserver check -c /etc/turnserver.toml
+  Run with it:
+      turnserver -c /etc/turnserver.toml
+
+Exit status:
+  0 after a clean stop, 2 for a wrong command line, 78 for a wrong configuration,
+  1 for any other failure.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Validate the configuration and print the effective settings, secrets masked
+    ///
+    /// Prints the settings as TOML on standard output, defaults included, and warnings on standard error. If anything is
+    /// wrong, prints every error on standard error instead and exits with status 78.
+    Check,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+impl From<Format> for LogFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Text => Self::Text,
+            Format::Json => Self::Json,
+        }
+    }
+}
+
+/// Parses the command line and hands over to one command.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let (mut loaded, generated_password) = match configuration(&args) {
+        Ok(configuration) => configuration,
+        Err(errors) => return refuse(&errors),
+    };
+    if let Some(level) = args.log_level {
+        loaded.settings.log.level = level;
+    }
+    if let Some(format) = args.log_format {
+        loaded.settings.log.format = format.into();
+    }
+    match args.command {
+        Some(Command::Check) => check::check(&loaded),
+        None => run::run(loaded, generated_password),
+    }
+}
+
+/// The configuration that was named, or else the built-in one and its generated password.
+fn configuration(args: &Args) -> Result<(Loaded, Option<String>), ConfigErrors> {
+    match &args.config {
+        Some(path) => Ok((config::load(path)?, None)),
+        None => config::embedded_default().map(|embedded| (embedded.loaded, Some(embedded.password))),
+    }
+}
+
+fn refuse(refused: &ConfigErrors) -> ExitCode {
+    for warning in &refused.warnings {
+        eprintln!("warning: {warning}");
+    }
+    for error in &refused.errors {
+        eprintln!("error: {error}");
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_may_be_named_before_or_after_the_command() {
+        for line in [["turnserver", "-c", "a.toml", "check"], ["turnserver", "check", "-c", "a.toml"]] {
+            let args = Args::try_parse_from(line).unwrap();
+            assert_eq!(args.config.unwrap(), PathBuf::from("a.toml"));
+            assert!(matches!(args.command, Some(Command::Check)));
+        }
+    }
+
+    #[test]
+    fn a_wrong_log_level_is_refused_on_the_command_line() {
+        let error = Args::try_parse_from(["turnserver", "--log-level", "inof"]).unwrap_err();
+        assert!(error.to_string().contains("did you mean `info`?"), "{error}");
+    }
+}

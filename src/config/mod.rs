@@ -1,5 +1,155 @@
 //! Configuration: TOML text to validated [`Settings`].
+//!
+//! [`load`] reads a file, [`parse`] a text, [`embedded_default`] the built-in configuration. All of them report everything
+//! that is wrong at once ([`ConfigErrors`]) and give no settings unless all is well: a key that is unknown, a value that is
+//! refused, a secret that cannot be read never falls back to a default.
+//!
+//! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
+//! * `value`, `address`: the types of single values. `listen`, `access`, `tables`: the tables.
+//! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
+mod access;
+mod address;
+mod finding;
+mod host;
+mod listen;
+mod reader;
+mod render;
+mod schema;
 pub mod settings;
+mod tables;
+mod value;
 
-pub use settings::Settings;
+#[cfg(test)]
+mod tests;
+
+use std::{fs, path::Path};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use toml::de::DeTable;
+
+pub use self::{
+    finding::{ConfigErrors, Finding, Position},
+    host::Host,
+    render::Effective,
+    settings::Settings,
+};
+use self::{
+    finding::{Place, Report},
+    reader::Section,
+};
+
+/// A configuration that was accepted.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What to run with.
+    pub settings: Settings,
+    /// What the operator should know.
+    pub warnings: Vec<Finding>,
+}
+
+/// The built-in configuration.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    /// What to run with.
+    pub loaded: Loaded,
+    /// The password of its only user, made for this start.
+    pub password: String,
+}
+
+/// The only user of the built-in configuration.
+pub const EMBEDDED_USER: &str = "demo";
+
+/// Reads and validates a file.
+pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
+    let name = path.display().to_string();
+    let bytes = fs::read(path).map_err(|error| {
+        let remedy = "name an existing, readable file with -c";
+        ConfigErrors::whole_file(&name, format!("cannot read the configuration: {error}"), remedy)
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|byte| **byte == b'\n').count() + 1;
+        ConfigErrors::whole_file(&name, format!("line {line} is not UTF-8"), "save the file as UTF-8")
+    })?;
+    parse(&text, &name, &detect(&name)?)
+}
+
+/// Validates a text. `file_name` is named in findings, and its folder is where relative secret files are looked up.
+pub fn parse(text: &str, file_name: &str, host: &Host) -> Result<Loaded, ConfigErrors> {
+    let report = Report::new(file_name, text);
+    let settings = read_tree(&report, file_name, host);
+    let (errors, warnings) = report.into_findings();
+    match settings {
+        Some(settings) if errors.is_empty() => Ok(Loaded { settings, warnings }),
+        _ => Err(ConfigErrors { errors, warnings }),
+    }
+}
+
+/// The built-in configuration: UDP and TCP 3478 on all addresses, one user with a fresh random password.
+pub fn embedded_default() -> Result<Embedded, ConfigErrors> {
+    const NAME: &str = "built-in configuration";
+    embedded_for(NAME, &detect(NAME)?)
+}
+
+fn embedded_for(name: &str, host: &Host) -> Result<Embedded, ConfigErrors> {
+    let mut random = [0; 18];
+    getrandom::fill(&mut random).map_err(|error| {
+        ConfigErrors::whole_file(name, format!("cannot make a password: {error}"), "give a configuration with -c")
+    })?;
+    let password = BASE64_URL_SAFE_NO_PAD.encode(random);
+    let text = format!(
+        "[auth]\nrealm = \"turnserver\"\n[[auth.user]]\nname = \"{EMBEDDED_USER}\"\npassword = \"{password}\"\n"
+    );
+    Ok(Embedded { loaded: parse(&text, name, host)?, password })
+}
+
+/// Checks a `tracing` filter given on the command line as strictly as `log.level` is.
+pub fn check_log_level(level: &str) -> Result<String, String> {
+    value::log_level(level).map_err(|mistake| format!("{}; {}", mistake.what, mistake.remedy))
+}
+
+fn detect(name: &str) -> Result<Host, ConfigErrors> {
+    Host::detect().map_err(|error| {
+        let remedy = "check that this process may list network interfaces";
+        ConfigErrors::whole_file(name, format!("cannot list the addresses of this host: {error}"), remedy)
+    })
+}
+
+/// Reads everything there is; `None` if the text is not TOML.
+fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settings> {
+    let (tree, errors) = DeTable::parse_recoverable(report.text());
+    for error in &errors {
+        let offset = error.span().map(|span| span.start);
+        // Only a key is repeated here: any other text of a broken line could be part of a secret.
+        let duplicate = error.message() == DUPLICATE;
+        let key = error.span().filter(|_| duplicate).and_then(|span| report.text().get(span)).unwrap_or_default();
+        let place = Place { offset, key: key.to_owned(), value: None };
+        let remedy = if duplicate { "remove one" } else { "see https://toml.io for how to write it" };
+        report.error(&place, error.message(), remedy);
+    }
+    if errors.iter().any(|error| error.message() != DUPLICATE) {
+        // What the parser recovered from a broken file would only bring misleading errors.
+        return None;
+    }
+    let root = Section::root(report, tree.get_ref());
+    let base = Path::new(file_name).parent().unwrap_or(Path::new(""));
+    let listeners = listen::listeners(&root, host);
+    let relay = listen::relay(&root, host, &listeners);
+    Some(Settings {
+        auth: access::auth(&root, base, host, &listeners),
+        lifetimes: tables::lifetimes(&root),
+        limits: tables::limits(&root),
+        peers: tables::peers(&root),
+        redirect: tables::redirect(&root, host, &listeners, &relay),
+        tcp: tables::tcp(&root),
+        compatibility: tables::compatibility(&root),
+        process: tables::process(&root, host),
+        log: tables::log(&root),
+        listeners,
+        relay,
+    })
+}
+
+/// How the TOML parser calls a key that is there twice.
+const DUPLICATE: &str = "duplicate key";

@@ -1,0 +1,242 @@
+//! `[[listener]]` and `[relay]`: addresses and ports, resolved against the host.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{
+    address::{ExternalIp, LocalIp},
+    finding::Place,
+    host::Host,
+    reader::{Entry, Section},
+    settings::{DefaultFamily, Listener, Relay, RelayAddress},
+    value::{Buffer, Int, Transport},
+};
+
+/// Port of STUN and TURN over UDP and TCP (RFC 8656 §17).
+const DEFAULT_PORT: u16 = 3478;
+
+/// Dynamic ports (RFC 8656 §7.2).
+const RELAY_PORTS: (u16, u16) = (49_152, 65_535);
+
+/// Reads every `[[listener]]`; without any, one with the defaults.
+pub(super) fn listeners(root: &Section<'_>, host: &Host) -> Vec<Listener> {
+    let sections = root.sections("listener").unwrap_or_else(|| vec![root.section("listener")]);
+    let mut bound: Vec<(IpAddr, u16, Transport, usize)> = Vec::new();
+    sections.iter().map(|section| listener(section, host, &mut bound)).collect()
+}
+
+fn listener(section: &Section<'_>, host: &Host, bound: &mut Vec<(IpAddr, u16, Transport, usize)>) -> Listener {
+    let port = port(section.get::<Int<0, 65_535>>("listening-port"), DEFAULT_PORT);
+    let transports = match section.list::<Transport>("transports") {
+        Entry::Given(transports, place) if transports.is_empty() => {
+            section.report.error(&place, "is empty", "write [\"udp\", \"tcp\"] or one of them");
+            Vec::new()
+        }
+        Entry::Given(given, _) => {
+            let mut transports = Vec::new();
+            for (transport, place) in given {
+                if transports.contains(&transport) {
+                    section.report.error(&place, "is listed twice", "remove one");
+                } else {
+                    transports.push(transport);
+                }
+            }
+            transports
+        }
+        Entry::Absent | Entry::Bad => vec![Transport::Udp, Transport::Tcp],
+    };
+    let addresses = match section.list::<LocalIp>("listening-ip") {
+        Entry::Given(addresses, place) if addresses.is_empty() => {
+            section.report.error(&place, "is empty", "write an address, or leave it out to listen on all addresses");
+            Vec::new()
+        }
+        Entry::Given(addresses, _) => {
+            addresses.iter().for_each(|(LocalIp(address), place)| check_listening(section, host, *address, place));
+            addresses.into_iter().map(|(LocalIp(address), place)| (address, place)).collect()
+        }
+        Entry::Bad => Vec::new(),
+        Entry::Absent => everywhere(section, host),
+    };
+    for (address, place) in &addresses {
+        for transport in &transports {
+            let line = section.report.line(place.offset.unwrap_or_default());
+            let twin = bound.iter().find(|(ip, p, t, _)| (ip, *p, t) == (address, port, transport));
+            match twin {
+                Some((.., first)) if port != 0 => {
+                    let transport = if *transport == Transport::Udp { "UDP" } else { "TCP" };
+                    let what = format!("{transport} port {port} of {address} is already listened on (line {first})");
+                    section.report.error(place, what, "remove one, or change its listening-port or transports");
+                }
+                _ => bound.push((*address, port, *transport, line)),
+            }
+        }
+    }
+    Listener {
+        addresses: addresses.into_iter().map(|(address, _)| address).collect(),
+        port,
+        udp: transports.contains(&Transport::Udp),
+        tcp: transports.contains(&Transport::Tcp),
+    }
+}
+
+/// The unspecified address of every family that the host has.
+fn everywhere(section: &Section<'_>, host: &Host) -> Vec<(IpAddr, Place)> {
+    let place = section.place("listening-ip");
+    let unspecified = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+    let addresses: Vec<(IpAddr, Place)> = unspecified
+        .into_iter()
+        .filter(|address| host.has_family(address.is_ipv4()))
+        .map(|address| (address, place.clone()))
+        .collect();
+    if addresses.is_empty() {
+        section.report.error(&place, "this host has no address to listen on", "bring an interface up");
+    }
+    addresses
+}
+
+fn check_listening(section: &Section<'_>, host: &Host, address: IpAddr, place: &Place) {
+    if !address.is_unspecified() {
+        check_on_host(section, host, address, place);
+    } else if !host.has_family(address.is_ipv4()) {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        section.report.error(place, format!("this host has no {family} address"), "remove it");
+    }
+}
+
+fn check_on_host(section: &Section<'_>, host: &Host, address: IpAddr, place: &Place) {
+    if !host.has(address) {
+        let remedy = format!("write one of this host's addresses: {}", host.list());
+        section.report.error(place, "is not an address of this host", remedy);
+    }
+}
+
+/// Reads `[relay]`.
+pub(super) fn relay(root: &Section<'_>, host: &Host, listeners: &[Listener]) -> Relay {
+    let section = root.section("relay");
+    let (min_port, max_port) = relay_ports(&section);
+    let mut addresses: Vec<RelayAddress> = relay_addresses(&section, host, listeners)
+        .into_iter()
+        .map(|local| RelayAddress { local, external: local })
+        .collect();
+    map_external(&section, &mut addresses);
+    let default_family = match section.get("allocation-default-address-family") {
+        Entry::Given(family, place) => {
+            let wanted = match family {
+                DefaultFamily::Ipv4 => Some(true),
+                DefaultFamily::Ipv6 => Some(false),
+                DefaultFamily::Keep => None,
+            };
+            let served = |ipv4| addresses.iter().any(|address| address.local.is_ipv4() == ipv4);
+            if wanted.is_some_and(|ipv4| !served(ipv4)) && !addresses.is_empty() {
+                section.report.error(&place, "there is no relay address of this family", "add one to relay-ip");
+            }
+            family
+        }
+        Entry::Absent | Entry::Bad => DefaultFamily::Ipv4,
+    };
+    Relay {
+        addresses,
+        min_port,
+        max_port,
+        socket_buffer: section.get("socket-buffer").or(Buffer(None)).0,
+        default_family,
+    }
+}
+
+fn relay_ports(section: &Section<'_>) -> (u16, u16) {
+    type RelayPort = Int<1024, 65_535>;
+    let (min, max) = (section.get::<RelayPort>("min-port"), section.get::<RelayPort>("max-port"));
+    let trusted = !matches!(min, Entry::Bad) && !matches!(max, Entry::Bad);
+    let place = section.place_at(if min.is_absent() { "max-port" } else { "min-port" });
+    let (min, max) = (port(min, RELAY_PORTS.0), port(max, RELAY_PORTS.1));
+    if trusted && min > max {
+        let what = format!("the relay ports begin at {min} and end at {max}");
+        section.report.error(&place, what, "write a min-port that is not above max-port");
+    }
+    (min, max)
+}
+
+fn port<const MIN: u32, const MAX: u32>(entry: Entry<Int<MIN, MAX>>, default: u16) -> u16 {
+    match entry {
+        // The bounds of every port type fit.
+        Entry::Given(Int(port), _) => u16::try_from(port).unwrap_or(default),
+        Entry::Absent | Entry::Bad => default,
+    }
+}
+
+/// `relay-ip`, or what the listeners imply: their specific addresses, and the primary one for an unspecified one.
+fn relay_addresses(section: &Section<'_>, host: &Host, listeners: &[Listener]) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    match section.list::<LocalIp>("relay-ip") {
+        Entry::Given(given, place) => {
+            if given.is_empty() {
+                section.report.error(&place, "is empty", "write an address, or leave it out to relay where you listen");
+            }
+            for (LocalIp(address), place) in given {
+                if address.is_unspecified() {
+                    section.report.error(
+                        &place,
+                        "relay sockets need a specific address",
+                        "write an address of this host",
+                    );
+                } else if addresses.contains(&address) {
+                    section.report.error(&place, "is listed twice", "remove one");
+                } else {
+                    check_on_host(section, host, address, &place);
+                    addresses.push(address);
+                }
+            }
+        }
+        Entry::Bad => {}
+        Entry::Absent => {
+            for &address in listeners.iter().flat_map(|listener| &listener.addresses) {
+                let primary = host.primary.iter().filter(|primary| primary.is_ipv4() == address.is_ipv4());
+                let implied: Vec<IpAddr> =
+                    if address.is_unspecified() { primary.copied().collect() } else { vec![address] };
+                addresses
+                    .extend(implied.into_iter().filter(|address| !addresses.contains(address)).collect::<Vec<_>>());
+            }
+            if addresses.is_empty() && !section.report.failed() {
+                let place = section.place("relay-ip");
+                section.report.error(&place, "no address of this host can be relayed from", "write relay-ip");
+            }
+        }
+    }
+    addresses
+}
+
+/// Applies `external-ip` to the relay addresses.
+fn map_external(section: &Section<'_>, addresses: &mut [RelayAddress]) {
+    let Entry::Given(externals, _) = section.list::<ExternalIp>("external-ip") else { return };
+    let mut families: Vec<bool> = Vec::new();
+    for (ExternalIp { public, private }, place) in externals {
+        if families.contains(&public.is_ipv4()) {
+            let family = if public.is_ipv4() { "IPv4" } else { "IPv6" };
+            section.report.error(&place, format!("is a second external address for {family}"), "write one per family");
+            continue;
+        }
+        families.push(public.is_ipv4());
+        if addresses.is_empty() {
+            // relay-ip was refused; what it would have held is not known.
+            continue;
+        }
+        let relayed = addresses.iter().map(|address| address.local.to_string()).collect::<Vec<_>>().join(", ");
+        let mut mapped = false;
+        for address in addresses.iter_mut().filter(|address| address.local.is_ipv4() == public.is_ipv4()) {
+            if private.is_none_or(|private| private == address.local) {
+                address.external = public;
+                mapped = true;
+            }
+        }
+        match private {
+            _ if mapped => {}
+            Some(private) => {
+                let what = format!("{private} is not a relay address");
+                section.report.error(&place, what, format!("write one of the relay addresses: {relayed}"));
+            }
+            None => {
+                let what = "there is no relay address of this family";
+                section.report.error(&place, what, format!("add one to relay-ip (now {relayed}), or remove it"));
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The names: every table and key there is, and what a misspelt one probably meant.
+
+/// One table of the file and its keys.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Name as in the header.
+    pub(super) name: &'static str,
+    /// Written `[[name]]`.
+    pub(super) repeated: bool,
+    /// Its keys.
+    pub(super) keys: &'static [&'static str],
+}
+
+/// The top of the file: tables only.
+pub(super) const ROOT: Table = Table {
+    name: "",
+    repeated: false,
+    keys: &[
+        "listener",
+        "relay",
+        "auth",
+        "lifetimes",
+        "limits",
+        "peers",
+        "redirect",
+        "tcp",
+        "compatibility",
+        "process",
+        "log",
+    ],
+};
+
+/// Every table in the order of the example file.
+pub(super) const TABLES: &[Table] = &[
+    Table { name: "listener", repeated: true, keys: &["listening-ip", "listening-port", "transports"] },
+    Table {
+        name: "relay",
+        repeated: false,
+        keys: &[
+            "relay-ip",
+            "external-ip",
+            "min-port",
+            "max-port",
+            "socket-buffer",
+            "allocation-default-address-family",
+        ],
+    },
+    Table { name: "auth", repeated: false, keys: &["realm", "anonymous", "stale-nonce", "user"] },
+    Table {
+        name: "auth.user",
+        repeated: true,
+        keys: &[
+            "name",
+            "password",
+            "password-file",
+            "password-env",
+            "key",
+            "key-file",
+            "key-env",
+            "key-sha256",
+            "key-sha256-file",
+            "key-sha256-env",
+        ],
+    },
+    Table {
+        name: "lifetimes",
+        repeated: false,
+        keys: &[
+            "default-allocate-lifetime",
+            "max-allocate-lifetime",
+            "permission-lifetime",
+            "channel-lifetime",
+            "reservation-lifetime",
+        ],
+    },
+    Table {
+        name: "limits",
+        repeated: false,
+        keys: &[
+            "user-quota",
+            "total-quota",
+            "permissions-per-allocation",
+            "channels-per-allocation",
+            "unauthorized-rate",
+            "binding-rate",
+            "source-prefix-ipv4",
+            "source-prefix-ipv6",
+        ],
+    },
+    Table { name: "peers", repeated: false, keys: &["allowed-peer-ip", "denied-peer-ip"] },
+    Table { name: "redirect", repeated: false, keys: &["alternate-server", "alternate-domain"] },
+    Table {
+        name: "tcp",
+        repeated: false,
+        keys: &[
+            "idle-timeout",
+            "message-timeout",
+            "max-connections",
+            "max-connections-per-ip",
+            "queue-bytes",
+            "queue-age",
+        ],
+    },
+    Table { name: "compatibility", repeated: false, keys: &["rfc3489", "rfc5766-channel-numbers"] },
+    Table {
+        name: "process",
+        repeated: false,
+        keys: &["workers", "udp-io", "listener-buffer", "software-attribute", "fingerprint"],
+    },
+    Table { name: "log", repeated: false, keys: &["level", "format"] },
+];
+
+/// The table of that name.
+pub(super) fn table(name: &str) -> Option<&'static Table> {
+    TABLES.iter().find(|table| table.name == name)
+}
+
+/// How a table's header is written.
+pub(super) fn header(table: &Table) -> String {
+    match table {
+        Table { name: "", .. } => "the top of the file".to_owned(),
+        Table { name, repeated: true, .. } => format!("[[{name}]]"),
+        Table { name, repeated: false, .. } => format!("[{name}]"),
+    }
+}
+
+/// What to do about `key`, which is not a key of `table`.
+pub(super) fn remedy(table: &Table, key: &str) -> String {
+    let written = key.to_lowercase().replace('_', "-");
+    if let Some(near) = closest(&written, table.keys) {
+        return format!("did you mean `{near}`?");
+    }
+    let home = |key: &str| TABLES.iter().find(|other| other.name != table.name && other.keys.contains(&key));
+    if let Some(home) = home(&written) {
+        return format!("`{written}` lives in {}", header(home));
+    }
+    let elsewhere: Vec<&str> = TABLES.iter().flat_map(|table| table.keys).copied().collect();
+    if let Some((near, home)) = closest(&written, &elsewhere).and_then(|near| Some((near, home(near)?))) {
+        return format!("did you mean `{near}` in {}?", header(home));
+    }
+    let kind = if table.name.is_empty() { "tables" } else { "keys" };
+    format!("the {kind} of {} are {}", header(table), table.keys.join(", "))
+}
+
+/// The candidate that `written` is probably a slip of.
+pub(super) fn closest(written: &str, candidates: &[&'static str]) -> Option<&'static str> {
+    let slips = |candidate: &str| strsim::damerau_levenshtein(written, candidate);
+    let best = candidates.iter().copied().min_by_key(|candidate| slips(candidate))?;
+    (slips(best) <= (best.len() / 3).clamp(1, 3)).then_some(best)
+}
+
+/// Whether a value under this key could be a secret, however the key is spelt.
+pub(super) fn is_secret(table: &Table, key: &str) -> bool {
+    const SECRET_TABLES: [&str; 2] = ["auth", "auth.user"];
+    const SECRET_WORDS: [&str; 7] = ["pass", "pwd", "secret", "key", "token", "cred", "psk"];
+    const SECRET_NAMES: [&str; 3] = ["user", "users", "auth"];
+    let known = table.keys.contains(&key);
+    if SECRET_TABLES.contains(&table.name) {
+        const PLAIN: [&str; 4] = ["realm", "anonymous", "stale-nonce", "name"];
+        return !(known && (PLAIN.contains(&key) || key.ends_with("-file") || key.ends_with("-env")));
+    }
+    let key = key.to_lowercase();
+    !known && (SECRET_NAMES.contains(&key.as_str()) || SECRET_WORDS.iter().any(|word| key.contains(word)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_recognised() {
+        let limits = table("limits").unwrap();
+        assert_eq!(remedy(limits, "user-qouta"), "did you mean `user-quota`?");
+        assert_eq!(remedy(limits, "User_Quota"), "did you mean `user-quota`?");
+        assert_eq!(remedy(&ROOT, "limit"), "did you mean `limits`?");
+    }
+
+    #[test]
+    fn a_key_of_another_table_is_sent_home() {
+        assert_eq!(remedy(table("auth").unwrap(), "user-quota"), "`user-quota` lives in [limits]");
+        assert_eq!(remedy(&ROOT, "listening-port"), "`listening-port` lives in [[listener]]");
+        assert_eq!(remedy(table("relay").unwrap(), "user-qota"), "did you mean `user-quota` in [limits]?");
+    }
+
+    #[test]
+    fn what_resembles_nothing_gets_the_list() {
+        assert_eq!(remedy(table("log").unwrap(), "zzzzzzzzzz"), "the keys of [log] are level, format");
+        assert!(remedy(&ROOT, "zzzzzzzzzz").starts_with("the tables of the top of the file are listener, relay"));
+    }
+
+    #[test]
+    fn secrets_are_known_by_key_or_by_likeness() {
+        let user = table("auth.user").unwrap();
+        assert!(is_secret(user, "password") && is_secret(user, "key") && is_secret(user, "passwrd"));
+        assert!(!is_secret(user, "name") && !is_secret(user, "password-file"));
+        assert!(is_secret(&ROOT, "password") && is_secret(table("log").unwrap(), "static-auth-secret"));
+        assert!(!is_secret(table("limits").unwrap(), "user-quota"));
+    }
+}

@@ -1,0 +1,252 @@
+//! The tables of plain numbers and switches: lifetimes, limits, peers, redirect, tcp, compatibility, process, log.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{
+    address::{Domain, PeerRange, ServerAddress},
+    finding::Place,
+    host::Host,
+    reader::{Entry, Section},
+    settings::{
+        Compatibility, Lifetimes, Limits, Listener, Log, LogFormat, Peers, Process, Redirect, Relay, Tcp, UdpIo,
+    },
+    value::{Buffer, Int, LogLevel, MAX_WORKERS, Period, Size, Workers, period_text},
+};
+
+/// Largest number taken for a quota or a rate.
+const MANY: u32 = 1_000_000_000;
+
+/// Channel numbers that RFC 8656 §12 allows: 0x4000–0x4FFF; RFC 5766 allowed 0x4000–0x7FFF.
+const MOST_CHANNELS: u32 = 0x4000;
+
+fn period(section: &Section<'_>, key: &'static str, seconds: u64) -> Duration {
+    section.get(key).or(Period(Duration::from_secs(seconds))).0
+}
+
+/// Reads `[lifetimes]`.
+pub(super) fn lifetimes(root: &Section<'_>) -> Lifetimes {
+    let section = root.section("lifetimes");
+    let defaults = [("default-allocate-lifetime", 600), ("max-allocate-lifetime", 3_600)];
+    let [default_allocate, max_allocate] = defaults.map(|(key, seconds)| match section.get(key) {
+        Entry::Given(Period(period), place) => {
+            if period.subsec_nanos() != 0 {
+                let remedy = "LIFETIME counts whole seconds; write whole seconds";
+                section.report.error(&place, "is not a whole number of seconds", remedy);
+            }
+            Some(period)
+        }
+        Entry::Absent => Some(Duration::from_secs(seconds)),
+        Entry::Bad => None,
+    });
+    if let (Some(default), Some(max)) = (default_allocate, max_allocate)
+        && default > max
+    {
+        let key =
+            if section.has("max-allocate-lifetime") { "max-allocate-lifetime" } else { "default-allocate-lifetime" };
+        let what = format!("the default lifetime {} is above the longest, {}", period_text(default), period_text(max));
+        let remedy = "write a max-allocate-lifetime that is not below default-allocate-lifetime";
+        section.report.error(&section.place_at(key), what, remedy);
+    }
+    Lifetimes {
+        default_allocate: default_allocate.unwrap_or_default(),
+        max_allocate: max_allocate.unwrap_or_default(),
+        permission: rfc_period(&section, "permission-lifetime", 300, |given, rfc| given != rfc),
+        channel: rfc_period(&section, "channel-lifetime", 600, |given, rfc| given != rfc),
+        reservation: rfc_period(&section, "reservation-lifetime", 30, |given, rfc| given < rfc),
+    }
+}
+
+/// A lifetime that the RFC fixes: others work, with a warning.
+fn rfc_period(
+    section: &Section<'_>,
+    key: &'static str,
+    seconds: u64,
+    departs: fn(Duration, Duration) -> bool,
+) -> Duration {
+    let rfc = Duration::from_secs(seconds);
+    match section.get(key) {
+        Entry::Given(Period(period), place) => {
+            if departs(period, rfc) {
+                let remedy = "write the RFC's value, unless this is a test";
+                section.report.warning(&place, format!("RFC 8656 says {}", period_text(rfc)), remedy);
+            }
+            period
+        }
+        Entry::Absent | Entry::Bad => rfc,
+    }
+}
+
+/// Reads `[limits]`.
+pub(super) fn limits(root: &Section<'_>) -> Limits {
+    let section = root.section("limits");
+    let unlimited_at_zero = |entry: Entry<Int<0, MANY>>, default| match entry {
+        Entry::Given(Int(number), _) => (number != 0).then_some(number),
+        Entry::Absent | Entry::Bad => default,
+    };
+    let user_quota = unlimited_at_zero(section.get("user-quota"), None);
+    let total_quota = unlimited_at_zero(section.get("total-quota"), None);
+    if let (Some(user), Some(total)) = (user_quota, total_quota)
+        && user > total
+    {
+        let what = format!("is above total-quota ({total}) and never reached");
+        section.report.warning(&section.place_at("user-quota"), what, "write a smaller one");
+    }
+    Limits {
+        user_quota,
+        total_quota,
+        permissions_per_allocation: section.get("permissions-per-allocation").or(Int::<1, MANY>(1_000)).0 as usize,
+        channels_per_allocation: section.get("channels-per-allocation").or(Int::<1, MOST_CHANNELS>(1_000)).0 as usize,
+        unauthorized_rate: unlimited_at_zero(section.get("unauthorized-rate"), Some(100)),
+        binding_rate: unlimited_at_zero(section.get("binding-rate"), Some(200)),
+        // The bounds fit.
+        ipv4_prefix: section.get("source-prefix-ipv4").or(Int::<1, 32>(32)).0 as u8,
+        ipv6_prefix: section.get("source-prefix-ipv6").or(Int::<1, 128>(56)).0 as u8,
+    }
+}
+
+/// Reads `[peers]`.
+pub(super) fn peers(root: &Section<'_>) -> Peers {
+    let section = root.section("peers");
+    let allowed = peer_list(&section, "allowed-peer-ip");
+    let denied = peer_list(&section, "denied-peer-ip");
+    for (network, place) in &denied {
+        if allowed.iter().any(|(other, _)| other == network) {
+            let what = format!("{network} is both allowed and denied");
+            section.report.error(place, what, "remove it from allowed-peer-ip or from denied-peer-ip");
+        }
+    }
+    for (network, place) in &allowed {
+        if let Some(danger) = exposed(network) {
+            section.report.warning(
+                place,
+                format!("opens {danger} to every client"),
+                "allow only the addresses you need",
+            );
+        }
+    }
+    let networks = |list: Vec<(IpNet, Place)>| list.into_iter().map(|(network, _)| network).collect();
+    Peers { allowed: networks(allowed), denied: networks(denied) }
+}
+
+fn peer_list(section: &Section<'_>, key: &'static str) -> Vec<(IpNet, Place)> {
+    let mut list: Vec<(IpNet, Place)> = Vec::new();
+    for (PeerRange(networks), place) in section.list(key).or(Vec::new()) {
+        for network in networks {
+            if list.iter().any(|(other, _)| *other == network) {
+                section.report.warning(&place, format!("{network} is listed twice"), "remove one");
+            } else {
+                list.push((network, place.clone()));
+            }
+        }
+    }
+    list
+}
+
+/// What an allowed network exposes that is hardly ever meant.
+fn exposed(network: &IpNet) -> Option<&'static str> {
+    const DANGERS: [(&str, &str); 3] = [
+        ("127.0.0.0/8", "this host's own services"),
+        ("::1/128", "this host's own services"),
+        ("169.254.169.254/32", "the cloud's metadata service"),
+    ];
+    let overlaps =
+        |other: &str| other.parse::<IpNet>().is_ok_and(|other| other.contains(network) || network.contains(&other));
+    DANGERS.into_iter().find(|(other, _)| overlaps(other)).map(|(_, danger)| danger)
+}
+
+/// Reads `[redirect]`.
+pub(super) fn redirect(root: &Section<'_>, host: &Host, listeners: &[Listener], relay: &Relay) -> Option<Redirect> {
+    let section = root.section("redirect");
+    let servers = section.list::<ServerAddress>("alternate-server");
+    let domain = match section.get::<Domain>("alternate-domain") {
+        Entry::Given(Domain(domain), place) => {
+            if servers.is_absent() {
+                let remedy = "add the address that this name stands for";
+                section.report.error(&place, "is given without alternate-server", remedy);
+            }
+            Some(domain)
+        }
+        Entry::Absent | Entry::Bad => None,
+    };
+    let ours = |server: &std::net::SocketAddr| {
+        let local = |ip| host.has(ip) || relay.addresses.iter().any(|address| address.external == ip);
+        listeners.iter().filter(|listener| listener.port == server.port()).flat_map(|listener| &listener.addresses).any(
+            |ip| *ip == server.ip() || ip.is_unspecified() && ip.is_ipv4() == server.is_ipv4() && local(server.ip()),
+        )
+    };
+    let mut redirect = Redirect { servers: Vec::new(), domain };
+    match servers {
+        Entry::Given(servers, place) if servers.is_empty() => {
+            section.report.error(&place, "is empty", "write a server, or leave it out to serve clients here");
+        }
+        Entry::Given(servers, _) => {
+            for (ServerAddress(server), place) in servers {
+                if ours(&server) {
+                    section.report.error(&place, "is this server itself", "write another server");
+                } else if redirect.servers.contains(&server) {
+                    section.report.error(&place, "is listed twice", "remove one");
+                } else {
+                    redirect.servers.push(server);
+                }
+            }
+        }
+        Entry::Absent | Entry::Bad => {}
+    }
+    (!redirect.servers.is_empty()).then_some(redirect)
+}
+
+/// Reads `[tcp]`.
+pub(super) fn tcp(root: &Section<'_>) -> Tcp {
+    let section = root.section("tcp");
+    let max_connections = section.get("max-connections").or(Int::<1, MANY>(10_000)).0;
+    let max_connections_per_ip = match section.get::<Int<1, MANY>>("max-connections-per-ip") {
+        Entry::Given(Int(per_ip), place) => {
+            if per_ip > max_connections {
+                let what = format!("is above max-connections ({max_connections})");
+                section.report.error(&place, what, "write a smaller one");
+            }
+            per_ip
+        }
+        Entry::Absent | Entry::Bad => max_connections.min(1_000),
+    };
+    Tcp {
+        idle_timeout: period(&section, "idle-timeout", 60),
+        message_timeout: period(&section, "message-timeout", 10),
+        max_connections: max_connections as usize,
+        max_connections_per_ip: max_connections_per_ip as usize,
+        queue_bytes: section.get("queue-bytes").or(Size::<{ 16 << 10 }, { 1 << 30 }>(256 << 10)).0,
+        queue_age: period(&section, "queue-age", 1),
+    }
+}
+
+/// Reads `[compatibility]`.
+pub(super) fn compatibility(root: &Section<'_>) -> Compatibility {
+    let section = root.section("compatibility");
+    Compatibility {
+        rfc3489: section.get("rfc3489").or(false),
+        rfc5766_channel_numbers: section.get("rfc5766-channel-numbers").or(false),
+    }
+}
+
+/// Reads `[process]`.
+pub(super) fn process(root: &Section<'_>, host: &Host) -> Process {
+    let section = root.section("process");
+    Process {
+        workers: section.get("workers").or(Workers(None)).0.unwrap_or(host.processors.clamp(1, MAX_WORKERS as usize)),
+        udp_io: section.get("udp-io").or(UdpIo::Auto),
+        listener_buffer: section.get("listener-buffer").or(Buffer(Some(4 << 20))).0,
+        software_attribute: section.get("software-attribute").or(false),
+        fingerprint: section.get("fingerprint").or(false),
+    }
+}
+
+/// Reads `[log]`.
+pub(super) fn log(root: &Section<'_>) -> Log {
+    let section = root.section("log");
+    Log {
+        level: section.get("level").or(LogLevel("info".to_owned())).0,
+        format: section.get("format").or(LogFormat::Text),
+    }
+}

@@ -1,0 +1,620 @@
+//! The whole room at once: texts in, settings or findings out, on a host made up for the purpose.
+
+use std::{collections::BTreeSet, env::VarError, net::IpAddr, path::Path, time::Duration};
+
+use super::{
+    schema,
+    settings::{DefaultFamily, RelayAddress, Secret, UserSecret},
+    *,
+};
+
+/// What every acceptable configuration needs.
+const CREDENTIALS: &str = "[auth]\nrealm = \"example.org\"\n[[auth.user]]\nname = \"demo\"\npassword = \"pw\"\n";
+
+fn host() -> Host {
+    let ips = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+    Host {
+        addresses: ips(&["127.0.0.1", "192.0.2.7", "10.0.0.7", "::1", "2001:db8::7"]),
+        primary: ips(&["192.0.2.7", "2001:db8::7"]),
+        processors: 3,
+        variable: |name| match name {
+            "SET" => Ok("from-env".to_owned()),
+            "KEY" => Ok("0xFFffffffffffffffffffffffffffff01".to_owned()),
+            "EMPTY" => Ok(String::new()),
+            _ => Err(VarError::NotPresent),
+        },
+    }
+}
+
+fn ipv4_host() -> Host {
+    let all = host();
+    let ipv4 = |list: Vec<IpAddr>| list.into_iter().filter(IpAddr::is_ipv4).collect();
+    Host { addresses: ipv4(all.addresses), primary: ipv4(all.primary), ..all }
+}
+
+fn accept(text: &str) -> Loaded {
+    parse(text, "t.toml", &host()).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// The errors of a text, one line each.
+fn refuse(text: &str) -> Vec<String> {
+    refuse_on(text, &host())
+}
+
+fn refuse_on(text: &str, host: &Host) -> Vec<String> {
+    let errors = parse(text, "t.toml", host).expect_err("was accepted");
+    errors.errors.iter().map(ToString::to_string).collect()
+}
+
+/// Accepts `text` with credentials added.
+fn settings(text: &str) -> Settings {
+    accept(&format!("{text}\n{CREDENTIALS}")).settings
+}
+
+/// The errors of `text` with credentials added after it.
+fn errors(text: &str) -> Vec<String> {
+    refuse(&format!("{text}\n{CREDENTIALS}"))
+}
+
+/// The warnings of `text` with credentials added.
+fn warnings(text: &str) -> Vec<String> {
+    accept(&format!("{text}\n{CREDENTIALS}")).warnings.iter().map(ToString::to_string).collect()
+}
+
+/// The errors of a user table.
+fn user_errors(user: &str) -> Vec<String> {
+    refuse(&format!("[auth]\nrealm = \"r\"\n[[auth.user]]\n{user}\n"))
+}
+
+fn user(user: &str) -> settings::User {
+    let loaded = accept(&format!("[auth]\nrealm = \"r\"\n[[auth.user]]\nname = \"u\"\n{user}\n"));
+    loaded.settings.auth.users[0].clone()
+}
+
+#[test]
+fn credentials_alone_give_the_defaults() {
+    let settings = settings("");
+    assert_eq!(settings.listeners.len(), 1);
+    let listener = &settings.listeners[0];
+    assert_eq!(listener.addresses, ["0.0.0.0".parse::<IpAddr>().unwrap(), "::".parse().unwrap()]);
+    assert!(listener.port == 3478 && listener.udp && listener.tcp);
+    let relayed: Vec<String> = settings.relay.addresses.iter().map(|address| address.local.to_string()).collect();
+    assert_eq!(relayed, ["192.0.2.7", "2001:db8::7"]);
+    assert_eq!((settings.relay.min_port, settings.relay.max_port), (49_152, 65_535));
+    assert_eq!(settings.relay.default_family, DefaultFamily::Ipv4);
+    assert_eq!(settings.auth.stale_nonce, Duration::from_secs(3_600));
+    assert_eq!(settings.lifetimes.default_allocate, Duration::from_secs(600));
+    assert_eq!(settings.limits.user_quota, None);
+    assert_eq!(settings.limits.unauthorized_rate, Some(100));
+    assert_eq!(settings.limits.binding_rate, Some(200));
+    assert_eq!(settings.process.workers, 3);
+    assert_eq!(settings.process.listener_buffer, Some(4 << 20));
+    assert!(settings.redirect.is_none());
+}
+
+#[test]
+fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
+    let text = "\
+[limits]
+user-qouta = 5
+total-quota = \"many\"
+
+[lifetimes]
+channel-lifetime = \"ten\"
+
+[auth]
+realm = \"\"
+[[auth.user]]
+name = \"demo\"
+password = 12345
+[relay]
+min-port = 80
+[limit]
+";
+    assert_eq!(
+        refuse(text),
+        [
+            "t.toml:2:1: limits.user-qouta = 5: unknown key; did you mean `user-quota`?",
+            "t.toml:3:15: limits.total-quota = \"many\": is of type string, expected an integer; write an integer without quotes",
+            "t.toml:6:20: lifetimes.channel-lifetime = \"ten\": is not a duration; write a duration like \"90s\", \"10m\", \"1h\", \
+             \"500ms\" or a whole number of seconds",
+            "t.toml:9:9: auth.realm = \"\": is empty; write a value",
+            "t.toml:12:12: auth.user.password = ****: is of type integer, expected a string; write a string, in quotes",
+            "t.toml:14:12: relay.min-port = 80: is out of range; write a number from 1024 to 65535",
+            "t.toml:15:2: limit = {…}: unknown table; did you mean `limits`?",
+        ]
+    );
+}
+
+#[test]
+fn nothing_is_accepted_without_credentials() {
+    let lines = refuse("");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("t.toml: auth.user: there are no credentials; add [[auth.user]]"), "{lines:?}");
+    assert!(lines[1].starts_with("t.toml: auth.realm: is missing"), "{lines:?}");
+    assert!(refuse("[auth]\nrealm = \"r\"\nanonymous = false\n")[0].contains("there are no credentials"));
+    assert!(refuse("[auth]\nrealm = \"r\"\nuser = []\n")[0].contains("is empty"));
+}
+
+#[test]
+fn anonymous_is_explicit_and_exclusive() {
+    let loaded = accept("[[listener]]\nlistening-ip = \"127.0.0.1\"\n[auth]\nanonymous = true\n");
+    assert!(loaded.settings.auth.anonymous && loaded.settings.auth.users.is_empty());
+    assert_eq!(loaded.settings.auth.realm, "turnserver");
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert!(accept("[auth]\nanonymous = true\n").warnings[0].what.contains("anyone who reaches this server"));
+    let both = refuse(&CREDENTIALS.replace("realm", "anonymous = true\nrealm"));
+    assert!(both[0].starts_with("t.toml:2:13: auth.anonymous = true: users are listed"), "{both:?}");
+    assert_eq!(refuse("[auth]\nrealm = \"r\"\nanonymous = \"yes\"\n").len(), 1, "one error for one mistake");
+}
+
+#[test]
+fn a_key_in_the_wrong_table_is_sent_home() {
+    assert_eq!(
+        errors("[relay]\nuser-quota = 3"),
+        ["t.toml:2:1: relay.user-quota = 3: unknown key; `user-quota` lives in [limits]"]
+    );
+    assert_eq!(
+        errors("listening-port = 3479"),
+        ["t.toml:1:1: listening-port = 3479: unknown key; `listening-port` lives in [[listener]]"]
+    );
+    assert_eq!(errors("[[listner]]"), ["t.toml:1:3: listner = […]: unknown table; did you mean `listener`?"]);
+    assert_eq!(
+        errors("[listener]\nlistening-port = 1"),
+        ["t.toml:1:1: listener: is a single table, expected a list of tables; write it as [[listener]]"]
+    );
+    assert!(
+        errors("[[relay]]\nmin-port = 5000")[0].contains("is of type array, expected a table; write it as [relay]")
+    );
+}
+
+#[test]
+fn duplicate_keys_and_tables_are_errors() {
+    let twice = errors("[limits]\nuser-quota = 1\nuser-quota = 2\nbinding-rte = 1");
+    assert_eq!(twice[0], "t.toml:3:1: user-quota: duplicate key; remove one");
+    assert!(twice[1].contains("did you mean `binding-rate`?"), "the rest is still read: {twice:?}");
+    assert!(errors("[limits]\n[limits]")[0].contains("duplicate key"));
+}
+
+#[test]
+fn broken_syntax_has_a_line_and_shows_no_secret() {
+    let lines = refuse("[auth]\nrealm = \"r\"\n[[auth.user]]\npassword = \"hunter2\n");
+    assert!(lines[0].starts_with("t.toml:4:"), "{lines:?}");
+    assert!(!lines.join("\n").contains("hunter2"), "{lines:?}");
+}
+
+#[test]
+fn secrets_never_show_wherever_they_are_written() {
+    for text in [
+        "[auth]\nrealm = \"r\"\n[[auth.user]]\nname = \"u\"\npasswrd = \"hunter2\"\n",
+        "[auth]\nrealm = \"r\"\n[[auth.user]]\nname = \"u\"\npassword = [\"hunter2\"]\n",
+        "[auth]\nrealm = \"r\"\n[[auth.user]]\nname = \"u\"\nkey = \"hunter2\"\n",
+        "[auth]\nrealm = \"r\"\nuser = \"demo:hunter2\"\n",
+        "[auth]\nrealm = \"r\"\nuser = [\"demo:hunter2\"]\n",
+        "[auth]\nrealm = \"r\"\nlt-cred = \"hunter2\"\n",
+        "auth = \"hunter2\"\n",
+        "password = \"hunter2\"\n",
+        "[user]\nname = \"hunter2\"\n",
+        "logs = [[{ word = \"hunter2\" }]]\n",
+        "users = [{ password = \"hunter2\" }]\n",
+        "log = { passwords = { demo = \"hunter2\" } }\n",
+        "[log]\nstatic-auth-secret = \"hunter2\"\n",
+    ] {
+        let lines = refuse(text).join("\n");
+        assert!(!lines.contains("hunter2"), "{lines}");
+    }
+    let loaded = accept(&CREDENTIALS.replace("\"pw\"", "\"hunter2\""));
+    assert!(!format!("{loaded:?}{}", Effective(&loaded.settings)).contains("hunter2"));
+}
+
+#[test]
+fn addresses_must_be_on_this_host() {
+    let lines = errors("[[listener]]\nlistening-ip = [\"192.0.2.7\", \"192.0.2.8\"]");
+    assert_eq!(
+        lines,
+        [
+            "t.toml:2:30: listener.listening-ip = \"192.0.2.8\": is not an address of this host; write one of this host's \
+          addresses: 127.0.0.1, 192.0.2.7, 10.0.0.7, ::1, 2001:db8::7"
+        ]
+    );
+    assert!(
+        errors("[relay]\nrelay-ip = \"192.0.2.8\"")[0]
+            .contains("relay.relay-ip = \"192.0.2.8\": is not an address of this host")
+    );
+    assert_eq!(settings("[[listener]]\nlistening-ip = \"127.9.9.9\"").relay.addresses.len(), 1);
+    let unserved = refuse_on(&format!("[[listener]]\nlistening-ip = \"::\"\n{CREDENTIALS}"), &ipv4_host());
+    assert_eq!(unserved, ["t.toml:2:16: listener.listening-ip = \"::\": this host has no IPv6 address; remove it"]);
+}
+
+#[test]
+fn listeners_must_not_repeat_each_other() {
+    let twin = "[[listener]]\nlistening-ip = \"192.0.2.7\"\n";
+    assert_eq!(
+        errors(&format!("{twin}{twin}transports = [\"udp\"]")),
+        [
+            "t.toml:4:16: listener.listening-ip = \"192.0.2.7\": UDP port 3478 of 192.0.2.7 is already listened on (line 2); \
+          remove one, or change its listening-port or transports"
+        ]
+    );
+    assert_eq!(settings(&format!("{twin}transports = [\"tcp\"]\n{twin}transports = \"udp\"")).listeners.len(), 2);
+    assert_eq!(settings(&format!("{twin}listening-port = 0\n{twin}listening-port = 0")).listeners.len(), 2);
+    assert_eq!(errors("[[listener]]\n[[listener]]").len(), 4, "both families, both transports");
+    assert!(errors("[[listener]]\ntransports = [\"udp\", \"udp\"]")[0].contains("is listed twice"));
+    assert!(errors("[[listener]]\ntransports = []")[0].contains("is empty"));
+    assert!(errors("[[listener]]\nlistening-ip = []")[0].contains("is empty"));
+    assert!(errors("[[listener]]\nlistening-port = 70000")[0].contains("write a number from 0 to 65535"));
+}
+
+#[test]
+fn relay_addresses_follow_the_listeners() {
+    let local = |text: &str| -> Vec<String> {
+        settings(text).relay.addresses.iter().map(|address| address.local.to_string()).collect()
+    };
+    assert_eq!(local("[[listener]]\nlistening-ip = [\"10.0.0.7\", \"::1\"]"), ["10.0.0.7", "::1"]);
+    assert_eq!(local("[[listener]]\nlistening-ip = [\"10.0.0.7\", \"::\"]"), ["10.0.0.7", "2001:db8::7"]);
+    assert_eq!(local("[relay]\nrelay-ip = [\"10.0.0.7\", \"192.0.2.7\"]"), ["10.0.0.7", "192.0.2.7"]);
+    assert!(errors("[relay]\nrelay-ip = \"0.0.0.0\"")[0].contains("relay sockets need a specific address"));
+    assert!(errors("[relay]\nrelay-ip = []")[0].contains("is empty"));
+    assert!(errors("[relay]\nrelay-ip = [\"10.0.0.7\", \"10.0.0.7\"]")[0].contains("is listed twice"));
+    let nowhere = Host { primary: Vec::new(), ..host() };
+    assert!(refuse_on(CREDENTIALS, &nowhere)[0].contains("no address of this host can be relayed from"));
+    let bare = Host { addresses: Vec::new(), primary: Vec::new(), ..host() };
+    assert!(refuse_on(CREDENTIALS, &bare)[0].contains("this host has no address to listen on"));
+}
+
+#[test]
+fn external_addresses_map_relay_addresses() {
+    let mapped = |text: &str| settings(text).relay.addresses;
+    let address = |local: &str, external: &str| RelayAddress {
+        local: local.parse().unwrap(),
+        external: external.parse().unwrap(),
+    };
+    assert_eq!(
+        mapped("[relay]\nexternal-ip = [\"203.0.113.1\", \"2001:db8:f::1/2001:db8::7\"]"),
+        [address("192.0.2.7", "203.0.113.1"), address("2001:db8::7", "2001:db8:f::1")]
+    );
+    assert_eq!(
+        mapped("[relay]\nrelay-ip = [\"10.0.0.7\", \"192.0.2.7\"]\nexternal-ip = \"203.0.113.1/10.0.0.7\""),
+        [address("10.0.0.7", "203.0.113.1"), address("192.0.2.7", "192.0.2.7")]
+    );
+    let second = errors("[relay]\nexternal-ip = [\"203.0.113.1\", \"203.0.113.2\"]");
+    assert!(second[0].contains("is a second external address for IPv4; write one per family"), "{second:?}");
+    assert!(errors("[relay]\nexternal-ip = \"203.0.113.1/10.0.0.9\"")[0].contains("10.0.0.9 is not a relay address"));
+    let lonely = errors("[relay]\nrelay-ip = \"10.0.0.7\"\nexternal-ip = \"2001:db8:f::1\"");
+    assert!(lonely[0].contains("there is no relay address of this family"), "{lonely:?}");
+}
+
+#[test]
+fn relay_ports_and_family_make_sense() {
+    assert_eq!(
+        errors("[relay]\nmin-port = 60000\nmax-port = 50000"),
+        [
+            "t.toml:2:12: relay.min-port = 60000: the relay ports begin at 60000 and end at 50000; write a min-port that is not \
+          above max-port"
+        ]
+    );
+    assert!(errors("[relay]\nmax-port = 50")[0].contains("write a number from 1024 to 65535"));
+    assert_eq!(errors("[relay]\nmin-port = \"x\"\nmax-port = 2000").len(), 1, "one error for one mistake");
+    assert!(
+        errors("[relay]\nmax-port = 2000")[0]
+            .starts_with("t.toml:2:12: relay.max-port = 2000: the relay ports begin at 49152")
+    );
+    let family = errors("[relay]\nrelay-ip = \"10.0.0.7\"\nallocation-default-address-family = \"ipv6\"");
+    assert!(family[0].contains("there is no relay address of this family"), "{family:?}");
+    assert_eq!(settings("[relay]\nsocket-buffer = \"1MiB\"").relay.socket_buffer, Some(1 << 20));
+}
+
+#[test]
+fn users_have_one_name_and_one_secret() {
+    assert!(user_errors("password = \"x\"")[0].contains("auth.user.name: is missing"));
+    assert!(user_errors("name = \"u\"")[0].contains("this user has no secret"));
+    assert_eq!(
+        user_errors("name = \"u\"\npassword = \"x\"\npassword-env = \"SET\""),
+        [
+            "t.toml:6:16: auth.user.password-env = \"SET\": the secret is given twice, as password and as password-env; keep one"
+        ]
+    );
+    assert!(user_errors("name = \"u\"\npassword = \"x\"\nkey-env = \"KEY\"")[0].contains("as password and as key-env"));
+    assert!(user_errors("name = \"\"\npassword = \"x\"")[0].contains("is empty"));
+    assert!(user_errors("name = \"u\"\npassword = \"\"")[0].contains("is empty"));
+    let twins = user_errors("name = \"u\"\npassword = \"x\"\n[[auth.user]]\nname = \"u\"\npassword = \"y\"");
+    assert_eq!(twins, ["t.toml:7:8: auth.user.name = \"u\": this user exists already (line 4); remove one"]);
+    assert!(user_errors(&format!("name = \"{}\"\npassword = \"x\"", "u".repeat(509)))[0].contains("is too long"));
+    assert!(refuse(&CREDENTIALS.replace("example.org", &"r".repeat(128)))[0].contains("is too long"));
+}
+
+#[test]
+fn keys_are_hexadecimal() {
+    let digits = "00112233445566778899aabbccddeeff";
+    let md5 = [0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
+    for written in [digits.to_owned(), format!("0x{digits}"), digits.to_uppercase()] {
+        let UserSecret::Keys { md5: Secret(key), sha256: None } = user(&format!("key = \"{written}\"")).secret else {
+            panic!("not a key");
+        };
+        assert_eq!(key, md5);
+    }
+    let both = user(&format!("key = \"{digits}\"\nkey-sha256 = \"{digits}{digits}\"")).secret;
+    let UserSecret::Keys { sha256: Some(Secret(sha256)), .. } = both else { panic!("no SHA-256 key") };
+    assert_eq!(sha256[16..], md5);
+    for bad in [&digits[1..], "0x", &format!("{digits}00"), &digits.replace('f', "g"), &digits.replace("ff", "é")] {
+        let lines = user_errors(&format!("name = \"u\"\nkey = \"{bad}\""));
+        assert!(lines[0].contains("auth.user.key = ****: is not a key of 32 hexadecimal digits"), "{lines:?}");
+    }
+    assert!(
+        user_errors(&format!("name = \"u\"\nkey = \"{digits}\"\nkey-sha256 = \"00\""))[0].contains("64 hexadecimal")
+    );
+    assert!(user_errors("name = \"u\"\nkey-sha256 = \"00\"")[0].contains("the MD5 key is missing"));
+    assert!(user_errors("name = \"u\"\npassword = \"x\"\nkey-sha256 = \"00\"")[0].contains("next to a password"));
+}
+
+#[test]
+fn secrets_come_from_the_environment() {
+    let UserSecret::Password(Secret(password)) = user("password-env = \"SET\"").secret else { panic!("no password") };
+    assert_eq!(password, "from-env");
+    let UserSecret::Keys { md5: Secret(md5), .. } = user("key-env = \"KEY\"").secret else { panic!("no key") };
+    assert_eq!(md5[15], 1);
+    assert_eq!(
+        user_errors("name = \"u\"\npassword-env = \"UNSET\""),
+        [
+            "t.toml:5:16: auth.user.password-env = \"UNSET\": the environment variable is not set; set it to the secret before \
+          the server starts"
+        ]
+    );
+    assert!(user_errors("name = \"u\"\npassword-env = \"EMPTY\"")[0].contains("is empty"));
+}
+
+#[test]
+fn secrets_come_from_files_next_to_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = folder.path().join("t.toml").display().to_string();
+    let put = |file: &str, content: &[u8], mode: u32| {
+        let path = folder.path().join(file);
+        fs::write(&path, content).unwrap();
+        #[cfg(unix)]
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        #[cfg(not(unix))]
+        let _ = mode;
+    };
+    put("good", b"s e c r e t\r\n", 0o600);
+    put("open", b"secret", 0o644);
+    put("empty", b"\n", 0o600);
+    put("lines", b"one\ntwo\n", 0o600);
+    put("binary", &[0xff, 0xfe], 0o600);
+    put("large", &[b'x'; 70_000], 0o600);
+    let with = |file: &str| {
+        let text = format!("[auth]\nrealm = \"r\"\n[[auth.user]]\nname = \"u\"\npassword-file = \"{file}\"\n");
+        parse(&text, &name, &host())
+    };
+    let good = with("good").unwrap();
+    let UserSecret::Password(Secret(password)) = &good.settings.auth.users[0].secret else { panic!("no password") };
+    assert_eq!(password, "s e c r e t");
+    assert!(good.warnings.is_empty());
+    #[cfg(unix)]
+    assert!(with("open").unwrap().warnings[0].what.ends_with("open is readable by everyone"));
+    let error = |file: &str| with(file).unwrap_err().errors[0].what.clone();
+    assert!(error("missing").contains("missing: ") && error("missing").starts_with("cannot read "));
+    assert!(error("empty").ends_with("empty is empty"));
+    assert!(error("lines").contains("holds more than one line"));
+    assert!(error("binary").starts_with("cannot read "));
+    assert!(error("large").contains("is too large for a secret"));
+}
+
+#[test]
+fn lifetimes_make_sense() {
+    assert_eq!(
+        errors("[lifetimes]\nmax-allocate-lifetime = \"5m\""),
+        [
+            "t.toml:2:25: lifetimes.max-allocate-lifetime = \"5m\": the default lifetime 10m is above the longest, 5m; write a \
+          max-allocate-lifetime that is not below default-allocate-lifetime"
+        ]
+    );
+    assert!(
+        errors("[lifetimes]\ndefault-allocate-lifetime = \"2h\"")[0].starts_with("t.toml:2:29: lifetimes.default-")
+    );
+    assert!(
+        errors("[lifetimes]\ndefault-allocate-lifetime = \"500ms\"")[0].contains("is not a whole number of seconds")
+    );
+    assert!(errors("[auth]\nstale-nonce = 0")[0].contains("is zero"));
+    let short =
+        warnings("[lifetimes]\npermission-lifetime = 2\nchannel-lifetime = \"3s\"\nreservation-lifetime = \"1s\"");
+    assert_eq!(short.len(), 3, "{short:?}");
+    assert!(short[0].contains("RFC 8656 says 5m"), "{short:?}");
+    assert!(warnings("[lifetimes]\npermission-lifetime = 300\nreservation-lifetime = \"1m\"").is_empty());
+}
+
+#[test]
+fn zero_is_unlimited_for_quotas_and_rates_only() {
+    let limits = settings("[limits]\nuser-quota = 0\ntotal-quota = 7\nunauthorized-rate = 0\nbinding-rate = 9").limits;
+    assert_eq!((limits.user_quota, limits.total_quota), (None, Some(7)));
+    assert_eq!((limits.unauthorized_rate, limits.binding_rate), (None, Some(9)));
+    for key in ["permissions-per-allocation", "channels-per-allocation", "source-prefix-ipv4", "source-prefix-ipv6"] {
+        assert!(errors(&format!("[limits]\n{key} = 0"))[0].contains("is out of range"), "{key}");
+    }
+    assert!(errors("[limits]\nsource-prefix-ipv4 = 33")[0].contains("write a number from 1 to 32"));
+    assert!(warnings("[limits]\nuser-quota = 9\ntotal-quota = 7")[0].contains("is above total-quota (7)"));
+}
+
+#[test]
+fn peer_lists_must_not_contradict_themselves() {
+    let peers =
+        settings("[peers]\nallowed-peer-ip = \"10.1.0.0/16\"\ndenied-peer-ip = [\"10.0.0.0/8\", \"192.0.2.1\"]").peers;
+    assert_eq!((peers.allowed.len(), peers.denied.len()), (1, 2));
+    assert_eq!(
+        errors("[peers]\nallowed-peer-ip = \"10.0.0.0/8\"\ndenied-peer-ip = \"10.0.0.0-10.255.255.255\""),
+        [
+            "t.toml:3:18: peers.denied-peer-ip = \"10.0.0.0-10.255.255.255\": 10.0.0.0/8 is both allowed and denied; remove it \
+          from allowed-peer-ip or from denied-peer-ip"
+        ]
+    );
+    assert!(
+        warnings("[peers]\ndenied-peer-ip = [\"8.8.8.8\", \"8.8.8.8/32\"]")[0].contains("8.8.8.8/32 is listed twice")
+    );
+    assert!(warnings("[peers]\nallowed-peer-ip = \"0.0.0.0/0\"")[0].contains("opens this host's own services"));
+    assert!(warnings("[peers]\nallowed-peer-ip = \"169.254.0.0/16\"")[0].contains("metadata"));
+    assert_eq!(errors("[peers]\nallowed-peer-ip = [\"nonsense\", \"10.0.0.1/8\"]").len(), 2, "each element on its own");
+}
+
+#[test]
+fn redirects_lead_elsewhere() {
+    let text = "[redirect]\nalternate-server = [\"198.51.100.1\", \"[2001:db8::9]:443\"]\nalternate-domain = \"turn.example.org\"";
+    let redirect = settings(text).redirect.unwrap();
+    assert_eq!(redirect.servers.len(), 2);
+    assert_eq!(redirect.domain.as_deref(), Some("turn.example.org"));
+    assert!(settings("[redirect]").redirect.is_none());
+    assert!(errors("[redirect]\nalternate-domain = \"a.example\"")[0].contains("is given without alternate-server"));
+    assert!(errors("[redirect]\nalternate-server = []")[0].contains("is empty"));
+    assert!(errors("[redirect]\nalternate-server = \"192.0.2.7\"")[0].contains("is this server itself"));
+    assert!(
+        errors("[redirect]\nalternate-server = [\"198.51.100.1\", \"198.51.100.1:3478\"]")[0]
+            .contains("is listed twice")
+    );
+    assert!(settings("[redirect]\nalternate-server = \"192.0.2.7:3479\"").redirect.is_some());
+}
+
+#[test]
+fn tcp_process_and_log_make_sense() {
+    let tcp = settings("[tcp]\nmax-connections = 50\nqueue-bytes = \"64KiB\"\nqueue-age = \"250ms\"").tcp;
+    assert_eq!((tcp.max_connections, tcp.max_connections_per_ip, tcp.queue_bytes), (50, 50, 65_536));
+    assert!(
+        errors("[tcp]\nmax-connections = 5\nmax-connections-per-ip = 6")[0].contains("is above max-connections (5)")
+    );
+    assert!(errors("[tcp]\nqueue-bytes = 1")[0].contains("write a size from 16KiB to 1GiB"));
+    assert!(errors("[process]\nworkers = 0")[0].contains("write \"auto\" or 1 to 256"));
+    assert!(errors("[log]\nlevel = \"inof\"")[0].contains("did you mean `info`?"));
+    assert!(errors("[compatibility]\nrfc3489 = 1")[0].contains("is of type integer, expected true or false"));
+    assert_eq!(settings("[process]\nworkers = 7\nlistener-buffer = \"system\"").process.listener_buffer, None);
+}
+
+#[test]
+fn what_check_prints_reads_back_to_the_same() {
+    let everything = "\
+[[listener]]
+listening-ip = [\"10.0.0.7\", \"192.0.2.7\"]
+transports = [\"tcp\"]
+[[listener]]
+listening-port = 0
+[relay]
+external-ip = [\"203.0.113.1\", \"2001:db8:f::1\"]
+socket-buffer = \"64KiB\"
+[limits]
+user-quota = 5
+[peers]
+denied-peer-ip = [\"10.0.0.1-10.0.0.6\"]
+[redirect]
+alternate-server = \"198.51.100.1\"
+alternate-domain = \"turn.example.org\"
+[tcp]
+queue-age = \"1500ms\"
+[log]
+level = \"info,turnserver::turn=debug\"
+format = \"json\"
+";
+    for text in ["", everything] {
+        let printed = Effective(&settings(text)).to_string();
+        assert!(printed.contains("password = \"****\""), "{printed}");
+        assert_eq!(Effective(&accept(&printed).settings).to_string(), printed);
+    }
+}
+
+#[test]
+fn keys_are_masked_when_printed() {
+    let digits = "00112233445566778899aabbccddeeff";
+    let text =
+        format!("[auth]\nrealm=\"r\"\n[[auth.user]]\nname=\"u\"\nkey=\"{digits}\"\nkey-sha256=\"{digits}{digits}\"\n");
+    let printed = Effective(&accept(&text).settings).to_string();
+    assert!(printed.contains("key = \"****\"\nkey-sha256 = \"****\"") && !printed.contains("0011"), "{printed}");
+}
+
+#[test]
+fn the_built_in_configuration_has_a_fresh_password() {
+    let [one, other] = [(); 2].map(|()| embedded_for("built-in", &host()).unwrap());
+    assert_ne!(one.password, other.password);
+    assert!(one.password.len() >= 22);
+    let settings = &one.loaded.settings;
+    assert_eq!(settings.auth.users[0].name, EMBEDDED_USER);
+    let UserSecret::Password(Secret(password)) = &settings.auth.users[0].secret else { panic!("no password") };
+    assert_eq!(*password, one.password);
+    assert!(settings.listeners[0].port == 3478 && one.loaded.warnings.is_empty());
+}
+
+#[test]
+fn files_that_cannot_be_read_are_errors() {
+    let missing = load(Path::new("/nonexistent/t.toml")).unwrap_err();
+    assert!(missing.to_string().starts_with("/nonexistent/t.toml: cannot read the configuration: "), "{missing}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latin1.toml");
+    fs::write(&path, b"[auth]\nrealm = \"caf\xe9\"\n").unwrap();
+    assert!(load(&path).unwrap_err().to_string().contains("line 2 is not UTF-8"));
+}
+
+const EXAMPLE: &str = include_str!("../../turnserver.toml.example");
+
+/// Keys of the example with their tables, commented-out ones included.
+fn example_keys() -> BTreeSet<String> {
+    let mut table = String::new();
+    let mut keys = BTreeSet::new();
+    for line in EXAMPLE.lines() {
+        let header = line.trim_start_matches('[').trim_end_matches(']');
+        if line.starts_with('[') {
+            table = header.to_owned();
+            continue;
+        }
+        let written = line.strip_prefix("# ").unwrap_or(line);
+        let Some((key, _)) = written.split_once(" = ") else { continue };
+        if key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+            keys.insert(format!("{table}.{key}"));
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_example_has_every_key_and_no_other() {
+    let known =
+        schema::TABLES.iter().flat_map(|table| table.keys.iter().map(move |key| format!("{}.{key}", table.name)));
+    let known: BTreeSet<String> = known.filter(|key| key != "auth.user").collect();
+    assert_eq!(example_keys(), known);
+    for table in schema::TABLES {
+        assert!(EXAMPLE.lines().any(|line| line == schema::header(table)), "{} is missing", table.name);
+    }
+}
+
+#[test]
+fn the_example_gives_the_built_in_defaults() {
+    let defaults = "[auth]\nrealm = \"example.org\"\n[[auth.user]]\nname = \"demo\"\npassword = \"change-me\"\n";
+    let example = accept(EXAMPLE);
+    assert_eq!(format!("{:?}", example.settings), format!("{:?}", accept(defaults).settings));
+    assert!(example.warnings[0].what.contains("password of the examples"));
+}
+
+#[test]
+fn every_key_is_read() {
+    for table in schema::TABLES {
+        for key in table.keys.iter().filter(|key| **key != "user") {
+            // A date is a value of no key: whoever reads the key refuses it.
+            let header = schema::header(table);
+            let text = match table.name {
+                "auth.user" if key.starts_with("key-sha256") => {
+                    format!("[auth]\nrealm = \"r\"\n{header}\nkey = \"{}\"\n{key} = 2000-01-01\n", "0".repeat(32))
+                }
+                "auth.user" => format!("[auth]\nrealm = \"r\"\n{header}\n{key} = 2000-01-01\n"),
+                _ => format!("{header}\n{key} = 2000-01-01\n"),
+            };
+            let lines = refuse(&text);
+            assert!(lines.iter().any(|line| line.contains("is of type datetime")), "{key}: {lines:?}");
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_damage_to_the_example_is_reported_without_panic(
+        at in 0..EXAMPLE.len(), length in 0..200_usize, splice in "[\\[\\]\"'=#{}.,a-z0-9é\n -]{0,8}",
+    ) {
+        let head = EXAMPLE.get(..at).unwrap_or_default();
+        let tail = EXAMPLE.get(at + length..).unwrap_or_default();
+        if let Err(errors) = parse(&format!("{head}{splice}{tail}"), "t.toml", &host()) {
+            assert!(!errors.errors.is_empty());
+        }
+    }
+}
