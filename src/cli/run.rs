@@ -1,12 +1,152 @@
-//! `turnserver` without a command: run the server.
+//! `turnserver` without a command: run the server in the foreground until it is told to stop.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, IsTerminal, Write},
+    net::{IpAddr, SocketAddr},
+    process::ExitCode,
+};
 
-use crate::config::Loaded;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::{
+        EMBEDDED_USER, Loaded, Settings,
+        settings::{Log, LogFormat},
+    },
+    relay::{Endpoint, Relay},
+    turn::{Drop, Totals},
+};
 
 /// Starts the server with `loaded`; `generated_password` is set if the built-in configuration is used.
 pub(super) fn run(loaded: Loaded, generated_password: Option<String>) -> ExitCode {
-    drop((loaded, generated_password));
-    eprintln!("error: this build has no relay yet; `turnserver check` validates a configuration");
-    ExitCode::FAILURE
+    start_logging(&loaded.settings.log);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match serve(loaded.settings, generated_password.as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            tracing::error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(async {
+        // Before the first listener opens: a signal that comes early must not be lost.
+        let stop = stop_signal().map_err(|error| format!("cannot watch for signals: {error}"))?;
+        let relayed = settings.relay.addresses.clone();
+        let anonymous = settings.auth.anonymous;
+        let relay = Relay::start(settings).map_err(|error| error.to_string())?;
+        for Endpoint { transport, address } in relay.endpoints() {
+            tracing::info!(transport = transport.name(), %address, "listening");
+        }
+        for address in relayed {
+            tracing::info!(local = %address.local, external = %address.external, "relaying");
+        }
+        if anonymous {
+            tracing::warn!("anonymous = true: anybody can relay through this server");
+        }
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = relay.workers(), io = relay.io(), "ready");
+        if let Some(password) = generated_password {
+            // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
+            let _ = print_ice_servers(&relay, password);
+        }
+        let signal = stop.await;
+        tracing::info!(signal, "stopping");
+        // Joining the workers takes no longer than closing their sockets.
+        log_totals(&relay.stop());
+        Ok(())
+    })
+}
+
+/// Logs to standard error, as the settings say.
+fn start_logging(log: &Log) {
+    // The level was validated with the settings.
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match log.format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Resolves with the signal's name when the process is asked to stop.
+#[cfg(unix)]
+fn stop_signal() -> io::Result<impl Future<Output = &'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}
+
+/// Resolves when the process is asked to stop.
+#[cfg(not(unix))]
+fn stop_signal() -> io::Result<impl Future<Output = &'static str>> {
+    Ok(async {
+        // Without the handler the system's own default stops the process.
+        let _ = tokio::signal::ctrl_c().await;
+        "Ctrl-C"
+    })
+}
+
+/// Prints where the server is reached and an `iceServers` entry to paste.
+fn print_ice_servers(relay: &Relay, password: &str) -> io::Result<()> {
+    let mut urls: Vec<String> = relay.endpoints().iter().filter_map(url).collect();
+    urls.dedup();
+    let urls = urls.iter().map(|url| format!("\"{url}\"")).collect::<Vec<_>>().join(", ");
+    let mut out = io::stdout().lock();
+    writeln!(out, "\nPaste this into a WebRTC application or the trickle-ICE page:\n")?;
+    writeln!(
+        out,
+        "{{\"iceServers\": [{{\"urls\": [{urls}], \"username\": \"{EMBEDDED_USER}\", \"credential\": \"{password}\"}}]}}\n"
+    )?;
+    out.flush()
+}
+
+/// The TURN URI (RFC 7065) of an endpoint. A wildcard address is replaced by the host's own.
+fn url(endpoint: &Endpoint) -> Option<String> {
+    let ip = match endpoint.address.ip() {
+        ip if ip.is_unspecified() => primary_address(ip.is_ipv6())?,
+        ip => ip,
+    };
+    let host = SocketAddr::new(ip, endpoint.address.port());
+    Some(format!("turn:{host}?transport={}", endpoint.transport.name()))
+}
+
+/// The host's address towards the world, in one family.
+fn primary_address(ipv6: bool) -> Option<IpAddr> {
+    let host = crate::config::Host::detect().ok()?;
+    let mut candidates = host.primary.iter().chain(&host.addresses);
+    candidates.find(|ip| ip.is_ipv6() == ipv6).copied()
+}
+
+fn log_totals(totals: &Totals) {
+    let drops: Vec<String> = Drop::ALL
+        .iter()
+        .filter(|reason| totals.dropped(**reason) > 0)
+        .map(|reason| format!("{}={}", reason.name(), totals.dropped(*reason)))
+        .collect();
+    tracing::info!(
+        allocations = totals.allocations,
+        successes = totals.successes,
+        errors = totals.errors,
+        to_peer_packets = totals.to_peers.packets,
+        to_peer_bytes = totals.to_peers.bytes,
+        to_client_packets = totals.to_clients.packets,
+        to_client_bytes = totals.to_clients.bytes,
+        drops = drops.join(" "),
+        "stopped"
+    );
 }

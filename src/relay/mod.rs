@@ -1,1 +1,23 @@
-//! The `relay` room.
+//! The data path and its input/output: workers, batched UDP, TCP streams, relay sockets.
+//!
+//! A [`Relay`] is a set of workers. Each worker is one thread with a runtime of its own that owns everything of its clients:
+//! listeners (shared with the other workers by the kernel, which pins a client to one of them), relay sockets, the
+//! protocol's state, buffers. What workers share is in `shared.rs`.
+//!
+//! The protocol itself is in [`crate::turn`]; here it is only asked what to do, and done.
+
+mod clock;
+mod complaint;
+mod core;
+mod datagrams;
+mod open;
+mod ports;
+mod queue;
+mod rules;
+mod shared;
+mod start;
+mod stream;
+mod system;
+mod worker;
+
+pub use start::{Endpoint, Relay, StartError};

@@ -98,6 +98,9 @@ impl Server {
             }
             return self.error(&context, ErrorCode::AllocationMismatch, reply);
         }
+        if message.has(AttributeType::DONT_FRAGMENT) && !self.rules.dont_fragment {
+            return self.unknown_attributes(&context, [AttributeType::DONT_FRAGMENT].into_iter(), reply);
+        }
         let (addresses, lifetime) = match self.check_allocate(client, message) {
             Ok(checked) => checked,
             Err(error) => return self.error(&context, error, reply),

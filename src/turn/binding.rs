@@ -16,7 +16,7 @@ impl Server {
         }
         let context = ReplyContext::new(message, None);
         if message.has_unknown_required() {
-            return self.unknown_attributes(&context, message, reply);
+            return self.unknown_attributes(&context, message.unknown_required(), reply);
         }
         let mapped = client.tuple.client;
         let len = context.success(&self.rules, reply, |writer| {
@@ -33,13 +33,13 @@ impl Server {
     pub(super) fn unknown_attributes<'m>(
         &mut self,
         context: &ReplyContext,
-        message: &Message<'_>,
+        unknown: impl Iterator<Item = AttributeType>,
         reply: &mut [u8],
     ) -> Step<'m> {
         /// Keeps the response within the size for an unknown path MTU (RFC 8489 §6.1) whatever it is asked.
         const LIMIT: usize = 400;
         let len = context.error(&self.rules, reply, ErrorCode::UnknownAttribute, |writer| {
-            writer.unknown_attributes(message.unknown_required(), LIMIT);
+            writer.unknown_attributes(unknown, LIMIT);
         });
         self.replied(Err(len))
     }

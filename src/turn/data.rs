@@ -99,6 +99,10 @@ impl Server {
         ) else {
             return self.drop(Drop::BadIndication);
         };
+        let dont_fragment = message.has(AttributeType::DONT_FRAGMENT);
+        if dont_fragment && !self.rules.dont_fragment {
+            return self.drop(Drop::BadIndication);
+        }
         let allocation = &mut self.table[handle];
         let family = Family::of(peer.ip());
         let Some(relayed) = allocation.relayed(family, now) else { return self.drop(Drop::BadIndication) };
@@ -112,8 +116,8 @@ impl Server {
         allocation.to_peers.count(data.len());
         self.totals.to_peers.count(data.len());
         let translated = !client.tuple.transport.is_stream() && family != Family::of(client.tuple.client.ip());
-        let dont_fragment = message.has(AttributeType::DONT_FRAGMENT) && !translated;
-        Step::ToPeer(ToPeer { relay, peer, payload: start..start + data.len(), dont_fragment })
+        let payload = start..start + data.len();
+        Step::ToPeer(ToPeer { relay, peer, payload, dont_fragment: dont_fragment && !translated })
     }
 
     /// A datagram of `len` bytes from a peer to a relay socket of this allocation (RFC 8656 §11.3, §12.7). The header for the client is

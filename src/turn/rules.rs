@@ -39,6 +39,8 @@ pub struct Rules {
     pub software: Option<String>,
     /// Add FINGERPRINT to every response; otherwise to responses to requests that have it.
     pub always_fingerprint: bool,
+    /// Whether the DF bit can be set per datagram; otherwise DONT-FRAGMENT is an unknown attribute (RFC 8656 §7.2).
+    pub dont_fragment: bool,
     /// Answer Binding requests of RFC 3489.
     pub rfc3489: bool,
     /// Accept channel numbers of RFC 5766 (0x4000–0x7FFF).

@@ -152,7 +152,7 @@ impl Server {
         };
         let context = ReplyContext::new(message, requester.signing_key());
         if message.has_unknown_required() {
-            return self.unknown_attributes(&context, message, reply);
+            return self.unknown_attributes(&context, message.unknown_required(), reply);
         }
         let outcome = match (method, owned) {
             (Method::Allocate, owned) => return self.allocate(client, message, context, requester, owned, reply, now),
@@ -283,6 +283,13 @@ impl Server {
     /// Ends the allocation of a client whose connection is gone, or with which something else went wrong.
     pub fn end_client(&mut self, client: &Client, reason: EndReason, now: Time) {
         if let Some(handle) = self.table.find(&client.tuple) {
+            self.end(handle, reason, now);
+        }
+    }
+
+    /// Ends this allocation, if it has not ended yet.
+    pub fn end_handle(&mut self, handle: Handle, reason: EndReason, now: Time) {
+        if self.table.get(handle).is_some() {
             self.end(handle, reason, now);
         }
     }

@@ -28,7 +28,9 @@ impl Epoll {
             }
             OwnedFd::from_raw_fd(fd)
         };
-        Ok(Self { set: AsyncFd::with_interest(set, Interest::READABLE)? })
+        // SAFETY: an `OwnedFd` is open and the same as long as it lives, and the `AsyncFd` keeps it until it is dropped.
+        let set = unsafe { AsyncFd::register_with_interest(set, Interest::READABLE)? };
+        Ok(Self { set })
     }
 
     /// Level-triggered: a socket that is not drained comes again after the others had their turn. The kernel forgets

@@ -460,9 +460,8 @@ pub(super) fn take_icmp_error(socket: &std::net::UdpSocket) -> Option<(SocketAdd
         header.msg_control = (&raw mut control).cast();
         header.msg_controllen = CONTROL_LEN;
         // SAFETY: `header` points to locals that outlive the call; there is no room for data, which is not wanted.
-        let taken = unsafe {
-            libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT)
-        };
+        let taken =
+            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
         if taken < 0 {
             return None;
         }
@@ -480,6 +479,9 @@ pub(super) fn take_icmp_error(socket: &std::net::UdpSocket) -> Option<(SocketAdd
 /// sock_extended_err: errno (4), origin, type, code, padding, info (4).
 fn read_extended_error(data: &[u8]) -> Option<IcmpError> {
     let &[_, _, _, _, origin, kind, code, _, i0, i1, i2, i3, ..] = data.first_chunk::<16>()?;
-    matches!(origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6)
-        .then_some(IcmpError { kind, code, mtu: u32::from_ne_bytes([i0, i1, i2, i3]) })
+    matches!(origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6).then_some(IcmpError {
+        kind,
+        code,
+        mtu: u32::from_ne_bytes([i0, i1, i2, i3]),
+    })
 }

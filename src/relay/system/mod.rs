@@ -82,7 +82,12 @@ pub(crate) enum Use {
 }
 
 /// Opens and binds a UDP socket. Its options follow from its use and from `io`.
-pub(crate) fn bind_udp(address: SocketAddr, usage: Use, io: Io, buffer: Option<usize>) -> io::Result<std::net::UdpSocket> {
+pub(crate) fn bind_udp(
+    address: SocketAddr,
+    usage: Use,
+    io: Io,
+    buffer: Option<usize>,
+) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     prepare(&socket, address, usage == Use::Listener)?;
     if let Some(bytes) = buffer {

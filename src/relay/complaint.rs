@@ -1,0 +1,77 @@
+//! Log lines about trouble that can come with every packet: at most one of a kind in ten seconds.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Shortest time between two complaints of one kind.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Remembers when a kind of complaint was last made.
+struct Throttle(AtomicU64);
+
+impl Throttle {
+    /// Whether to complain now.
+    fn permits(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let last = self.0.load(Ordering::Relaxed);
+        now >= last.saturating_add(PAUSE.as_secs())
+            && self.0.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// A relay socket could not be opened.
+pub(super) fn about_relay_socket(address: SocketAddr, error: &io::Error) {
+    static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
+    if THROTTLE.permits() {
+        tracing::error!(%address, %error, remedy = remedy(error), "cannot open a relay socket; clients get 508");
+    }
+}
+
+/// All ports of the range are taken.
+pub(super) fn about_ports() {
+    static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
+    if THROTTLE.permits() {
+        tracing::warn!("no relay port is left; clients get 508; widen min-port..max-port or add a relay-ip");
+    }
+}
+
+/// A connection could not be accepted.
+pub(super) fn about_accept(error: &io::Error) {
+    static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
+    if THROTTLE.permits() {
+        tracing::error!(%error, remedy = remedy(error), "cannot accept a connection");
+    }
+}
+
+/// A socket gave an error that is not about one datagram.
+pub(super) fn about_receiving(error: &io::Error) {
+    static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
+    if THROTTLE.permits() {
+        tracing::error!(%error, "cannot receive");
+    }
+}
+
+/// A panic was caught while handling one client.
+pub(super) fn about_panic(client: SocketAddr) {
+    static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
+    if THROTTLE.permits() {
+        tracing::error!(%client, "a bug: handling this client panicked; its allocation was given up, all others go on");
+    }
+}
+
+/// What an operator can do about it.
+fn remedy(error: &io::Error) -> &'static str {
+    #[cfg(unix)]
+    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+        return "raise the limit of file descriptors (LimitNOFILE= in the unit, ulimit -n)";
+    }
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => "the address has left this host; check relay-ip",
+        io::ErrorKind::OutOfMemory => "the host is out of memory",
+        _ => "see the error",
+    }
+}

@@ -1,0 +1,373 @@
+//! The heart of a worker: the protocol's state and the sockets that belong to it. Synchronous; whoever drives it (datagrams,
+//! streams, timers) borrows it for one message at a time.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+};
+
+use rand::rngs::StdRng;
+use slab::Slab;
+
+use super::{
+    clock::Clock,
+    complaint, open,
+    ports::PortLease,
+    queue::Queue,
+    rules,
+    shared::{QuotaLease, Shared},
+    system::{Io, Poller, SendOptions, UdpSocket},
+};
+use crate::{
+    auth::users::StaticUsers,
+    turn::{
+        Answer, Client, Drop, Effect, EndReason, Grant, Handle, IcmpError, PendingAllocate, REPLY_LEN, Refusal,
+        RelayId, Route, Server, SessionSummary, Step, Time, ToPeer,
+    },
+};
+
+/// Tells the tokens of relay sockets from those of listeners.
+const RELAY_TOKEN: u64 = 1 << 32;
+/// Tells routes to streams from routes to listeners.
+const STREAM_ROUTE: u32 = 1 << 31;
+
+/// What a ready socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token {
+    Listener(usize),
+    Relay(RelayId),
+}
+
+impl Token {
+    #[allow(clippy::cast_possible_truncation)] // both halves were put in by `encode`
+    pub(super) const fn decode(token: u64) -> Self {
+        if token & RELAY_TOKEN != 0 { Self::Relay(RelayId(token as u32)) } else { Self::Listener(token as usize) }
+    }
+
+    pub(super) fn encode(self) -> u64 {
+        match self {
+            Self::Listener(at) => at as u64,
+            Self::Relay(id) => RELAY_TOKEN | u64::from(id.0),
+        }
+    }
+}
+
+/// What a route leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Listener(usize),
+    Stream(usize),
+}
+
+impl Way {
+    pub(super) const fn of(route: Route) -> Self {
+        if route.0 & STREAM_ROUTE != 0 {
+            Self::Stream((route.0 & !STREAM_ROUTE) as usize)
+        } else {
+            Self::Listener(route.0 as usize)
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^31
+    pub(super) const fn route(self) -> Route {
+        match self {
+            Self::Listener(at) => Route(at as u32),
+            Self::Stream(at) => Route(at as u32 | STREAM_ROUTE),
+        }
+    }
+}
+
+/// A UDP listener.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) socket: UdpSocket,
+    /// Its address; the IP may be unspecified.
+    pub(super) local: SocketAddr,
+}
+
+/// A relay socket and the allocation that it belongs to.
+#[derive(Debug)]
+pub(super) struct RelaySocket {
+    pub(super) socket: UdpSocket,
+    /// The allocation; `None` only between opening and granting.
+    pub(super) handle: Option<Handle>,
+    /// Keeps the port from being leased again as long as the socket lives.
+    _lease: PortLease,
+}
+
+/// The outgoing side of a client's connection, seen from the worker.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) queue: Queue,
+    /// Wakes the connection's task when there is something to write.
+    pub(super) waker: Option<Waker>,
+}
+
+/// What to do about a client's message, besides what was done already.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Nothing,
+    /// Send so much of [`Core::reply`] back.
+    Reply(usize),
+    /// Send part of the message to a peer.
+    ToPeer(ToPeer),
+}
+
+/// The state of one worker.
+pub(super) struct Core {
+    pub(super) server: Server,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) relays: Slab<RelaySocket>,
+    pub(super) streams: Slab<Stream>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
+    pub(super) reply: Box<[u8; REPLY_LEN]>,
+    users: Arc<StaticUsers>,
+    poller: Rc<Poller>,
+    quotas: HashMap<Handle, QuotaLease>,
+    /// When reservations that this worker made expire.
+    pub(super) reservation_deadline: Option<Time>,
+    rng: StdRng,
+    io: Io,
+}
+
+impl Core {
+    #[allow(clippy::too_many_arguments)] // the parts of a worker, put together once
+    pub(super) fn new(
+        server: Server,
+        users: Arc<StaticUsers>,
+        shared: Arc<Shared>,
+        clock: Clock,
+        poller: Rc<Poller>,
+        rng: StdRng,
+        io: Io,
+    ) -> Self {
+        Self {
+            server,
+            listeners: Vec::new(),
+            relays: Slab::new(),
+            streams: Slab::new(),
+            shared,
+            clock,
+            reply: Box::new([0; REPLY_LEN]),
+            users,
+            poller,
+            quotas: HashMap::new(),
+            reservation_deadline: None,
+            rng,
+            io,
+        }
+    }
+
+    /// Takes a message from a client. A panic costs this client its allocation, and nobody else anything.
+    pub(super) fn client_message(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
+        let handled = catch_unwind(AssertUnwindSafe(|| self.handle(client, bytes, now)));
+        handled.unwrap_or_else(|_| {
+            complaint::about_panic(client.tuple.client);
+            self.server.end_client(client, EndReason::Fault, now);
+            Outcome::Nothing
+        })
+    }
+
+    fn handle(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
+        let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut *self.reply, now);
+        if let Step::Authenticate(query) = step {
+            let answer = rules::answer(&self.users, &query);
+            step = self.server.from_client(client, bytes, answer, &mut *self.reply, now);
+        }
+        match step {
+            Step::ToPeer(to_peer) => Outcome::ToPeer(to_peer),
+            Step::Reply(len) => Outcome::Reply(len),
+            Step::Allocate(pending) => Outcome::Reply(self.allocate(*pending, now)),
+            // A question that has been answered is not asked again.
+            Step::Dropped | Step::Authenticate(_) => Outcome::Nothing,
+        }
+    }
+
+    /// Opens relay sockets and grants the allocation; returns the length of the reply.
+    fn allocate(&mut self, pending: PendingAllocate, now: Time) -> usize {
+        let opened = self.open_relays(&pending, now);
+        let client = pending.client.tuple;
+        let user = Arc::clone(&pending.user);
+        match opened {
+            Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut *self.reply, now).0,
+            Ok((grant, quota)) => {
+                let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut *self.reply, now);
+                if let Some((handle, id)) = made {
+                    self.quotas.insert(handle, quota);
+                    for (relay, address) in grant.relays.into_iter().flatten() {
+                        self.relays[relay.0 as usize].handle = Some(handle);
+                        tracing::info!(
+                            %id, %user, client = %client.client, transport = client.transport.name(), relayed = %address,
+                            "session begins"
+                        );
+                    }
+                }
+                len
+            }
+        }
+    }
+
+    fn open_relays(&mut self, pending: &PendingAllocate, now: Time) -> Result<(Grant, QuotaLease), Refusal> {
+        let quota = self.shared.take_quota(&pending.user).ok_or(Refusal::Quota)?;
+        let near = pending.client.tuple.server.ip();
+        let opened =
+            open::open(&self.shared, pending.addresses, near, self.io, now, &mut self.rng).inspect_err(|refusal| {
+                if *refusal == Refusal::Capacity {
+                    complaint::about_ports();
+                }
+            })?;
+        let mut grant = Grant { refused: opened.refused, ..Grant::default() };
+        if let Some((token, expires)) = opened.reserved {
+            grant.token = Some(token);
+            self.reservation_deadline = Some(self.reservation_deadline.map_or(expires, |first| first.min(expires)));
+        }
+        for (place, opened) in grant.relays.iter_mut().zip(opened.relays) {
+            let Some(opened) = opened else { continue };
+            let watched = UdpSocket::new(opened.socket, self.io).and_then(|socket| {
+                #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^32
+                let id = RelayId(self.relays.vacant_key() as u32);
+                self.poller.add(&socket, Token::Relay(id).encode())?;
+                self.relays.insert(RelaySocket { socket, handle: None, _lease: opened.lease });
+                Ok(id)
+            });
+            match watched {
+                Ok(id) => *place = Some((id, opened.external)),
+                Err(error) => {
+                    complaint::about_relay_socket(opened.external, &error);
+                    for (id, _) in grant.relays.into_iter().flatten() {
+                        self.relays.remove(id.0 as usize);
+                    }
+                    return Err(Refusal::Capacity);
+                }
+            }
+        }
+        Ok((grant, quota))
+    }
+
+    /// Sends one datagram to a peer now.
+    pub(super) fn send_to_peer(&mut self, to_peer: &ToPeer, bytes: &[u8], tos: u8) {
+        let Some(relay) = self.relays.get(to_peer.relay.0 as usize) else { return };
+        let options = SendOptions { from: None, tos, dont_fragment: to_peer.dont_fragment };
+        if relay.socket.send(bytes, self.shared.inward(to_peer.peer), options).is_err() {
+            self.server.count_drop(Drop::SendFailed);
+        }
+    }
+
+    /// Sends a STUN message that is no data to a client, over whatever it uses.
+    pub(super) fn send_to_client(&mut self, client: &Client, bytes: &[u8]) {
+        match Way::of(client.route) {
+            Way::Listener(at) => {
+                let options = SendOptions { from: self.source_for(at, client), ..SendOptions::default() };
+                let sent = self.listeners[at].socket.send(bytes, client.tuple.client, options);
+                if sent.is_err() {
+                    self.server.count_drop(Drop::SendFailed);
+                }
+            }
+            Way::Stream(at) => {
+                if let Some(stream) = self.streams.get_mut(at) {
+                    stream.queue.push_control(bytes);
+                    wake(stream);
+                }
+            }
+        }
+    }
+
+    /// The local address to answer from: needed only where the listener's own is unspecified.
+    pub(super) fn source_for(&self, listener: usize, client: &Client) -> Option<std::net::IpAddr> {
+        self.listeners[listener].local.ip().is_unspecified().then_some(client.tuple.server.ip())
+    }
+
+    /// Queues data for a client's connection: `parts` together are one message.
+    pub(super) fn queue_data(&mut self, stream: usize, parts: &[u8], now: Time) {
+        if let Some(stream) = self.streams.get_mut(stream) {
+            for _ in 0..stream.queue.push_data(parts, now) {
+                self.server.count_drop(Drop::QueueFull);
+            }
+            wake(stream);
+        }
+    }
+
+    /// Forwards the ICMP errors that a relay socket has received.
+    pub(super) fn icmp_errors(&mut self, relay: RelayId, now: Time) {
+        /// Taken per turn; the rest comes again.
+        const LIMIT: usize = 32;
+        for _ in 0..LIMIT {
+            let Some(relay) = self.relays.get(relay.0 as usize) else { return };
+            let Some(handle) = relay.handle else { return };
+            let Some((peer, error)) = relay.socket.take_icmp_error() else { return };
+            self.icmp_error(handle, self.shared.outward(peer), error, now);
+        }
+    }
+
+    fn icmp_error(&mut self, handle: Handle, peer: SocketAddr, error: IcmpError, now: Time) {
+        let mut message = [0; 128];
+        if let Some((client, len)) = self.server.from_icmp(handle, peer, error, &mut message, now) {
+            self.send_to_client(&client, &message[..len]);
+        }
+    }
+
+    /// When [`Core::expire`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        [self.server.next_deadline(), self.reservation_deadline].into_iter().flatten().min()
+    }
+
+    /// Ends what has expired.
+    pub(super) fn expire(&mut self, now: Time) {
+        self.server.expire(now);
+        if self.reservation_deadline.is_some_and(|deadline| deadline <= now) {
+            self.reservation_deadline = self.shared.expire_reservations(now);
+        }
+        self.apply_effects();
+    }
+
+    /// Does what the protocol has reported.
+    pub(super) fn apply_effects(&mut self) {
+        for effect in self.server.drain_effects() {
+            match effect {
+                Effect::CloseRelay(relay) => {
+                    self.relays.try_remove(relay.0 as usize);
+                }
+                Effect::Ended(handle, summary) => {
+                    self.quotas.remove(&handle);
+                    log_end(&summary);
+                }
+            }
+        }
+        if self.relays.capacity() > 256 && self.relays.len() < self.relays.capacity() / 4 {
+            self.relays.shrink_to_fit();
+        }
+    }
+
+    /// Ends everything.
+    pub(super) fn stop(&mut self, now: Time) {
+        self.server.end_all(EndReason::Stopped, now);
+        self.apply_effects();
+    }
+}
+
+fn wake(stream: &mut Stream) {
+    if let Some(waker) = stream.waker.take() {
+        waker.wake();
+    }
+}
+
+fn log_end(summary: &SessionSummary) {
+    tracing::info!(
+        id = %summary.id,
+        user = %summary.user,
+        client = %summary.client.client,
+        transport = summary.client.transport.name(),
+        seconds = summary.duration.as_secs_f64(),
+        to_peer_packets = summary.to_peers.packets,
+        to_peer_bytes = summary.to_peers.bytes,
+        to_client_packets = summary.to_client.packets,
+        to_client_bytes = summary.to_client.bytes,
+        reason = summary.reason.name(),
+        "session ends"
+    );
+}

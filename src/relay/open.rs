@@ -1,0 +1,152 @@
+//! Opening relay sockets: from what an Allocate asks for to bound sockets with leased ports.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use rand::rngs::StdRng;
+
+use super::{
+    ports::PortLease,
+    shared::{RelaySpace, Shared},
+    system::{self, Io, Use},
+};
+use crate::turn::{AddressRequest, Family, Refusal, Time};
+
+/// How many ports are tried before giving up, when other processes hold some of the range.
+const ATTEMPTS: usize = 32;
+
+/// A bound relay socket that no worker watches yet.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) socket: std::net::UdpSocket,
+    pub(super) lease: PortLease,
+    /// The address that clients are told.
+    pub(super) external: SocketAddr,
+}
+
+/// The relay sockets of one allocation.
+#[derive(Debug, Default)]
+pub(super) struct OpenedRelays {
+    /// By family.
+    pub(super) relays: [Option<Opened>; 2],
+    /// The family that could not be had, when both were asked for.
+    pub(super) refused: Option<(Family, Refusal)>,
+    /// Token of the reserved next higher port, and when it expires.
+    pub(super) reserved: Option<([u8; 8], Time)>,
+}
+
+/// Opens what is asked for. `near` is the server address that the client reached; its relay address is preferred.
+pub(super) fn open(
+    shared: &Arc<Shared>,
+    request: AddressRequest,
+    near: IpAddr,
+    io: Io,
+    now: Time,
+    rng: &mut StdRng,
+) -> Result<OpenedRelays, Refusal> {
+    let mut opened = OpenedRelays::default();
+    match request {
+        AddressRequest::One { family, even: Some(true) } => {
+            let (relay, next) = open_pair(shared, family, near, io, rng)?;
+            opened.reserved = Some(shared.reserve(next.socket, next.lease, next.external, now, rng));
+            opened.relays[family as usize] = Some(relay);
+        }
+        AddressRequest::One { family, even } => {
+            opened.relays[family as usize] = Some(open_one(shared, family, even.is_some(), near, io, rng)?);
+        }
+        AddressRequest::Both => {
+            for family in Family::ALL {
+                match open_one(shared, family, false, near, io, rng) {
+                    Ok(relay) => opened.relays[family as usize] = Some(relay),
+                    // Not even one of the two (RFC 8656 §7.2, check 9).
+                    Err(_) if opened.refused.is_some() => return Err(Refusal::Capacity),
+                    Err(refusal) => opened.refused = Some((family, refusal)),
+                }
+            }
+        }
+        AddressRequest::Reserved(token) => {
+            let reservation = shared.redeem(token, now).ok_or(Refusal::Capacity)?;
+            opened.relays[Family::of(reservation.external.ip()) as usize] =
+                Some(Opened { socket: reservation.socket, lease: reservation.lease, external: reservation.external });
+        }
+    }
+    Ok(opened)
+}
+
+/// The relay addresses of a family, the one that the client reached first.
+fn spaces(shared: &Shared, family: Family, near: IpAddr) -> Result<Vec<&RelaySpace>, Refusal> {
+    let mut spaces: Vec<_> = shared.relays.iter().filter(|space| Family::of(space.address.local) == family).collect();
+    spaces.sort_by_key(|space| space.address.local != near);
+    if spaces.is_empty() { Err(Refusal::Family) } else { Ok(spaces) }
+}
+
+fn open_one(
+    shared: &Shared,
+    family: Family,
+    even: bool,
+    near: IpAddr,
+    io: Io,
+    rng: &mut StdRng,
+) -> Result<Opened, Refusal> {
+    for space in spaces(shared, family, near)? {
+        // Ports that somebody else holds stay leased until one is found, so that none is tried twice.
+        let mut occupied = Vec::new();
+        while let Some(lease) = space.ports.take(even, rng) {
+            match bind(shared, space, lease, io)? {
+                Ok(opened) => return Ok(opened),
+                Err(lease) => occupied.push(lease),
+            }
+            if occupied.len() == ATTEMPTS {
+                break;
+            }
+        }
+    }
+    Err(Refusal::Capacity)
+}
+
+fn open_pair(
+    shared: &Shared,
+    family: Family,
+    near: IpAddr,
+    io: Io,
+    rng: &mut StdRng,
+) -> Result<(Opened, Opened), Refusal> {
+    for space in spaces(shared, family, near)? {
+        let mut occupied = Vec::new();
+        while let Some((low, high)) = space.ports.take_pair(rng) {
+            match bind(shared, space, low, io)? {
+                Ok(low) => match bind(shared, space, high, io)? {
+                    Ok(high) => return Ok((low, high)),
+                    Err(high) => occupied.extend([low.lease, high]),
+                },
+                Err(low) => occupied.extend([low, high]),
+            }
+            if occupied.len() >= 2 * ATTEMPTS {
+                break;
+            }
+        }
+    }
+    Err(Refusal::Capacity)
+}
+
+/// Binds a leased port. The lease comes back if another process holds the port.
+fn bind(shared: &Shared, space: &RelaySpace, lease: PortLease, io: Io) -> Result<Result<Opened, PortLease>, Refusal> {
+    let local = SocketAddr::new(space.address.local, lease.port());
+    match system::bind_udp(local, Use::Relay, io, shared.relay_buffer) {
+        Ok(socket) => {
+            let external = SocketAddr::new(space.address.external, lease.port());
+            Ok(Ok(Opened { socket, lease, external }))
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
+            Ok(Err(lease))
+        }
+        Err(error) => {
+            // Descriptors or memory have run out, or the address is gone: no other port would help.
+            super::complaint::about_relay_socket(local, &error);
+            Err(Refusal::Capacity)
+        }
+    }
+}

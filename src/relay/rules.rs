@@ -1,0 +1,98 @@
+//! From settings to what the protocol is told and asks: [`Rules`] and [`Policy`].
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::system::Io;
+use crate::{
+    auth::users::StaticUsers,
+    config::settings::{DefaultFamily, Limits, Settings},
+    policy::{peer::PeerRules, rate::SourceRate},
+    turn::{Answer, Family, Identity, Policy, Query, Redirect, Rules, Time, Unauthenticated},
+};
+
+/// The protocol's parameters.
+pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io) -> Rules {
+    let lifetimes = &settings.lifetimes;
+    let has = |family| settings.relay.addresses.iter().any(|address| Family::of(address.local) == family);
+    Rules {
+        realm: settings.auth.realm.clone(),
+        anonymous: settings.auth.anonymous,
+        password_algorithms: users.offered().to_vec(),
+        nonce_lifetime: settings.auth.stale_nonce,
+        default_lifetime: lifetimes.default_allocate,
+        max_lifetime: lifetimes.max_allocate,
+        permission_lifetime: lifetimes.permission,
+        channel_lifetime: lifetimes.channel,
+        max_permissions: settings.limits.permissions_per_allocation,
+        max_channels: settings.limits.channels_per_allocation,
+        default_family: match settings.relay.default_family {
+            DefaultFamily::Ipv4 => Some(Family::V4),
+            DefaultFamily::Ipv6 => Some(Family::V6),
+            DefaultFamily::Keep => None,
+        },
+        families: Family::ALL.into_iter().filter(|family| has(*family)).collect(),
+        software: settings.process.software_attribute.then(|| concat!("turnserver ", env!("CARGO_PKG_VERSION")).into()),
+        always_fingerprint: settings.process.fingerprint,
+        dont_fragment: io.is_full(),
+        rfc3489: settings.compatibility.rfc3489,
+        wide_channels: settings.compatibility.rfc5766_channel_numbers,
+        redirect: settings
+            .redirect
+            .as_ref()
+            .map(|redirect| Redirect { servers: redirect.servers.clone(), domain: redirect.domain.clone() }),
+    }
+}
+
+/// What one worker's protocol asks: peer rules, shared by all, and rate limits of its own share of the sources.
+pub(super) struct WorkerPolicy {
+    peers: Arc<PeerRules>,
+    binding: SourceRate,
+    challenge: SourceRate,
+}
+
+impl WorkerPolicy {
+    /// The kernel spreads one source's ports over the workers, so each worker grants its part of the rate.
+    pub(super) fn new(peers: Arc<PeerRules>, limits: &Limits, workers: usize, seeds: [u64; 2]) -> Self {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        let rate = |per_second: Option<u32>, seed| {
+            let part = per_second.map(|rate| rate.div_ceil(workers));
+            SourceRate::new(part, limits.ipv4_prefix, limits.ipv6_prefix, seed)
+        };
+        Self {
+            peers,
+            binding: rate(limits.binding_rate, seeds[0]),
+            challenge: rate(limits.unauthorized_rate, seeds[1]),
+        }
+    }
+}
+
+impl Policy for WorkerPolicy {
+    fn permits(&self, peer: SocketAddr) -> bool {
+        self.peers.permits(peer).is_ok()
+    }
+
+    fn permits_ip(&self, peer: IpAddr) -> bool {
+        self.peers.permits_ip(peer).is_ok()
+    }
+
+    fn admits(&mut self, kind: Unauthenticated, source: IpAddr, now: Time) -> bool {
+        match kind {
+            Unauthenticated::Binding => self.binding.allow(source, now.0),
+            Unauthenticated::Challenge => self.challenge.allow(source, now.0),
+        }
+    }
+}
+
+/// Looks a user up.
+pub(super) fn answer<'u>(users: &'u StaticUsers, query: &Query<'_>) -> Answer<'u> {
+    let account = match query.identity {
+        Identity::Name(name) => users.by_name(name),
+        Identity::Hash(hash) => users.by_hash(hash),
+    };
+    account
+        .and_then(|account| Some((account, account.key(query.algorithm)?)))
+        .map_or(Answer::Unknown, |(account, key)| Answer::Known { user: account.name(), key: key.as_bytes() })
+}

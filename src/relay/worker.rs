@@ -1,0 +1,171 @@
+//! A worker: one thread, one runtime, all of its clients.
+
+use std::{cell::RefCell, io, rc::Rc, sync::Arc};
+
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::{sync::Notify, task::LocalSet, time::Instant};
+
+use super::{
+    clock::Clock,
+    complaint,
+    core::{Core, Listener, Token},
+    datagrams::Datagrams,
+    rules::{self, WorkerPolicy},
+    shared::Shared,
+    stream::{self, READ_BUFFER, Streams},
+    system::{Batch, Io, Poller, Ready, UdpSocket},
+};
+use crate::{
+    auth::users::StaticUsers,
+    config::Settings,
+    policy::peer::PeerRules,
+    turn::{Server, Totals},
+};
+
+/// What a worker is made of, prepared on the main thread.
+pub(super) struct Parts {
+    pub(super) index: usize,
+    pub(super) settings: Arc<Settings>,
+    pub(super) users: Arc<StaticUsers>,
+    pub(super) peers: Arc<PeerRules>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
+    pub(super) io: Io,
+    pub(super) nonce_secret: [u8; 32],
+    /// Unpredictable, different for each worker.
+    pub(super) seed: [u8; 32],
+    pub(super) udp: Vec<std::net::UdpSocket>,
+    pub(super) tcp: Vec<std::net::TcpListener>,
+}
+
+/// Runs a worker until `stop` says so; returns what it has counted.
+pub(super) fn run(parts: Parts, stop: tokio::sync::watch::Receiver<bool>) -> io::Result<Totals> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, work(parts, stop))
+}
+
+async fn work(parts: Parts, mut stop: tokio::sync::watch::Receiver<bool>) -> io::Result<Totals> {
+    let limits = parts.settings.tcp.clone();
+    let wide_channels = parts.settings.compatibility.rfc5766_channel_numbers;
+    let io = parts.io;
+    let (core, poller, listeners) = assemble(parts)?;
+    let core = Rc::new(RefCell::new(core));
+    let changed = Rc::new(Notify::new());
+    let streams = Rc::new(Streams {
+        core: Rc::clone(&core),
+        buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
+        limits,
+        wide_channels,
+        changed: Rc::clone(&changed),
+    });
+    for listener in listeners {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tokio::task::spawn_local(accept(listener, Rc::clone(&streams)));
+    }
+
+    let mut datagrams = Datagrams::new(Batch::new(io));
+    let mut ready = Vec::new();
+    loop {
+        let deadline = {
+            let core = core.borrow();
+            core.next_deadline().map(|time| Instant::from_std(core.clock.instant(time)))
+        };
+        tokio::select! {
+            biased;
+            result = stop.wait_for(|stop| *stop) => {
+                // An error means that the main thread is gone, which is a reason to stop, too.
+                let _ = result;
+                break;
+            }
+            () = sleep_until(deadline) => {
+                let mut core = core.borrow_mut();
+                let now = core.clock.now();
+                core.expire(now);
+            }
+            () = changed.notified() => {}
+            result = poller.wait(&mut ready) => {
+                if let Err(error) = result {
+                    complaint::about_receiving(&error);
+                }
+                handle(&ready, &core, &mut datagrams);
+                // Streams and the timer have their turn, however busy the sockets are.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    let mut core = core.borrow_mut();
+    let now = core.clock.now();
+    core.stop(now);
+    Ok(core.server.totals().clone())
+}
+
+/// Gives every ready socket its turn of one batch.
+fn handle(ready: &[Ready], core: &RefCell<Core>, datagrams: &mut Datagrams) {
+    let mut core = core.borrow_mut();
+    let now = core.clock.now();
+    for event in ready {
+        match Token::decode(event.token) {
+            Token::Listener(at) => datagrams.receive_from_clients(&mut core, at, now),
+            Token::Relay(id) => {
+                if event.error {
+                    core.icmp_errors(id, now);
+                }
+                if event.readable {
+                    datagrams.receive_from_peers(&mut core, id, now);
+                }
+            }
+        }
+    }
+}
+
+/// Never, if there is no deadline.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpListener>)> {
+    let Parts { index, settings, users, peers, shared, clock, io, nonce_secret, seed, udp, tcp } = parts;
+    let mut rng = StdRng::from_seed(seed);
+    let mut draw = || rand::Rng::next_u64(&mut rng);
+    let policy = WorkerPolicy::new(peers, &settings.limits, settings.process.workers, [draw(), draw()]);
+    let mut server_seed = [0; 32];
+    rand::Rng::fill_bytes(&mut rng, &mut server_seed);
+    // Workers number their sessions in ranges of their own.
+    let first_id = (index as u64) << 48 | 1;
+    let server =
+        Server::new(rules::rules(&settings, &users, io), Box::new(policy), &nonce_secret, server_seed, first_id);
+    let poller = Rc::new(Poller::new(io)?);
+    let mut core = Core::new(server, users, shared, clock, Rc::clone(&poller), rng, io);
+    for (at, socket) in udp.into_iter().enumerate() {
+        let local = socket.local_addr()?;
+        let socket = UdpSocket::new(socket, io)?;
+        poller.add(&socket, Token::Listener(at).encode())?;
+        core.listeners.push(Listener { socket, local });
+    }
+    Ok((core, poller, tcp))
+}
+
+/// Accepts connections as long as the worker runs.
+async fn accept(listener: tokio::net::TcpListener, streams: Rc<Streams>) {
+    loop {
+        match listener.accept().await {
+            Ok((connection, client)) => {
+                let lease = streams.core.borrow().shared.take_connection(client.ip());
+                // Over the limit: closed at once. The same for a connection that is gone already.
+                let (Some(lease), Ok(server)) = (lease, connection.local_addr()) else { continue };
+                // A datagram that waits for its neighbours is late. Where it cannot be set, service is slower, not wrong.
+                let _ = connection.set_nodelay(true);
+                tokio::task::spawn_local(stream::serve(Rc::clone(&streams), connection, client, server, lease));
+            }
+            Err(error) => {
+                complaint::about_accept(&error);
+                // Most likely descriptors have run out: pausing lets others finish instead of spinning.
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
