@@ -19,6 +19,8 @@ pub mod frame;
 pub mod integrity;
 pub mod kind;
 pub mod message;
+#[cfg(test)]
+mod vectors;
 pub mod writer;
 
 pub use attribute::AttributeType;
