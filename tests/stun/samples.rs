@@ -49,10 +49,10 @@ fn sha256_credentials(writer: &mut MessageWriter<'_>) {
         .attribute(A::PASSWORD_ALGORITHM, &[0, 2, 0, 0]);
 }
 
-/// An Allocate request of a browser: 156 bytes with credentials, MESSAGE-INTEGRITY and FINGERPRINT.
+/// An Allocate request as clients send them: 156 bytes with credentials, MESSAGE-INTEGRITY and FINGERPRINT.
 pub(crate) fn allocate() -> Vec<u8> {
     write(Method::Allocate, Class::Request, |writer| {
-        writer.attribute(A::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+        writer.attribute(A::REQUESTED_TRANSPORT, &[17, 0, 0, 0]).u32(A::LIFETIME, 600);
         credentials(writer);
         writer.integrity(&keys()[0]).fingerprint();
     })
