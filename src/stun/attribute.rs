@@ -17,6 +17,9 @@ macro_rules! attributes {
     ($($(#[$doc:meta])* $name:ident = $code:literal;)*) => {
         impl AttributeType {
             $($(#[$doc])* pub const $name: Self = Self($code);)*
+
+            /// Every attribute type that the reader understands.
+            pub const ALL: [Self; COUNT] = [$(Self::$name,)*];
         }
 
         #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
@@ -109,5 +112,8 @@ mod tests {
             }
         }
         assert!(seen.iter().all(|seen| *seen));
+        for (place, attribute) in AttributeType::ALL.into_iter().enumerate() {
+            assert_eq!(position(attribute.0), Some(place));
+        }
     }
 }

@@ -8,3 +8,19 @@ const XOR: u32 = 0x5354_554e;
 pub fn of(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes) ^ XOR
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::vectors;
+    use super::*;
+
+    /// 5769-2-01, 8489-14.7-01
+    #[test]
+    fn the_fingerprints_of_rfc_5769() {
+        for vector in [vectors::REQUEST, vectors::RESPONSE_IPV4, vectors::RESPONSE_IPV6] {
+            let (before, attribute) = vector.split_at(vector.len() - 8);
+            assert_eq!(attribute[..4], [0x80, 0x28, 0, 4]);
+            assert_eq!(of(before).to_be_bytes(), attribute[4..]);
+        }
+    }
+}

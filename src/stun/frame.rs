@@ -70,10 +70,17 @@ mod tests {
         assert_eq!(front(&[0x4F, 0xFF, 0xFF, 0xFF], false), Frame::Partial(65540));
     }
 
+    /// The letters of "GET " are a channel number and a length, so only the channel's being unbound tells them apart.
+    #[test]
+    fn text_can_look_like_channel_data() {
+        assert_eq!(front(b"GET / HTTP/1.1", false), Frame::Partial(4 + 0x5420));
+    }
+
     /// H-18
     #[test]
     fn lost_framing() {
         assert_eq!(front(b"POST / HTTP/1.1", false), Frame::Lost);
+        assert_eq!(front(&[0x16, 3, 1, 0, 0xF4], false), Frame::Lost);
         assert_eq!(front(&[0x50, 0, 0, 0], false), Frame::Lost);
         assert_eq!(front(&[0x50, 0, 0, 0], true), Frame::ChannelData(4));
         assert_eq!(front(&[0, 1, 0, 3], false), Frame::Lost);

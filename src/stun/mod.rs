@@ -20,6 +20,8 @@ pub mod integrity;
 pub mod kind;
 pub mod message;
 pub mod password_algorithm;
+#[cfg(test)]
+mod vectors;
 pub mod writer;
 
 pub use attribute::AttributeType;
