@@ -1,9 +1,5 @@
 //! coturn's own load client, `turnutils_uclient`, against the server, with its echo peer `turnutils_peer` or client to
-//! client.
-//!
-//! The tool exits with 0 even when it has lost every second packet, so its report is read: what it sent, what came
-//! back, and `Total lost packets`. `-m` counts its allocations: by default two, RTP and RTCP, the second by EVEN-PORT and
-//! RESERVATION-TOKEN; with `-c` one, without RTCP; with `-y` twice as many. It leaves them behind when it ends.
+//! client. How the tool is driven and its report is read: `common/uclient.rs`.
 
 mod common;
 
@@ -11,13 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::process::{Process, free_port_pair, run};
-use common::{LOOPBACK, PASSWORD, PATIENCE, Server, USER};
-
-/// Messages that each session sends.
-const MESSAGES: usize = 50;
-/// One run takes 4 to 8 seconds on an idle machine, most of it the tool's own waiting.
-const LIMIT: Duration = Duration::from_secs(60);
+use common::process::{Process, free_port_pair};
+use common::uclient::{LIMIT, Run};
+use common::{LOOPBACK, PATIENCE, Server, USER};
 
 const IPV4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const IPV6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -58,69 +50,11 @@ fn await_echo(peer: SocketAddr) {
     panic!("turnutils_peer does not answer on {peer} within {PATIENCE:?}");
 }
 
-/// One run of the tool.
-struct Run<'a> {
-    /// The server's listener.
-    server: SocketAddr,
-    /// The echo peer, or none for client to client.
-    peer: Option<SocketAddr>,
-    options: &'a [&'a str],
-    /// Allocations that the options make it open; each sends [`MESSAGES`].
-    sessions: usize,
-}
-
-impl Run<'_> {
-    /// Runs the tool and checks its report: every message sent, every one echoed.
-    fn check(&self) {
-        let mut command = Command::new("turnutils_uclient");
-        command.args(["-u", USER, "-w", PASSWORD, "-z", "5", "-l", "170"]);
-        command.args(["-n", &MESSAGES.to_string(), "-p", &self.server.port().to_string()]).args(self.options);
-        if let Some(peer) = self.peer {
-            command.args(["-e", &peer.ip().to_string(), "-r", &peer.port().to_string()]);
-        }
-        command.arg(self.server.ip().to_string());
-        let description = format!("{command:?}");
-        let output = run(command, LIMIT);
-
-        let expected = self.sessions * MESSAGES;
-        let found = Report::parse(&output);
-        let wanted = Report { sent: Some(expected), received: Some(expected), lost: Some(0), dropped: Some(0) };
-        assert_eq!(found, wanted, "{description}\n{output}");
-        eprintln!("{expected} sent and received, 0 lost: {description}");
-    }
-}
-
-/// The figures at the end of the tool's output.
-#[derive(Debug, Default, PartialEq)]
-struct Report {
-    sent: Option<usize>,
-    received: Option<usize>,
-    lost: Option<usize>,
-    dropped: Option<usize>,
-}
-
-impl Report {
-    /// Reads the lines `tot_send_msgs=100, tot_recv_msgs=100` and `Total lost packets 0 (…), total send dropped 0`;
-    /// the tool prints the first one every second, the last counts.
-    fn parse(output: &str) -> Self {
-        let last = |label: &str| {
-            let text = &output[output.rfind(label)? + label.len()..];
-            text[..text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())].parse().ok()
-        };
-        Self {
-            sent: last("tot_send_msgs="),
-            received: last("tot_recv_msgs="),
-            lost: last("Total lost packets "),
-            dropped: last("total send dropped "),
-        }
-    }
-}
-
 /// A server and a peer of the test's own, and one run over IPv4 with the listener for `transport`.
 fn relay_over_ipv4(transport: &str, options: &[&str], sessions: usize) {
     let (server, peer) = (Server::start(LOOPBACK), Peer::start());
     let peer = Some(SocketAddr::new(IPV4, peer.port));
-    Run { server: server.ipv4(transport), peer, options, sessions }.check();
+    Run { namespace: None, server: server.ipv4(transport), peer, options, sessions }.check();
     server.stop();
 }
 
@@ -166,8 +100,16 @@ fn several_clients_over_tcp() {
 #[test]
 fn client_to_client() {
     let server = Server::start(LOOPBACK);
-    Run { server: server.ipv4("udp"), peer: None, options: &["-X", "-y", "-m", "2"], sessions: 4 }.check();
-    Run { server: server.ipv4("tcp"), peer: None, options: &["-X", "-y", "-t", "-m", "2"], sessions: 4 }.check();
+    Run { namespace: None, server: server.ipv4("udp"), peer: None, options: &["-X", "-y", "-m", "2"], sessions: 4 }
+        .check();
+    Run {
+        namespace: None,
+        server: server.ipv4("tcp"),
+        peer: None,
+        options: &["-X", "-y", "-t", "-m", "2"],
+        sessions: 4,
+    }
+    .check();
     server.stop();
 }
 
@@ -176,8 +118,9 @@ fn client_to_client() {
 fn ipv6() {
     let (server, peer) = (Server::start(LOOPBACK), Peer::start());
     let peer = Some(SocketAddr::new(IPV6, peer.port));
-    Run { server: server.ipv6("udp"), peer, options: &["-x", "-c", "-m", "2"], sessions: 2 }.check();
-    Run { server: server.ipv6("tcp"), peer, options: &["-x", "-t", "-c", "-m", "2"], sessions: 2 }.check();
+    Run { namespace: None, server: server.ipv6("udp"), peer, options: &["-x", "-c", "-m", "2"], sessions: 2 }.check();
+    Run { namespace: None, server: server.ipv6("tcp"), peer, options: &["-x", "-t", "-c", "-m", "2"], sessions: 2 }
+        .check();
     server.stop();
 }
 

@@ -3,12 +3,12 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod process;
+pub(crate) mod uclient;
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
-use process::Process;
+use process::{Process, command_in};
 
 /// How long anything local may take that takes milliseconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -55,24 +55,15 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the server with `configuration` and waits until it listens everywhere.
     pub(crate) fn start(configuration: &str) -> Self {
-        Self::start_by(|program| Command::new(program), configuration)
+        Self::start_in(None, configuration)
     }
 
-    /// The same inside a network namespace.
-    pub(crate) fn start_in_namespace(namespace: &str, configuration: &str) -> Self {
-        let in_namespace = |program: &str| {
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", namespace, program]);
-            command
-        };
-        Self::start_by(in_namespace, configuration)
-    }
-
-    fn start_by(command: impl FnOnce(&str) -> Command, configuration: &str) -> Self {
+    /// The same, inside a network namespace.
+    pub(crate) fn start_in(namespace: Option<&str>, configuration: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("turnserver.toml");
         std::fs::write(&file, configuration).expect("writing the configuration");
-        let mut command = command(env!("CARGO_BIN_EXE_turnserver"));
+        let mut command = command_in(namespace, env!("CARGO_BIN_EXE_turnserver"));
         command.arg("-c").arg(&file).args(["--log-format", "json"]);
 
         let process = Process::start(command);

@@ -103,6 +103,14 @@ impl Drop for Process {
     }
 }
 
+/// A command for `program`, inside a network namespace or where the test runs.
+pub(crate) fn command_in(namespace: Option<&str>, program: &str) -> Command {
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, program]);
+    command
+}
+
 /// Runs `command` to its end and returns what it printed. Panics when it takes longer than `limit` or fails.
 pub(crate) fn run(command: Command, limit: Duration) -> String {
     let description = format!("{command:?}");
