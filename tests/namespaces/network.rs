@@ -65,7 +65,7 @@ impl Network {
     pub(crate) fn build() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let user = std::fs::metadata("/proc/self").expect("/proc").uid();
-        assert_eq!(user, 0, "network namespaces need root: run the tests as root, or these not at all");
+        assert_eq!(user, 0, "making network namespaces needs root (.ci/run sees to it)");
         sweep();
 
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
