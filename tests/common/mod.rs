@@ -1,0 +1,134 @@
+//! What the tests with outside programs share: our server as a child process, and the handling of child processes.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+pub(crate) mod process;
+pub(crate) mod uclient;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use process::{Process, command_in};
+
+/// How long anything local may take that takes milliseconds on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The user of [`LOOPBACK`].
+pub(crate) const USER: &str = "alice";
+/// The password of [`USER`].
+pub(crate) const PASSWORD: &str = "secret";
+/// The realm of [`LOOPBACK`].
+pub(crate) const REALM: &str = "example.org";
+
+/// A server for clients and peers on this host: IPv4 and IPv6, UDP and TCP, ports chosen by the system.
+///
+/// `rfc5766-channel-numbers` is there for Debian's `turnutils_uclient`, which binds channels up to 0x7FFF.
+pub(crate) const LOOPBACK: &str = r#"
+[[listener]]
+listening-ip = ["127.0.0.1", "::1"]
+listening-port = 0
+transports = ["udp", "tcp"]
+[relay]
+relay-ip = ["127.0.0.1", "::1"]
+[auth]
+realm = "example.org"
+[[auth.user]]
+name = "alice"
+password = "secret"
+[peers]
+allowed-peer-ip = ["127.0.0.0/8", "::1"]
+[compatibility]
+rfc5766-channel-numbers = true
+[process]
+workers = 2
+"#;
+
+/// The built `turnserver` with a configuration of its own.
+pub(crate) struct Server {
+    process: Process,
+    listeners: Vec<(String, SocketAddr)>,
+    stopped: bool,
+    /// Holds the configuration file for as long as the server runs.
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts the server with `configuration` and waits until it listens everywhere.
+    pub(crate) fn start(configuration: &str) -> Self {
+        Self::start_in(None, configuration)
+    }
+
+    /// The same, inside a network namespace.
+    pub(crate) fn start_in(namespace: Option<&str>, configuration: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("turnserver.toml");
+        std::fs::write(&file, configuration).expect("writing the configuration");
+        let mut command = command_in(namespace, env!("CARGO_BIN_EXE_turnserver"));
+        command.arg("-c").arg(&file).args(["--log-format", "json"]);
+
+        let process = Process::start(command);
+        let listeners = (0..expected_listeners(configuration))
+            .map(|_| process.find_line(PATIENCE, parse_listening))
+            .collect::<Vec<_>>();
+        Self { process, listeners, stopped: false, _directory: directory }
+    }
+
+    /// Where the server listens for `transport` (`udp`, `tcp`) over IPv4.
+    pub(crate) fn ipv4(&self, transport: &str) -> SocketAddr {
+        self.listener(transport, SocketAddr::is_ipv4)
+    }
+
+    /// Where the server listens for `transport` over IPv6.
+    pub(crate) fn ipv6(&self, transport: &str) -> SocketAddr {
+        self.listener(transport, SocketAddr::is_ipv6)
+    }
+
+    fn listener(&self, transport: &str, family: impl Fn(&SocketAddr) -> bool) -> SocketAddr {
+        let found = self.listeners.iter().find(|(of, address)| of == transport && family(address));
+        found.unwrap_or_else(|| panic!("no {transport} listener of that family in {:?}", self.listeners)).1
+    }
+
+    /// What the server has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.process.output()
+    }
+
+    /// Asks the server to end, expects it to do so cleanly, and returns its log.
+    pub(crate) fn stop(mut self) -> String {
+        self.shut_down();
+        self.log()
+    }
+
+    fn shut_down(&mut self) {
+        self.stopped = true;
+        self.process.signal("TERM");
+        let status = self.process.wait(PATIENCE);
+        let code = status.and_then(|status| status.code());
+        assert_eq!(code, Some(0), "the server ends with {status:?} on SIGTERM; its log:\n{}", self.log());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of the server ---\n{}-------------------------", self.log());
+        } else if !self.stopped {
+            self.shut_down();
+        }
+    }
+}
+
+/// How many lines `listening` a server with this configuration prints: one for each address and transport.
+fn expected_listeners(configuration: &str) -> usize {
+    let table: toml::Table = configuration.parse().expect("the test's configuration is TOML");
+    let count = |listener: &toml::Value, key: &str| listener[key].as_array().expect("an array").len();
+    let listeners = table["listener"].as_array().expect("an array of tables");
+    listeners.iter().map(|listener| count(listener, "listening-ip") * count(listener, "transports")).sum()
+}
+
+/// The transport and address of a log line `{"fields":{"message":"listening","transport":"udp","address":"…"},…}`.
+fn parse_listening(line: &str) -> Option<(String, SocketAddr)> {
+    let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+    let fields = entry.get("fields").filter(|fields| fields["message"] == "listening")?;
+    Some((fields["transport"].as_str()?.to_owned(), fields["address"].as_str()?.parse().ok()?))
+}

@@ -1,0 +1,139 @@
+//! coturn's own load client, `turnutils_uclient`, against the server, with its echo peer `turnutils_peer` or client to
+//! client. How the tool is driven and its report is read: `common/uclient.rs`.
+
+mod common;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::process::{Process, free_port_pair};
+use common::uclient::{LIMIT, Run};
+use common::{LOOPBACK, PATIENCE, Server, USER};
+
+const IPV4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const IPV6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// `turnutils_peer` on a port (and the next one, for RTCP) of its own on both loopback addresses.
+struct Peer {
+    _process: Process,
+    port: u16,
+}
+
+impl Peer {
+    fn start() -> Self {
+        let port = free_port_pair(&[IPV4, IPV6]);
+        let mut command = Command::new("turnutils_peer");
+        command.args(["-L", "127.0.0.1", "-L", "::1", "-p", &port.to_string()]);
+        let peer = Self { _process: Process::start(command), port };
+        for address in [IPV4, IPV6] {
+            for port in [port, port + 1] {
+                await_echo(SocketAddr::new(address, port));
+            }
+        }
+        peer
+    }
+}
+
+/// Waits until `peer` answers; it says nothing when it is ready.
+fn await_echo(peer: SocketAddr) {
+    let socket = UdpSocket::bind((if peer.is_ipv4() { IPV4 } else { IPV6 }, 0)).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        // Until the peer has bound its port the kernel answers with an ICMP error, reported by either call.
+        let sent = socket.send_to(b"there?", peer);
+        if sent.is_ok() && socket.recv(&mut [0; 16]).is_ok() {
+            return;
+        }
+    }
+    panic!("turnutils_peer does not answer on {peer} within {PATIENCE:?}");
+}
+
+/// A server and a peer of the test's own, and one run over IPv4 with the listener for `transport`.
+fn relay_over_ipv4(transport: &str, options: &[&str], sessions: usize) {
+    let (server, peer) = (Server::start(LOOPBACK), Peer::start());
+    let peer = Some(SocketAddr::new(IPV4, peer.port));
+    Run { namespace: None, server: server.ipv4(transport), peer, options, sessions }.check();
+    server.stop();
+}
+
+/// Over UDP with channels: an RTP and an RTCP allocation.
+#[test]
+fn udp_channels() {
+    relay_over_ipv4("udp", &["-X"], 2);
+}
+
+/// Over UDP with Send and Data indications. One client: with several the tool itself loses whole sessions.
+#[test]
+fn udp_indications() {
+    relay_over_ipv4("udp", &["-X", "-s", "-m", "1"], 2);
+}
+
+#[test]
+fn tcp_channels() {
+    relay_over_ipv4("tcp", &["-X", "-t"], 2);
+}
+
+#[test]
+fn tcp_indications() {
+    relay_over_ipv4("tcp", &["-X", "-t", "-s"], 2);
+}
+
+/// DONT-FRAGMENT in requests, ChannelData padded over UDP as well, and repeated CreatePermission and ChannelBind.
+#[test]
+fn dont_fragment_padding_and_extra_requests() {
+    relay_over_ipv4("udp", &["-X", "-g", "-D", "-G", "-m", "4"], 4);
+}
+
+#[test]
+fn several_clients_over_udp() {
+    relay_over_ipv4("udp", &["-X", "-c", "-m", "10"], 10);
+}
+
+#[test]
+fn several_clients_over_tcp() {
+    relay_over_ipv4("tcp", &["-X", "-t", "-c", "-m", "10"], 10);
+}
+
+/// Two clients whose peers are each other's relayed addresses.
+#[test]
+fn client_to_client() {
+    let server = Server::start(LOOPBACK);
+    Run { namespace: None, server: server.ipv4("udp"), peer: None, options: &["-X", "-y", "-m", "2"], sessions: 4 }
+        .check();
+    Run {
+        namespace: None,
+        server: server.ipv4("tcp"),
+        peer: None,
+        options: &["-X", "-y", "-t", "-m", "2"],
+        sessions: 4,
+    }
+    .check();
+    server.stop();
+}
+
+/// IPv6 from the client to the server and from the relay to the peer.
+#[test]
+fn ipv6() {
+    let (server, peer) = (Server::start(LOOPBACK), Peer::start());
+    let peer = Some(SocketAddr::new(IPV6, peer.port));
+    Run { namespace: None, server: server.ipv6("udp"), peer, options: &["-x", "-c", "-m", "2"], sessions: 2 }.check();
+    Run { namespace: None, server: server.ipv6("tcp"), peer, options: &["-x", "-t", "-c", "-m", "2"], sessions: 2 }
+        .check();
+    server.stop();
+}
+
+/// A wrong password gets no allocation: the report above cannot come from a server that lets everyone in.
+#[test]
+fn wrong_password() {
+    let server = Server::start(LOOPBACK);
+    let mut command = Command::new("turnutils_uclient");
+    command.args(["-X", "-c", "-u", USER, "-w", "wrong", "-e", "127.0.0.1", "-p"]);
+    command.args([&server.ipv4("udp").port().to_string(), "127.0.0.1"]);
+    let mut client = Process::start(command);
+    let status = client.wait(LIMIT).and_then(|status| status.code());
+    assert!(status.is_some_and(|code| code != 0), "{status:?}\n{}", client.output());
+    assert!(client.output().contains("Cannot complete Allocation"), "{}", client.output());
+    server.stop();
+}
