@@ -88,6 +88,11 @@ impl Server {
         found.unwrap_or_else(|| panic!("no {transport} listener of that family in {:?}", self.listeners)).1
     }
 
+    /// The server's process id.
+    pub(crate) const fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// What the server has logged so far.
     pub(crate) fn log(&self) -> String {
         self.process.output()
@@ -105,6 +110,7 @@ impl Server {
         let status = self.process.wait(PATIENCE);
         let code = status.and_then(|status| status.code());
         assert_eq!(code, Some(0), "the server ends with {status:?} on SIGTERM; its log:\n{}", self.log());
+        assert!(!self.log().contains("panic"), "the server has panicked; its log:\n{}", self.log());
     }
 }
 
