@@ -131,6 +131,7 @@ impl Client {
                 (Ok(0), Link::Tcp { .. }) => return Err(()),
                 (Ok(length), Link::Tcp { received, .. }) => received.extend(&buffer[..length]),
                 (Err(error), _) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(None),
+                (Err(error), _) if error.kind() == ErrorKind::Interrupted => {}
                 (Err(error), Link::Udp(_)) if error.kind() == ErrorKind::ConnectionRefused => {}
                 (Err(error), _) if error.kind() == ErrorKind::ConnectionReset => return Err(()),
                 (Err(error), _) => panic!("receiving: {error}"),

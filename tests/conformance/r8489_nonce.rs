@@ -110,10 +110,11 @@ fn r8489_9_2_4_31_altered_feature_bits_make_a_nonce_stale() {
 
 #[test]
 fn r8489_9_2_4_23_32_r8656_5_03_a_nonce_expires() {
-    let server = server(&[("auth.stale-nonce", "\"1s\"")]);
+    let server = server(&[("auth.stale-nonce", "\"2s\"")]);
     for mut session in Session::each(&server) {
+        session.draw_nonce();
         session.allocate();
-        sleep(Duration::from_millis(2100));
+        sleep(Duration::from_millis(3100));
         let request = session.sign(Msg::new(REFRESH));
         let stale = session.client.request(&request);
         assert_stale(&stale);
@@ -124,9 +125,9 @@ fn r8489_9_2_4_23_32_r8656_5_03_a_nonce_expires() {
 
 #[test]
 fn r8489_9_2_4_30_an_expired_nonce_with_a_wrong_password_is_a_401() {
-    let server = server(&[("auth.stale-nonce", "\"1s\"")]);
+    let server = server(&[("auth.stale-nonce", "\"2s\"")]);
     let mut session = Session::over(Client::udp(server.ipv4("udp")), (ALICE.0, "guess"));
-    sleep(Duration::from_millis(2100));
+    sleep(Duration::from_millis(3100));
     let request = session.sign(allocate());
     assert_eq!(session.client.request(&request).error(), Some(401));
 }

@@ -193,7 +193,7 @@ fn r8656_18_08_a_lifetime_of_other_than_4_bytes_is_a_bad_request() {
 
 #[test]
 fn anonymous_clients_are_served_when_the_operator_says_so() {
-    let server = server(&[("auth.anonymous", "true"), ("auth.user", "[]")]);
+    let server = server(&[("auth.anonymous", "true"), ("auth.user", "")]);
     let mut client = Client::udp(server.ipv4("udp"));
     let reply = client.request(&allocate());
     assert!(reply.has(XOR_RELAYED_ADDRESS) && reply.is_unsigned());

@@ -45,13 +45,18 @@ binding-rate = 0
 workers = 2
 "#;
 
-/// Starts a server; each setting is `("table.key", "TOML value")`.
+/// Starts a server; each setting is `("table.key", "TOML value")`, and an empty value takes the key away.
 pub(crate) fn server(settings: &[(&str, &str)]) -> Server {
     let mut table: toml::Table = BASE.parse().unwrap();
     if let Ok(udp_io) = std::env::var("TURNSERVER_TEST_UDP_IO") {
         set(&mut table, "process.udp-io", udp_io.into());
     }
     for (path, value) in settings {
+        if value.is_empty() {
+            let (room, key) = path.split_once('.').expect("table.key");
+            table[room].as_table_mut().expect("a table").remove(key);
+            continue;
+        }
         let parsed: toml::Table = format!("value = {value}").parse().expect("a TOML value");
         set(&mut table, path, parsed["value"].clone());
     }
