@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod client;
 pub(crate) mod process;
 pub(crate) mod uclient;
 
@@ -81,6 +82,16 @@ impl Server {
     /// Where the server listens for `transport` over IPv6.
     pub(crate) fn ipv6(&self, transport: &str) -> SocketAddr {
         self.listener(transport, SocketAddr::is_ipv6)
+    }
+
+    /// Where the server listens for `transport`, everywhere.
+    pub(crate) fn addresses(&self, transport: &str) -> Vec<SocketAddr> {
+        self.listeners.iter().filter(|(of, _)| of == transport).map(|(_, address)| *address).collect()
+    }
+
+    /// The server's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     fn listener(&self, transport: &str, family: impl Fn(&SocketAddr) -> bool) -> SocketAddr {

@@ -43,6 +43,11 @@ impl Process {
         Self { name, pid, stdin, lines, output, exit, status: None }
     }
 
+    /// The child's process id.
+    pub(crate) const fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Everything that the child has printed so far on both of its outputs.
     pub(crate) fn output(&self) -> String {
         self.output.lock().expect("output").clone()
