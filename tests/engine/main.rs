@@ -5,6 +5,7 @@
 
 mod allocate;
 mod authentication;
+mod channels;
 mod data;
 mod messages;
 mod permissions;
