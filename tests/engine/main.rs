@@ -7,6 +7,8 @@ mod allocate;
 mod authentication;
 mod channels;
 mod data;
+mod dual;
+mod expiry;
 mod messages;
 mod permissions;
 mod redirect;

@@ -150,6 +150,12 @@ impl World {
         self.now.0 += milliseconds;
     }
 
+    /// What a timer does.
+    pub(crate) fn expire(&mut self) {
+        self.server.expire(self.now);
+        self.settle();
+    }
+
     /// Sends a message and answers the engine's questions.
     pub(crate) fn send(&mut self, client: &Client, bytes: &[u8]) -> Out {
         let mut reply = [0; REPLY_LEN];
