@@ -96,24 +96,34 @@ pub(super) enum Operation {
     },
 }
 
+/// Most things happen to the first two clients, so that much happens to each.
+fn one_client(clients: usize) -> impl Strategy<Value = usize> {
+    prop_oneof![3 => 0..2usize, 2 => 0..clients]
+}
+
+/// Most things are about the first five peers.
+fn one_peer(peers: usize) -> impl Strategy<Value = usize> {
+    prop_oneof![3 => 0..5usize, 1 => 0..peers]
+}
+
 pub(super) fn operation(clients: usize, peers: usize) -> impl Strategy<Value = Operation> {
     let len = || prop_oneof![4 => 0usize..40, 1 => 1190usize..1210];
     let often = prop::bool::weighted(0.95);
     prop_oneof![
         24 => request(clients, peers),
-        2 => (0..clients).prop_map(|client| Operation::Retransmit { client }),
-        8 => (0..clients, 0..peers, len(), often, any::<bool>()).prop_map(
+        2 => one_client(clients).prop_map(|client| Operation::Retransmit { client }),
+        8 => (one_client(clients), one_peer(peers), len(), often, any::<bool>()).prop_map(
             |(client, peer, len, whole, dont_fragment)| Operation::Send { client, peer, len, whole, dont_fragment }
         ),
-        8 => (0..clients, select(&NUMBERS), len(), often)
+        8 => (one_client(clients), select(&NUMBERS), len(), often)
             .prop_map(|(client, number, len, whole)| Operation::ChannelData { client, number, len, whole }),
-        10 => (any::<Index>(), 0..peers, len())
+        10 => (any::<Index>(), one_peer(peers), len())
             .prop_map(|(relay, peer, len)| Operation::FromPeer { relay, peer, len }),
-        2 => (any::<Index>(), 0..peers, 0u8..13)
+        2 => (any::<Index>(), one_peer(peers), 0u8..13)
             .prop_map(|(relay, peer, kind)| Operation::FromIcmp { relay, peer, kind }),
-        1 => (0..clients).prop_map(|client| Operation::Binding { client }),
-        1 => (0..clients, vec(any::<u8>(), 0..30)).prop_map(|(client, bytes)| Operation::Garbage { client, bytes }),
-        1 => (0..clients).prop_map(|client| Operation::Close { client }),
+        1 => one_client(clients).prop_map(|client| Operation::Binding { client }),
+        1 => (one_client(clients), vec(any::<u8>(), 0..30)).prop_map(|(client, bytes)| Operation::Garbage { client, bytes }),
+        1 => one_client(clients).prop_map(|client| Operation::Close { client }),
         8 => (jump(), any::<bool>()).prop_map(|(jump, sweep)| Operation::Pass { jump, sweep }),
     ]
 }
@@ -128,7 +138,7 @@ fn request(clients: usize, peers: usize) -> impl Strategy<Value = Operation> {
         1 => Just(Who::Incomplete),
     ];
     let rarely = || prop::bool::weighted(0.03);
-    (0..clients, who, 0usize..4, rarely(), rarely(), action(peers)).prop_map(
+    (one_client(clients), who, 0usize..4, rarely(), rarely(), action(peers)).prop_map(
         |(client, who, style, stale, unknown, action)| Operation::Request {
             client,
             who,
@@ -157,9 +167,9 @@ fn action(peers: usize) -> impl Strategy<Value = Action> {
     prop_oneof![
         8 => allocate,
         5 => (refreshed, family()).prop_map(|(lifetime, family)| Action::Refresh { lifetime, family }),
-        6 => (vec(0..peers, 0..4), prop::bool::weighted(0.05))
+        6 => (vec(one_peer(peers), 0..4), prop::bool::weighted(0.05))
             .prop_map(|(peers, malformed)| Action::Permit { peers, malformed }),
-        6 => (select(&NUMBERS), 0..peers).prop_map(|(number, peer)| Action::Bind { number, peer }),
+        6 => (select(&NUMBERS), one_peer(peers)).prop_map(|(number, peer)| Action::Bind { number, peer }),
     ]
 }
 

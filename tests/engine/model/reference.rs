@@ -27,8 +27,8 @@ pub(super) const PEERS: [&str; 12] = [
     "198.51.100.7:7",
 ];
 
-pub(super) const MAX_PERMISSIONS: usize = 5;
-pub(super) const MAX_CHANNELS: usize = 3;
+pub(super) const MAX_PERMISSIONS: usize = 3;
+pub(super) const MAX_CHANNELS: usize = 2;
 pub(super) const QUOTA: usize = 3;
 pub(super) const MAX_RELAYS: usize = 7;
 pub(super) const NONCE_SECONDS: u64 = 1800;
