@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    AllocationId, Client, Family, Handle, RelayId, Server, Step, Time, Traffic,
+    AllocationId, Client, Effect, Family, Handle, RelayId, Server, Step, Time, Traffic,
     allocation::{Allocation, Relayed},
     authentication::Requester,
     channel::Channels,
@@ -91,12 +91,8 @@ impl Server {
         now: Time,
     ) -> Step<'m> {
         if let Some(handle) = owned {
-            let allocation = &self.table[handle];
-            if allocation.transaction_id == message.transaction_id() && allocation.user == requester.user {
-                let len = self.allocate_success(handle, &context, None, reply, now);
-                return self.replied(Ok(len));
-            }
-            return self.error(&context, ErrorCode::AllocationMismatch, reply);
+            let outcome = self.allocate_again(handle, message.transaction_id(), &requester.user, &context, reply, now);
+            return self.replied(outcome);
         }
         if message.has(AttributeType::DONT_FRAGMENT) && !self.rules.dont_fragment {
             return self.unknown_attributes(&context, [AttributeType::DONT_FRAGMENT].into_iter(), reply);
@@ -106,7 +102,11 @@ impl Server {
             Err(error) => return self.error(&context, error, reply),
         };
         if self.rules.redirect.is_some() {
-            return self.redirect(client, &context, reply);
+            // A 300 must be protected; without credentials it is a 400 (RFC 8489 §14.8).
+            return match requester.key {
+                Some(_) => self.redirect(client, &context, reply),
+                None => self.error(&context, ErrorCode::BadRequest, reply),
+            };
         }
         Step::Allocate(Box::new(PendingAllocate {
             client: *client,
@@ -117,6 +117,25 @@ impl Server {
             transaction_id: message.transaction_id(),
             lifetime,
         }))
+    }
+
+    /// The answer to an Allocate on a 5-tuple in use: the same success if it is a retransmission, 437 otherwise
+    /// (RFC 8656 §7.2).
+    fn allocate_again(
+        &self,
+        handle: Handle,
+        transaction_id: TransactionId,
+        user: &str,
+        context: &ReplyContext,
+        reply: &mut [u8],
+        now: Time,
+    ) -> Result<usize, usize> {
+        let allocation = &self.table[handle];
+        if allocation.transaction_id == transaction_id && *allocation.user == *user {
+            Ok(self.allocate_success(handle, context, reply, now))
+        } else {
+            Err(context.error(&self.rules, reply, ErrorCode::AllocationMismatch, |_| {}))
+        }
     }
 
     /// Checks 3 to 9 of RFC 8656 §7.2.
@@ -187,6 +206,9 @@ impl Server {
     }
 
     /// Ends what [`Step::Allocate`] began. Returns the length of the reply, and the new allocation's handle and id if there is one.
+    ///
+    /// While the relay sockets were being opened, another request of the client may have got its allocation: then there is
+    /// no second one, and the granted sockets are closed by [`Effect::CloseRelay`].
     pub fn complete_allocate(
         &mut self,
         pending: PendingAllocate,
@@ -195,6 +217,13 @@ impl Server {
         now: Time,
     ) -> (usize, Option<(Handle, AllocationId)>) {
         let PendingAllocate { client, user, context, requester, transaction_id, lifetime, .. } = pending;
+        if let Some(handle) = self.live(&client, now) {
+            let granted = outcome.iter().flat_map(|grant| grant.relays.iter().flatten());
+            self.effects.extend(granted.map(|(relay, _)| Effect::CloseRelay(*relay)));
+            let outcome = self.allocate_again(handle, transaction_id, &user, &context, reply, now);
+            let _ = self.replied(outcome);
+            return (outcome.unwrap_or_else(|len| len), None);
+        }
         let grant = match outcome {
             Ok(grant) => grant,
             Err(refusal) => {
@@ -218,28 +247,22 @@ impl Server {
             created: now,
             transaction_id,
             token: grant.token,
+            refused: grant.refused,
             armed: Time(u64::MAX),
         });
         self.totals.allocations = self.totals.allocations.wrapping_add(1);
         self.totals.successes = self.totals.successes.wrapping_add(1);
-        (self.allocate_success(handle, &context, grant.refused, reply, now), Some((handle, id)))
+        (self.allocate_success(handle, &context, reply, now), Some((handle, id)))
     }
 
     /// The success response (RFC 8656 §7.2); also for a retransmitted request.
-    fn allocate_success(
-        &self,
-        handle: Handle,
-        context: &ReplyContext,
-        refused: Option<(Family, Refusal)>,
-        reply: &mut [u8],
-        now: Time,
-    ) -> usize {
+    fn allocate_success(&self, handle: Handle, context: &ReplyContext, reply: &mut [u8], now: Time) -> usize {
         let allocation = &self.table[handle];
         context.success(&self.rules, reply, |writer| {
             for relayed in allocation.relayed.iter().flatten() {
                 writer.xor_address(AttributeType::XOR_RELAYED_ADDRESS, relayed.address);
             }
-            if let Some((family, refusal)) = refused {
+            if let Some((family, refusal)) = allocation.refused {
                 writer.address_error_code(family.code(), refusal.error());
             }
             writer.u32(AttributeType::LIFETIME, super::refresh::seconds(allocation.time_left(None, now)));

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    Client, Family, FiveTuple, RelayId, Time, Traffic, authentication::CachedKey, channel::Channels,
+    Client, Family, FiveTuple, Refusal, RelayId, Time, Traffic, authentication::CachedKey, channel::Channels,
     permission::Permissions,
 };
 use crate::stun::TransactionId;
@@ -49,6 +49,8 @@ pub(super) struct Allocation {
     pub(super) transaction_id: TransactionId,
     /// Token of the port that was reserved with it.
     pub(super) token: Option<[u8; 8]>,
+    /// The family that could not be had, when both were asked for.
+    pub(super) refused: Option<(Family, Refusal)>,
     /// When the table will look at it next; never later than [`Allocation::next_deadline`].
     pub(super) armed: Time,
 }

@@ -124,6 +124,7 @@ impl Authenticator {
         };
         let Ok(chosen) = self.password_algorithm(message) else { return Outcome::Failed(Failure::BadRequest) };
         let algorithm = chosen.unwrap_or(PasswordAlgorithm::Md5);
+        let signing = signing_algorithm(chosen);
 
         let identity = match (username, userhash) {
             (Some(name), _) => std::str::from_utf8(name).ok().map(Identity::Name),
@@ -131,7 +132,8 @@ impl Authenticator {
             (None, None) => None,
         };
         let Some(identity) = identity else { return Outcome::Failed(self.unknown_user(message, mac_algorithm)) };
-        let requester = match (cached(owned, identity, algorithm, mac_algorithm), answer) {
+        let kept = if mac_algorithm == signing { cached(owned, identity, algorithm, signing) } else { None };
+        let requester = match (kept, answer) {
             (Some(requester), _) => requester,
             (None, Answer::Unasked) => return Outcome::Ask(Query { identity, algorithm }),
             (None, Answer::Unknown) => return Outcome::Failed(self.unknown_user(message, mac_algorithm)),
@@ -146,7 +148,7 @@ impl Authenticator {
         if !self.nonces.is_valid(nonce, tuple, now) {
             return Outcome::Failed(Failure::StaleNonce);
         }
-        Outcome::Passed(sign_as_required(requester, chosen, answer))
+        Outcome::Passed(sign_with(signing, requester, answer))
     }
 
     /// The algorithm named by PASSWORD-ALGORITHM; `Ok(None)` if the request has neither it nor PASSWORD-ALGORITHMS.
@@ -170,7 +172,8 @@ impl Authenticator {
     }
 }
 
-/// The owner of the allocation, if the request names the same user and is made the same way, so that the kept key serves.
+/// The owner of the allocation, if the request names the same user and is made the same way, so that the kept key serves
+/// both to verify it and to sign its response.
 fn cached(
     owned: Option<&Allocation>,
     identity: Identity<'_>,
@@ -186,12 +189,16 @@ fn cached(
 }
 
 /// Responses carry MESSAGE-INTEGRITY-SHA256 unless the request named no password algorithm (RFC 8489 §9.2.4).
-fn sign_as_required(requester: Requester, chosen: Option<PasswordAlgorithm>, answer: Answer<'_>) -> Requester {
-    let required = if chosen.is_some() { MacAlgorithm::Sha256 } else { MacAlgorithm::Sha1 };
+const fn signing_algorithm(chosen: Option<PasswordAlgorithm>) -> MacAlgorithm {
+    if chosen.is_some() { MacAlgorithm::Sha256 } else { MacAlgorithm::Sha1 }
+}
+
+/// Changes the key of a requester who used the other integrity attribute than the response must carry.
+fn sign_with(signing: MacAlgorithm, requester: Requester, answer: Answer<'_>) -> Requester {
     match (requester.key, answer) {
-        (Some(key), Answer::Known { key: bytes, .. }) if key.mac.algorithm() != required => Requester {
+        (Some(key), Answer::Known { key: bytes, .. }) if key.mac.algorithm() != signing => Requester {
             user: requester.user,
-            key: Some(CachedKey { algorithm: key.algorithm, mac: IntegrityKey::new(required, bytes) }),
+            key: Some(CachedKey { algorithm: key.algorithm, mac: IntegrityKey::new(signing, bytes) }),
         },
         (key, _) => Requester { user: requester.user, key },
     }

@@ -23,10 +23,8 @@ pub(super) struct Channels {
 /// Why a binding is refused (RFC 8656 §12.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BindError {
-    /// The number is bound to another peer.
-    NumberTaken,
-    /// The peer is bound to another number.
-    PeerTaken,
+    /// The number is bound to another peer, or the peer to another number.
+    Conflict,
     /// The allocation has as many channels as it may.
     Full,
 }
@@ -47,6 +45,12 @@ impl Channels {
         self.peer(number, now).map(|_| number)
     }
 
+    /// Whether the number is bound to another peer, or the peer to another number.
+    pub(super) fn conflict(&self, number: ChannelNumber, peer: SocketAddr, now: Time) -> bool {
+        self.peer(number, now).is_some_and(|bound| bound != peer)
+            || self.number(peer, now).is_some_and(|bound| bound != number)
+    }
+
     /// Binds a number to a peer, or refreshes the binding.
     pub(super) fn bind(
         &mut self,
@@ -56,18 +60,14 @@ impl Channels {
         limit: usize,
         now: Time,
     ) -> Result<(), BindError> {
-        match (self.peer(number, now), self.number(peer, now)) {
-            (Some(bound), _) if bound != peer => return Err(BindError::NumberTaken),
-            (_, Some(bound)) if bound != number => return Err(BindError::PeerTaken),
-            (Some(_), _) => {
-                if let Some(at) = self.find(number) {
-                    self.by_number[at].expires = expires;
-                }
-                return Ok(());
-            }
-            (None, _) => {}
+        if self.conflict(number, peer, now) {
+            return Err(BindError::Conflict);
         }
         self.expire(now);
+        if let Some(at) = self.find(number) {
+            self.by_number[at].expires = expires;
+            return Ok(());
+        }
         if self.by_number.len() >= limit {
             return Err(BindError::Full);
         }
@@ -114,8 +114,8 @@ mod tests {
     fn one_number_one_peer() {
         let mut channels = Channels::default();
         assert_eq!(channels.bind(A, peer(1), Time(600), 2, Time(0)), Ok(()));
-        assert_eq!(channels.bind(A, peer(2), Time(600), 2, Time(0)), Err(BindError::NumberTaken));
-        assert_eq!(channels.bind(B, peer(1), Time(600), 2, Time(0)), Err(BindError::PeerTaken));
+        assert_eq!(channels.bind(A, peer(2), Time(600), 2, Time(0)), Err(BindError::Conflict));
+        assert_eq!(channels.bind(B, peer(1), Time(600), 2, Time(0)), Err(BindError::Conflict));
         assert_eq!(channels.bind(A, peer(1), Time(700), 2, Time(100)), Ok(()));
         assert_eq!(channels.peer(A, Time(699)), Some(peer(1)));
         assert_eq!(channels.bind(B, peer(2), Time(600), 1, Time(0)), Err(BindError::Full));

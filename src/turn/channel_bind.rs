@@ -21,11 +21,13 @@ impl Server {
         let Some(Ok(peer)) = message.get_xor_address(AttributeType::XOR_PEER_ADDRESS) else {
             return Err(ErrorCode::BadRequest);
         };
-        if !range.contains(&number) || peer.port() == 0 {
+        let number = ChannelNumber(number);
+        if !range.contains(&number.0) || self.table[handle].channels.conflict(number, peer, now) {
             return Err(ErrorCode::BadRequest);
         }
         self.check_peer_family(handle, peer.ip(), now)?;
-        if !self.policy.permits(peer) {
+        // Nothing can be sent to port 0.
+        if peer.port() == 0 || !self.policy.permits(peer) {
             return Err(ErrorCode::Forbidden);
         }
         let rules = &self.rules;
@@ -33,13 +35,12 @@ impl Server {
         if !allocation.permissions.has_room(&[peer.ip()], rules.max_permissions, now) {
             return Err(ErrorCode::InsufficientCapacity);
         }
-        allocation
-            .channels
-            .bind(ChannelNumber(number), peer, now + rules.channel_lifetime, rules.max_channels, now)
-            .map_err(|error| match error {
-                BindError::NumberTaken | BindError::PeerTaken => ErrorCode::BadRequest,
+        allocation.channels.bind(number, peer, now + rules.channel_lifetime, rules.max_channels, now).map_err(
+            |error| match error {
+                BindError::Conflict => ErrorCode::BadRequest,
                 BindError::Full => ErrorCode::InsufficientCapacity,
-            })?;
+            },
+        )?;
         allocation.permissions.install(peer.ip(), now + rules.permission_lifetime);
         self.table.arm(handle);
         Ok(context.success(&self.rules, reply, |_| {}))

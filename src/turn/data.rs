@@ -180,6 +180,7 @@ impl Server {
         let client = self
             .table
             .get(handle)
+            .filter(|allocation| allocation.relayed(Family::of(peer.ip()), now).is_some())
             .filter(|allocation| allocation.permissions.allow(peer.ip(), now))
             .map(|allocation| allocation.client);
         let value = error.encode(Family::of(peer.ip()));

@@ -7,7 +7,6 @@ use rand::{SeedableRng, rngs::StdRng};
 use super::{
     Answer, Client, Drop, EndReason, Family, Handle, PendingAllocate, Policy, Query, RelayId, Rules, SessionSummary,
     Time, ToPeer, Totals, Unauthenticated,
-    allocation::Allocation,
     authentication::{Authenticator, Failure, Outcome, Requester},
     nonce::{self, Nonces},
     reply::ReplyContext,
@@ -224,14 +223,25 @@ impl Server {
         Step::Dropped
     }
 
-    /// The allocation on this client's 5-tuple. One that has expired this very moment but was not yet looked at is ended.
+    /// The allocation on this client's 5-tuple. What of it has expired but was not yet looked at is ended, so that no
+    /// request can prolong it.
     pub(super) fn live(&mut self, client: &Client, now: Time) -> Option<Handle> {
         let handle = self.table.find(&client.tuple)?;
-        if self.table[handle].is_live(now) {
-            return Some(handle);
+        self.expire_relayed(handle, now).then_some(handle)
+    }
+
+    /// Ends the relayed addresses of an allocation that have expired; whether any is left.
+    fn expire_relayed(&mut self, handle: Handle, now: Time) -> bool {
+        if !self.table[handle].is_live(now) {
+            self.end(handle, EndReason::Expired, now);
+            return false;
         }
-        self.end(handle, EndReason::Expired, now);
-        None
+        for family in Family::ALL {
+            if self.table[handle].relayed[family as usize].is_some_and(|relayed| relayed.expires <= now) {
+                self.end_family(handle, family, EndReason::Expired, now);
+            }
+        }
+        true
     }
 
     /// Ends an allocation, whatever the reason.
@@ -261,17 +271,8 @@ impl Server {
     /// Ends and forgets all that has expired.
     pub fn expire(&mut self, now: Time) {
         while let Some(handle) = self.table.due(now) {
-            let expired = |allocation: &Allocation, family: Family| {
-                allocation.relayed[family as usize].is_some_and(|relayed| relayed.expires <= now)
-            };
-            if !self.table[handle].is_live(now) {
-                self.end(handle, EndReason::Expired, now);
+            if !self.expire_relayed(handle, now) {
                 continue;
-            }
-            for family in Family::ALL {
-                if expired(&self.table[handle], family) {
-                    self.end_family(handle, family, EndReason::Expired, now);
-                }
             }
             let allocation = &mut self.table[handle];
             allocation.permissions.expire(now);

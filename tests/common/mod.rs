@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod client;
 pub(crate) mod process;
 pub(crate) mod uclient;
 
@@ -83,14 +84,19 @@ impl Server {
         self.listener(transport, SocketAddr::is_ipv6)
     }
 
-    fn listener(&self, transport: &str, family: impl Fn(&SocketAddr) -> bool) -> SocketAddr {
-        let found = self.listeners.iter().find(|(of, address)| of == transport && family(address));
-        found.unwrap_or_else(|| panic!("no {transport} listener of that family in {:?}", self.listeners)).1
+    /// Where the server listens for `transport`, everywhere.
+    pub(crate) fn addresses(&self, transport: &str) -> Vec<SocketAddr> {
+        self.listeners.iter().filter(|(of, _)| of == transport).map(|(_, address)| *address).collect()
     }
 
     /// The server's process id.
-    pub(crate) const fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    fn listener(&self, transport: &str, family: impl Fn(&SocketAddr) -> bool) -> SocketAddr {
+        let found = self.listeners.iter().find(|(of, address)| of == transport && family(address));
+        found.unwrap_or_else(|| panic!("no {transport} listener of that family in {:?}", self.listeners)).1
     }
 
     /// What the server has logged so far.

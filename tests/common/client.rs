@@ -1,0 +1,144 @@
+//! A small TURN client over UDP for tests that need many allocations rather than a foreign implementation.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use turnserver::{
+    auth::key::md5_key,
+    stun::{
+        AttributeType, ChannelData, ChannelNumber, Class, IntegrityKey, MacAlgorithm, Message, MessageWriter, Method,
+        TransactionId,
+    },
+};
+
+use super::{PASSWORD, REALM, USER};
+
+/// Sent this often before a request counts as unanswered.
+const TRIES: usize = 10;
+
+/// A UDP socket on loopback that does not wait forever.
+pub(crate) fn loopback_socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a time limit");
+    socket
+}
+
+/// Long-term credentials of the usual user.
+pub(crate) fn key() -> IntegrityKey {
+    let key = md5_key(USER, REALM, PASSWORD).expect("plain ASCII");
+    IntegrityKey::new(MacAlgorithm::Sha1, key.as_bytes())
+}
+
+/// One 5-tuple of a client.
+pub(crate) struct TurnClient {
+    pub(crate) socket: UdpSocket,
+    pub(crate) server: SocketAddr,
+    key: IntegrityKey,
+    nonce: Vec<u8>,
+    next: u32,
+}
+
+impl TurnClient {
+    pub(crate) fn new(socket: UdpSocket, server: SocketAddr) -> Self {
+        Self { socket, server, key: key(), nonce: Vec::new(), next: 0 }
+    }
+
+    fn id(&mut self) -> TransactionId {
+        self.next += 1;
+        let mut id = [0; 12];
+        id[..4].copy_from_slice(&self.next.to_be_bytes());
+        TransactionId(id)
+    }
+
+    /// Sends a request until it is answered; other messages that come meanwhile are passed over.
+    pub(crate) fn request(&mut self, method: Method, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
+        let (id, mut buffer) = (self.id(), [0; 2048]);
+        let mut writer = MessageWriter::new(&mut buffer, method, Class::Request, id);
+        attributes(&mut writer);
+        if !self.nonce.is_empty() {
+            writer.attribute(AttributeType::USERNAME, USER.as_bytes());
+            writer.attribute(AttributeType::REALM, REALM.as_bytes());
+            writer.attribute(AttributeType::NONCE, &self.nonce);
+            writer.integrity(&self.key);
+        }
+        let len = writer.finish().expect("room for a request");
+        let request = buffer[..len].to_vec();
+        for _ in 0..TRIES {
+            self.socket.send_to(&request, self.server).expect("to send");
+            loop {
+                match self.socket.recv_from(&mut buffer) {
+                    Ok((len, from)) if from == self.server && buffer[8..20] == request[8..20] => {
+                        return buffer[..len].to_vec();
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("cannot receive: {error}"),
+                }
+            }
+        }
+        panic!("{} was not answered", method.name());
+    }
+
+    /// A request that must succeed.
+    pub(crate) fn succeed(&mut self, method: Method, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
+        let response = self.request(method, attributes);
+        let message = Message::parse(&response).expect("a STUN message");
+        let error = message.get(AttributeType::ERROR_CODE);
+        assert_eq!(message.class(), Class::Success, "{} failed: {error:?}", method.name());
+        response
+    }
+
+    /// Allocates; returns the relayed address.
+    pub(crate) fn allocate(&mut self) -> SocketAddr {
+        let transport = |writer: &mut MessageWriter<'_>| {
+            writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+        };
+        self.nonce.clear();
+        let challenge = self.request(Method::Allocate, transport);
+        let challenge = Message::parse(&challenge).expect("a STUN message");
+        self.nonce = challenge.get(AttributeType::NONCE).expect("a nonce").to_vec();
+        let response = self.succeed(Method::Allocate, transport);
+        let response = Message::parse(&response).expect("a STUN message");
+        response.get_xor_address(AttributeType::XOR_RELAYED_ADDRESS).and_then(Result::ok).expect("a relayed address")
+    }
+
+    pub(crate) fn permit(&mut self, peer: SocketAddr) {
+        self.succeed(Method::CreatePermission, |writer| {
+            writer.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
+        });
+    }
+
+    pub(crate) fn bind(&mut self, channel: ChannelNumber, peer: SocketAddr) {
+        let [high, low] = channel.0.to_be_bytes();
+        self.succeed(Method::ChannelBind, |writer| {
+            writer.attribute(AttributeType::CHANNEL_NUMBER, &[high, low, 0, 0]);
+            writer.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
+        });
+    }
+
+    /// Deletes the allocation.
+    pub(crate) fn delete(&mut self) {
+        self.succeed(Method::Refresh, |writer| {
+            writer.u32(AttributeType::LIFETIME, 0);
+        });
+    }
+
+    /// A Send indication as bytes.
+    pub(crate) fn send_indication(&mut self, peer: SocketAddr, data: &[u8]) -> Vec<u8> {
+        let (id, mut buffer) = (self.id(), [0; 2048]);
+        let mut writer = MessageWriter::new(&mut buffer, Method::Send, Class::Indication, id);
+        writer.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
+        writer.attribute(AttributeType::DATA, data);
+        let len = writer.finish().expect("room for an indication");
+        buffer[..len].to_vec()
+    }
+}
+
+/// ChannelData as bytes.
+pub(crate) fn channel_data(number: ChannelNumber, data: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(data.len()).expect("data of ordinary length");
+    [&ChannelData { number, len }.header(), data].concat()
+}

@@ -1,0 +1,17 @@
+//! The TURN engine, driven through its public interface with values only: no sockets, no clock.
+//!
+//! One module per topic, each test named by a behaviour with the ids of the statements that it covers; `model` drives
+//! random interleavings against a simple reference model.
+
+mod allocate;
+mod authentication;
+mod channels;
+mod data;
+mod dual;
+mod expiry;
+mod messages;
+mod model;
+mod permissions;
+mod redirect;
+mod refresh;
+mod support;
