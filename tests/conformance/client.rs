@@ -5,7 +5,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::wire::{BINDING, DATA, DATA_METHOD, ERROR, ICMP, INDICATION, Msg, Reply, SUCCESS, TransactionId, XOR_PEER_ADDRESS};
+use crate::wire::{
+    BINDING, DATA, DATA_METHOD, ERROR, ICMP, INDICATION, Msg, Reply, SUCCESS, TransactionId, XOR_PEER_ADDRESS,
+};
 
 /// How long anything may take that takes milliseconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -130,7 +132,9 @@ impl Client {
                 (Ok(length), Link::Udp(_)) => return Ok(Some(datagram(&buffer[..length]))),
                 (Ok(0), Link::Tcp { .. }) => return Err(()),
                 (Ok(length), Link::Tcp { received, .. }) => received.extend(&buffer[..length]),
-                (Err(error), _) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(None),
+                (Err(error), _) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Ok(None);
+                }
                 (Err(error), _) if error.kind() == ErrorKind::Interrupted => {}
                 (Err(error), Link::Udp(_)) if error.kind() == ErrorKind::ConnectionRefused => {}
                 (Err(error), _) if error.kind() == ErrorKind::ConnectionReset => return Err(()),
@@ -154,7 +158,11 @@ impl Client {
                 sent = true;
             }
             if let Some(reply) = self.response(request.id(), RTO.min(deadline - Instant::now())) {
-                assert_eq!(reply.kind & !ERROR, u16::from_be_bytes([request.0[0], request.0[1]]), "method of the response");
+                assert_eq!(
+                    reply.kind & !ERROR,
+                    u16::from_be_bytes([request.0[0], request.0[1]]),
+                    "method of the response"
+                );
                 return Some(reply);
             }
         }

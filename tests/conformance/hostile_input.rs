@@ -40,7 +40,9 @@ impl Dice {
                     let extreme = [0u16, 1, 3, 4, 0x7FFF, 0xFFFC, 0xFFFF][self.roll(7)];
                     bytes[place..place + 2].copy_from_slice(&extreme.to_be_bytes());
                 }
-                _ if place < bytes.len() => bytes[place] = [0, 0xFF, 1 << self.roll(8), self.roll(256) as u8][self.roll(4)],
+                _ if place < bytes.len() => {
+                    bytes[place] = [0, 0xFF, 1 << self.roll(8), self.roll(256) as u8][self.roll(4)]
+                }
                 _ => {}
             }
         }
@@ -188,7 +190,9 @@ fn an_attribute_without_its_padding_at_the_end_of_the_datagram() {
     let server = server(&[]);
     let (mut session, _, _) = connected(Session::udp(&server));
     for method in [BINDING, AUTHENTICATED[0], AUTHENTICATED[1], AUTHENTICATED[2], AUTHENTICATED[3]] {
-        for (kind, value) in [(USERNAME, &b"alice"[..]), (0xFFF0, b"x"), (0x7FF0, b"xyz"), (DATA, b"ab"), (REALM, b"example.org")] {
+        for (kind, value) in
+            [(USERNAME, &b"alice"[..]), (0xFFF0, b"x"), (0x7FF0, b"xyz"), (DATA, b"ab"), (REALM, b"example.org")]
+        {
             for bytes in without_padding(Msg::new(method), kind, value) {
                 session.silent(&bytes);
             }
@@ -248,7 +252,10 @@ fn password_algorithm_with_a_length_beyond_its_value() {
                 assert_eq!(session.client.request(&bare).error(), Some(401));
                 let identified = session.identify(Msg::new(REFRESH));
                 for request in [
-                    identified.clone().attr(PASSWORD_ALGORITHMS, &session.algorithms).attr(PASSWORD_ALGORITHM, &algorithm),
+                    identified
+                        .clone()
+                        .attr(PASSWORD_ALGORITHMS, &session.algorithms)
+                        .attr(PASSWORD_ALGORITHM, &algorithm),
                     identified.clone().attr(PASSWORD_ALGORITHMS, &list).attr(PASSWORD_ALGORITHM, &algorithm),
                     identified.clone().attr(PASSWORD_ALGORITHMS, &list).attr(PASSWORD_ALGORITHM, &[0, 2, 0, 0]),
                     identified.clone().attr(PASSWORD_ALGORITHMS, &[0]).attr(PASSWORD_ALGORITHM, &[0, 2]),

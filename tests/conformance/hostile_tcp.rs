@@ -64,10 +64,15 @@ fn h_03_a_message_that_is_never_completed_ends_its_connection() {
     let dripping = connect(server.ipv4("tcp"));
     let mut writer = dripping.try_clone().unwrap();
     let start = Instant::now();
-    let drip = std::thread::spawn(move || message.iter().find(|byte| {
-        std::thread::sleep(Duration::from_millis(100));
-        writer.write_all(&[**byte]).is_err()
-    }).is_some());
+    let drip = std::thread::spawn(move || {
+        message
+            .iter()
+            .find(|byte| {
+                std::thread::sleep(Duration::from_millis(100));
+                writer.write_all(&[**byte]).is_err()
+            })
+            .is_some()
+    });
     stuck.expect_close(Duration::from_secs(10));
     Client::of_stream(dripping).expect_close(Duration::from_secs(10));
     assert!(start.elapsed() < Duration::from_secs(10));

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use crate::client::Client;
 use crate::setup::{Session, server};
-use crate::wire::{BINDING, CHANGE_REQUEST, CHANNEL_BIND, ERROR, MAPPED_ADDRESS, Msg, SUCCESS, XOR_MAPPED_ADDRESS, decode_plain};
+use crate::wire::{
+    BINDING, CHANGE_REQUEST, CHANNEL_BIND, ERROR, MAPPED_ADDRESS, Msg, SUCCESS, XOR_MAPPED_ADDRESS, decode_plain,
+};
 
 const CLASSIC: &[(&str, &str)] = &[("compatibility.rfc3489", "true")];
 

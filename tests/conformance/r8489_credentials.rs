@@ -369,7 +369,11 @@ fn h_12_known_and_unknown_users_look_alike() {
         session.user = user.to_owned();
         let request = session.sign(allocate());
         let reply = session.client.request(&request);
-        answers.push((reply.error(), reply.raw.len(), reply.attributes.iter().map(|(kind, _)| *kind).collect::<Vec<_>>()));
+        answers.push((
+            reply.error(),
+            reply.raw.len(),
+            reply.attributes.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
+        ));
     }
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
 }

@@ -128,13 +128,16 @@ fn r8489_6_3_06_responses() {
 fn r8489_6_3_07_a_wrong_fingerprint() {
     let server = server(&[]);
     for mut session in Session::each(&server) {
-        for message in [Msg::new(BINDING).fingerprint(), allocate().fingerprint(), session.sign(allocate()).fingerprint()] {
+        for message in
+            [Msg::new(BINDING).fingerprint(), allocate().fingerprint(), session.sign(allocate()).fingerprint()]
+        {
             let last = message.0.len() - 1;
             let mut bytes = message.0;
             bytes[last] ^= 1;
             session.silent(&bytes);
         }
-        let (right, wrong_place) = (session.sign(allocate()).fingerprint(), Msg::new(BINDING).fingerprint().u32(0xFFF0, 1));
+        let (right, wrong_place) =
+            (session.sign(allocate()).fingerprint(), Msg::new(BINDING).fingerprint().u32(0xFFF0, 1));
         assert_eq!(session.client.request(&right).error(), None);
         session.send(&wrong_place.0);
         // FINGERPRINT must come last (8489-14.7-01); whether such a message is dropped or its tail ignored, it does no harm.
@@ -186,7 +189,8 @@ fn r8489_6_3_2_02_an_indication_draws_no_response() {
 fn r8489_9_01_what_follows_message_integrity_has_no_effect() {
     let server = server(&[]);
     for mut session in Session::each(&server) {
-        let request = session.sign(allocate().u32(LIFETIME, 900)).attr(CHANGE_REQUEST, &[0, 0, 0, 6]).attr(0x7FF0, b"x");
+        let request =
+            session.sign(allocate().u32(LIFETIME, 900)).attr(CHANGE_REQUEST, &[0, 0, 0, 6]).attr(0x7FF0, b"x");
         let reply = session.call_signed(&request);
         assert_eq!((reply.error(), reply.u32(LIFETIME)), (None, Some(900)));
         let request = session.sign(Msg::new(REFRESH)).u32(LIFETIME, 0).fingerprint();

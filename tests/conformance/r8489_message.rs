@@ -44,8 +44,7 @@ fn r8489_5_01_to_5_05_every_response_is_a_well_formed_message_of_its_request() {
     let server = server(&[]);
     for mut session in Session::each(&server) {
         let kinds: Vec<u16> = one_of_each(&mut session).iter().map(|reply| reply.kind).collect();
-        let expected =
-            [0x0101, 0x0111, 0x0113, 0x0113, 0x0114, 0x0103, 0x0113, 0x0104, 0x0108, 0x0118, 0x0109, 0x0119];
+        let expected = [0x0101, 0x0111, 0x0113, 0x0113, 0x0114, 0x0103, 0x0113, 0x0104, 0x0108, 0x0118, 0x0109, 0x0119];
         assert_eq!(kinds, expected);
     }
 }
@@ -122,7 +121,8 @@ fn r8489_6_3_1_01_all_unknown_required_attributes_are_listed() {
         value.chunks(2).map(|kind| u16::from_be_bytes([kind[0], kind[1]])).collect::<Vec<_>>()
     };
     for mut session in Session::each(&server) {
-        let unknown = |message: Msg| message.attr(0x7FF0, b"a").attr(0x8FFF, b"b").attr(0x0002, b"").attr(0x7FFF, b"abcd");
+        let unknown =
+            |message: Msg| message.attr(0x7FF0, b"a").attr(0x8FFF, b"b").attr(0x0002, b"").attr(0x7FFF, b"abcd");
         let reply = session.client.request(&unknown(Msg::new(BINDING)));
         assert_eq!(list(&reply), [0x7FF0, 0x0002, 0x7FFF]);
         for method in AUTHENTICATED {
@@ -272,10 +272,7 @@ fn r8489_6_3_1_2_01_03_the_answer_comes_by_the_way_of_the_request() {
 
 #[test]
 fn r8489_6_3_1_2_02_a_wildcard_listener_answers_from_the_address_that_was_asked() {
-    let server = server(&[
-        ("listener.listening-ip", r#"["0.0.0.0", "::"]"#),
-        ("listener.transports", r#"["udp"]"#),
-    ]);
+    let server = server(&[("listener.listening-ip", r#"["0.0.0.0", "::"]"#), ("listener.transports", r#"["udp"]"#)]);
     let port = server.ipv4("udp").port();
     for last in 1..20u8 {
         // Connected sockets: an answer from another address or port would not arrive.
@@ -288,10 +285,7 @@ fn r8489_6_3_1_2_02_a_wildcard_listener_answers_from_the_address_that_was_asked(
 
 #[test]
 fn r8489_6_3_1_2_02_a_wildcard_listener_sends_data_from_the_address_of_the_allocation() {
-    let server = server(&[
-        ("listener.listening-ip", r#"["0.0.0.0"]"#),
-        ("listener.transports", r#"["udp"]"#),
-    ]);
+    let server = server(&[("listener.listening-ip", r#"["0.0.0.0"]"#), ("listener.transports", r#"["udp"]"#)]);
     let client = Client::udp(SocketAddr::from(([127, 0, 7, 7], server.ipv4("udp").port())));
     let (mut session, peer, relayed) = connected(Session::over(client, crate::setup::ALICE));
     session.round_trip(&peer, relayed);

@@ -55,7 +55,8 @@ fn r8489_9_2_4_04_h_07_a_nonce_or_captured_request_is_of_no_use_on_another_5_tup
     let captured = victim.sign(allocate());
     victim.call_signed(&captured);
     let delete = victim.sign(Msg::new(REFRESH).u32(crate::wire::LIFETIME, 0));
-    for mut thief in [Client::udp(server.ipv4("udp")), Client::tcp(server.ipv4("tcp")), Client::udp(server.ipv6("udp"))] {
+    for mut thief in [Client::udp(server.ipv4("udp")), Client::tcp(server.ipv4("tcp")), Client::udp(server.ipv6("udp"))]
+    {
         assert_stale(&thief.request(&captured));
         let reply = thief.request(&delete);
         assert_eq!(reply.error(), Some(438));
@@ -68,7 +69,8 @@ fn r8489_9_2_4_23_24_26_an_invented_or_altered_nonce_is_stale() {
     let server = server(&[]);
     for mut session in Session::each(&server) {
         let good = session.nonce.clone();
-        let mut bad = vec![b"x".to_vec(), b"obMatJos2AAAA".to_vec(), b"obMatJos2wAAA".to_vec(), good[..good.len() - 1].to_vec()];
+        let mut bad =
+            vec![b"x".to_vec(), b"obMatJos2AAAA".to_vec(), b"obMatJos2wAAA".to_vec(), good[..good.len() - 1].to_vec()];
         bad.push([&good[..], b"A"].concat());
         for place in [0, 5, 13, 20, good.len() - 1] {
             let mut altered = good.clone();

@@ -128,7 +128,8 @@ fn r8656_7_2_31_the_configured_port_range_is_kept() {
 #[test]
 fn r8656_7_2_34_35_the_lifetime_is_between_the_default_and_the_maximum() {
     let server = server(&[]);
-    for (requested, granted) in [(0, 600), (1, 600), (599, 600), (600, 600), (601, 601), (3600, 3600), (u32::MAX, 3600)] {
+    for (requested, granted) in [(0, 600), (1, 600), (599, 600), (600, 600), (601, 601), (3600, 3600), (u32::MAX, 3600)]
+    {
         let reply = Session::udp(&server).succeed(allocate().u32(LIFETIME, requested));
         assert_eq!(reply.u32(LIFETIME), Some(granted), "requested {requested}");
     }

@@ -120,10 +120,7 @@ fn r8656_12_2_11_a_binding_installs_the_permission() {
 
 #[test]
 fn h_06_thousands_of_permissions_and_channels() {
-    let server = server(&[
-        ("limits.permissions-per-allocation", "6000"),
-        ("limits.channels-per-allocation", "4096"),
-    ]);
+    let server = server(&[("limits.permissions-per-allocation", "6000"), ("limits.channels-per-allocation", "4096")]);
     let (mut session, peer, relayed) = connected(Session::tcp(&server));
     for number in 0x4000..=0x4FFFu16 {
         session.bind(number, SocketAddr::from((V4, number)));

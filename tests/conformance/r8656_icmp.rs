@@ -7,7 +7,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::client::Client;
 use crate::setup::{ALICE, Peer, Session, V4, V6, closed_port, connected, server};
 use crate::sniff::{ipv4_header, udp_datagram};
-use crate::wire::{DATA, ICMP, REQUESTED_ADDRESS_FAMILY, XOR_PEER_ADDRESS, allocate, channel_data, padded_channel_data};
+use crate::wire::{
+    DATA, ICMP, REQUESTED_ADDRESS_FAMILY, XOR_PEER_ADDRESS, allocate, channel_data, padded_channel_data,
+};
 
 /// Type, code and error data of the attribute: 16 reserved bits, 7 of type, 9 of code, 32 of data (RFC 8656 §18.13).
 fn decode(value: &[u8]) -> (u8, u16, u32) {

@@ -77,7 +77,8 @@ fn r8656_11_2_08_09_the_peer_gets_the_data_from_the_relayed_address() {
 fn r8656_11_2_10_a_send_with_a_malformed_peer_is_discarded() {
     let server = server(&[]);
     let (mut session, peer, _) = connected(Session::udp(&server));
-    for value in [&[][..], &[0, 1, 0, 9], &[0, 3, 0, 9, 1, 2, 3, 4], &[0, 2, 0, 9, 1, 2, 3, 4], &[0, 1, 0, 9, 1, 2, 3]] {
+    for value in [&[][..], &[0, 1, 0, 9], &[0, 3, 0, 9, 1, 2, 3, 4], &[0, 2, 0, 9, 1, 2, 3, 4], &[0, 1, 0, 9, 1, 2, 3]]
+    {
         let message = Msg::new(SEND | INDICATION).attr(XOR_PEER_ADDRESS, value).attr(DATA, b"data");
         session.relays_nothing(&peer, &message.0);
     }

@@ -163,10 +163,8 @@ impl Session {
 
     /// Adds USERNAME, REALM, NONCE and, if the scheme has them, the password algorithms.
     pub(crate) fn identify(&self, message: Msg) -> Msg {
-        let message = message
-            .attr(USERNAME, self.user.as_bytes())
-            .attr(REALM, REALM_NAME.as_bytes())
-            .attr(NONCE, &self.nonce);
+        let message =
+            message.attr(USERNAME, self.user.as_bytes()).attr(REALM, REALM_NAME.as_bytes()).attr(NONCE, &self.nonce);
         let algorithm = match self.scheme {
             Scheme::Legacy => return message,
             Scheme::Md5 => [0, 1, 0, 0],

@@ -208,7 +208,8 @@ impl Reply {
         let last = self.attributes.len().saturating_sub(1);
         for (place, (kind, value)) in self.attributes.iter().enumerate() {
             let text = || {
-                let text = std::str::from_utf8(value).unwrap_or_else(|_| panic!("{kind:#06x} is no UTF-8: {value:02x?}"));
+                let text =
+                    std::str::from_utf8(value).unwrap_or_else(|_| panic!("{kind:#06x} is no UTF-8: {value:02x?}"));
                 assert!(text.chars().count() < 128, "{kind:#06x} has 128 characters or more: {text}");
                 text.to_owned()
             };
@@ -227,7 +228,10 @@ impl Reply {
                 }
                 SOFTWARE => drop(text()),
                 MAPPED_ADDRESS | XOR_MAPPED_ADDRESS | XOR_RELAYED_ADDRESS | XOR_PEER_ADDRESS | ALTERNATE_SERVER => {
-                    assert!(matches!((value[0], value[1], value.len()), (0, 1, 8) | (0, 2, 20)), "{kind:#06x} {value:?}");
+                    assert!(
+                        matches!((value[0], value[1], value.len()), (0, 1, 8) | (0, 2, 20)),
+                        "{kind:#06x} {value:?}"
+                    );
                 }
                 _ => {}
             }
@@ -291,7 +295,8 @@ fn attributes(raw: &[u8]) -> Vec<(u16, Vec<u8>)> {
     let mut rest = &raw[20..];
     while !rest.is_empty() {
         assert!(rest.len() >= 4, "an attribute's header is cut short: {raw:02x?}");
-        let (kind, length) = (u16::from_be_bytes([rest[0], rest[1]]), usize::from(u16::from_be_bytes([rest[2], rest[3]])));
+        let (kind, length) =
+            (u16::from_be_bytes([rest[0], rest[1]]), usize::from(u16::from_be_bytes([rest[2], rest[3]])));
         let end = 4 + length.next_multiple_of(4);
         assert!(end <= rest.len(), "attribute {kind:#06x} is cut short: {raw:02x?}");
         assert!(rest[4 + length..end].iter().all(|byte| *byte == 0), "padding of {kind:#06x} is not zero: {raw:02x?}");
