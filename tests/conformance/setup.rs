@@ -45,6 +45,12 @@ binding-rate = 0
 workers = 2
 "#;
 
+/// Whether the servers run on the portable path, which knows payloads and addresses only: no ICMP errors, no DF, no local
+/// address of a wildcard listener.
+pub(crate) fn portable() -> bool {
+    std::env::var("TURNSERVER_TEST_UDP_IO").is_ok_and(|udp_io| udp_io == "portable")
+}
+
 /// Starts a server; each setting is `("table.key", "TOML value")`, and an empty value takes the key away.
 pub(crate) fn server(settings: &[(&str, &str)]) -> Server {
     let mut table: toml::Table = BASE.parse().unwrap();
