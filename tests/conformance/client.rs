@@ -1,8 +1,9 @@
 //! A client: one 5-tuple over UDP or TCP, with what came in and was not asked for kept in order.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::wire::{
@@ -45,7 +46,7 @@ impl Client {
     }
 
     pub(crate) fn udp_from(local: SocketAddr, server: SocketAddr) -> Self {
-        let socket = UdpSocket::bind(local).expect("a UDP socket");
+        let socket = fresh_socket(local);
         socket.connect(server).expect("connecting a UDP socket");
         let local = socket.local_addr().unwrap();
         Self { link: Link::Udp(socket), local, waiting: VecDeque::new(), answered: HashSet::new() }
@@ -256,6 +257,17 @@ impl Client {
                 Ok(Some(_)) => {}
                 Ok(None) => panic!("the server has not closed the connection within {limit:?}"),
             }
+        }
+    }
+}
+
+/// A socket with a port that no client had before, whose allocation might still be there.
+fn fresh_socket(local: SocketAddr) -> UdpSocket {
+    static USED: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    loop {
+        let socket = UdpSocket::bind(local).expect("a UDP socket");
+        if USED.lock().unwrap().insert(socket.local_addr().unwrap()) || local.port() != 0 {
+            return socket;
         }
     }
 }

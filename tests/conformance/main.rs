@@ -3,13 +3,14 @@
 //!
 //! `TURNSERVER_TEST_UDP_IO=portable` runs every server with `udp-io = "portable"`.
 
-#![cfg(unix)]
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod client;
+mod namespace;
 mod setup;
 mod sniff;
 mod wire;

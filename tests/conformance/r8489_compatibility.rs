@@ -10,8 +10,11 @@ use crate::wire::{
 
 const CLASSIC: &[(&str, &str)] = &[("compatibility.rfc3489", "true")];
 
+/// Types and values.
+type Attributes = Vec<(u16, Vec<u8>)>;
+
 /// Sends a request with 128 bits of transaction id and returns kind, id and attributes of the answer.
-fn classic(client: &Client, attributes: &[u8]) -> (u16, Vec<u8>, Vec<(u16, Vec<u8>)>) {
+fn classic(client: &Client, attributes: &[u8]) -> (u16, Vec<u8>, Attributes) {
     let socket = client.udp_socket();
     socket.set_read_timeout(Some(crate::client::PATIENCE)).unwrap();
     let mut request = vec![0, 1, 0, attributes.len() as u8];

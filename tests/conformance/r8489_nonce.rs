@@ -19,7 +19,7 @@ fn assert_stale(reply: &Reply) {
 }
 
 #[test]
-fn r8489_9_2_01_05_06_the_nonce_begins_with_the_cookie_and_the_feature_bits() {
+fn r8489_9_2_01_9_2_4_05_06_the_nonce_begins_with_the_cookie_and_the_feature_bits() {
     let server = server(&[]);
     let session = Session::udp(&server);
     assert!(session.nonce.starts_with(b"obMatJos2"));

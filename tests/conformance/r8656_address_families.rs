@@ -97,7 +97,7 @@ fn r8656_7_2_18_additional_address_family_gives_one_address_of_each() {
 }
 
 #[test]
-fn r8656_7_2_19_18_06_a_family_that_is_not_relayed_is_reported_beside_the_other() {
+fn r8656_7_2_19_r8656_18_06_a_family_that_is_not_relayed_is_reported_beside_the_other() {
     // Reply::parse checks reserved bits, class, number and reason of ADDRESS-ERROR-CODE.
     let server = server(&[ONLY_V4]);
     let reply = Session::udp(&server).succeed(both());

@@ -75,7 +75,7 @@ fn r8656_7_2_07_08_09_11_15_attributes_that_exclude_each_other_are_a_bad_request
 }
 
 #[test]
-fn r8656_7_2_malformed_values_are_a_bad_request() {
+fn malformed_values_in_an_allocate_are_a_bad_request() {
     let server = server(&[]);
     let mut session = Session::udp(&server);
     session.fail(allocate().attr(EVEN_PORT, &[]), 400);

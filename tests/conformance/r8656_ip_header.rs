@@ -38,7 +38,7 @@ fn mark(socket: &std::net::UdpSocket, ipv4: bool, class: u8, ttl: u32) {
 const FAMILIES: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
 
 #[test]
-fn r8656_13_01_13_1_13_3_14_01_02_class_and_ttl_are_translated_or_the_default_towards_the_peer() {
+fn r8656_13_01_13_1_01_13_3_01_14_01_02_class_and_ttl_are_translated_or_the_default_towards_the_peer() {
     let server = server(&[]);
     for (client_v4, peer_v4) in FAMILIES {
         let (mut session, peer, _, tap) = relayed_between(&server, client_v4, peer_v4);
@@ -172,4 +172,29 @@ fn r8656_16_01_to_tcp_marks_of_the_peer_change_nothing() {
     let data = vec![7; 60_000];
     peer.send(&data, relayed);
     assert_eq!(session.data().1, data);
+}
+
+#[test]
+fn r8656_14_05_what_is_too_large_for_the_link_is_fragmented() {
+    crate::namespace::with_loopback_of_mtu(1500, relay_more_than_the_link_takes);
+}
+
+fn relay_more_than_the_link_takes() {
+    let server = server(&[]);
+    for (client_v4, peer_v4) in FAMILIES {
+        let (mut session, peer, relayed, _) = relayed_between(&server, client_v4, peer_v4);
+        for length in [1472, 1473, 3000, 9000] {
+            let data: Vec<u8> = (0..length).map(|place| (place * 7) as u8).collect();
+            session.send(&channel_data(0x4000, &data));
+            assert!(peer.receive() == (data.clone(), relayed), "{length} bytes to the peer");
+            peer.send(&data, relayed);
+            assert!(session.channel() == (0x4000, data), "{length} bytes to the client");
+        }
+        // What must not be fragmented does not get through, and what follows does.
+        if client_v4 && peer_v4 {
+            session.send(&send(peer.address, &[7; 3000]).attr(DONT_FRAGMENT, &[]).0);
+        }
+        session.send(&channel_data(0x4000, b"small"));
+        assert_eq!(peer.receive(), (b"small".to_vec(), relayed));
+    }
 }

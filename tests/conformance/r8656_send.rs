@@ -137,7 +137,7 @@ fn r8656_13_02_dont_fragment_is_ignored_between_families() {
 }
 
 #[test]
-fn r8656_18_01_attributes_are_padded_and_h_17_with_zeros() {
+fn r8656_18_01_h_17_attributes_are_padded_with_zeros() {
     // Reply::parse checks both; a long datagram first, so that leftovers would show.
     let server = server(&[]);
     for session in Session::each(&server) {
