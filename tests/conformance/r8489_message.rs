@@ -63,7 +63,7 @@ fn r8489_14_01_02_03_14_8_01_14_14_01_every_attribute_is_well_formed() {
 }
 
 #[test]
-fn r8489_8_01_r8656_4_1_01_the_default_port_is_3478() {
+fn r8489_8_01_r8656_4_1_01_7_2_29_9_02_12_04_the_defaults_are_those_of_the_rfcs() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("turnserver.toml");
     let text = "[[listener]]\nlistening-ip = [\"127.0.0.1\"]\n[auth]\nrealm = \"example.org\"\n\
@@ -72,7 +72,19 @@ fn r8489_8_01_r8656_4_1_01_the_default_port_is_3478() {
     let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_turnserver"));
     let output = check.arg("check").arg("-c").arg(&file).output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && printed.contains("listening-port = 3478"), "{output:?}");
+    assert!(output.status.success(), "{output:?}");
+    for (key, value) in [
+        ("listening-port", "3478"),
+        ("min-port", "49152"),
+        ("max-port", "65535"),
+        ("default-allocate-lifetime", "\"10m\""),
+        ("max-allocate-lifetime", "\"1h\""),
+        ("permission-lifetime", "\"5m\""),
+        ("channel-lifetime", "\"10m\""),
+        ("reservation-lifetime", "\"30s\""),
+    ] {
+        assert!(printed.lines().any(|line| line == format!("{key} = {value}")), "{key} = {value} in {printed}");
+    }
 }
 
 #[test]
