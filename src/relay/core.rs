@@ -25,7 +25,7 @@ use super::{
 use crate::{
     auth::users::StaticUsers,
     turn::{
-        Answer, Client, Drop, Effect, EndReason, Grant, Handle, IcmpError, PendingAllocate, REPLY_LEN, Refusal,
+        Answer, Client, Drop, Effect, EndReason, Grant, Handle, IcmpError, Peak, PendingAllocate, REPLY_LEN, Refusal,
         RelayId, Route, Server, SessionSummary, Step, Time, ToPeer,
     },
 };
@@ -131,6 +131,8 @@ pub(super) struct Core {
     quotas: HashMap<Handle, QuotaLease>,
     /// When reservations that this worker made expire.
     pub(super) reservation_deadline: Option<Time>,
+    /// Decides when the table of relay sockets gives memory back.
+    relay_peak: Peak,
     rng: StdRng,
     io: Io,
 }
@@ -158,6 +160,7 @@ impl Core {
             poller,
             quotas: HashMap::new(),
             reservation_deadline: None,
+            relay_peak: Peak::default(),
             rng,
             io,
         }
@@ -233,6 +236,7 @@ impl Core {
                 let id = RelayId(self.relays.vacant_key() as u32);
                 self.poller.add(&socket, Token::Relay(id).encode())?;
                 self.relays.insert(RelaySocket { socket, handle: None, _lease: opened.lease });
+                self.relay_peak.rise(self.relays.len());
                 Ok(id)
             });
             match watched {
@@ -338,7 +342,7 @@ impl Core {
                 }
             }
         }
-        if self.relays.capacity() > 256 && self.relays.len() < self.relays.capacity() / 4 {
+        if self.relay_peak.has_fallen(self.relays.len()) {
             self.relays.shrink_to_fit();
         }
     }

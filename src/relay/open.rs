@@ -57,9 +57,9 @@ pub(super) fn open(
         AddressRequest::One { family, even } => {
             opened.relays[family as usize] = Some(open_one(shared, family, even.is_some(), near, io, rng)?);
         }
-        AddressRequest::Both => {
+        AddressRequest::Both { even } => {
             for family in Family::ALL {
-                match open_one(shared, family, false, near, io, rng) {
+                match open_one(shared, family, even, near, io, rng) {
                     Ok(relay) => opened.relays[family as usize] = Some(relay),
                     // Not even one of the two (RFC 8656 §7.2, check 9).
                     Err(_) if opened.refused.is_some() => return Err(Refusal::Capacity),
