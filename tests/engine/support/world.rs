@@ -33,6 +33,7 @@ pub(crate) fn long_term_key(user: &str, password: &str, algorithm: PasswordAlgor
 /// The parameters of the RFCs, with both families relayed and IPv4 the default.
 pub(crate) fn rules() -> Rules {
     Rules {
+        dont_fragment: true,
         realm: REALM.to_owned(),
         anonymous: false,
         password_algorithms: vec![PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5],
