@@ -215,12 +215,7 @@ impl Core {
     fn open_relays(&mut self, pending: &PendingAllocate, now: Time) -> Result<(Grant, QuotaLease), Refusal> {
         let quota = self.shared.take_quota(&pending.user).ok_or(Refusal::Quota)?;
         let near = pending.client.tuple.server.ip();
-        let opened =
-            open::open(&self.shared, pending.addresses, near, self.io, now, &mut self.rng).inspect_err(|refusal| {
-                if *refusal == Refusal::Capacity {
-                    complaint::about_ports();
-                }
-            })?;
+        let opened = open::open(&self.shared, pending.addresses, near, self.io, now, &mut self.rng)?;
         let mut grant = Grant { refused: opened.refused, ..Grant::default() };
         if let Some((token, expires)) = opened.reserved {
             grant.token = Some(token);
