@@ -84,6 +84,11 @@ impl Running {
         logged(&self.process.output(), message)
     }
 
+    /// Waits for the end of a session for this reason.
+    fn await_reason(&self, reason: &str) {
+        self.await_line(reason, |fields| fields["message"] == "session ends" && fields["reason"] == reason);
+    }
+
     /// Waits for a log line with this message.
     fn await_logged(&self, message: &str) {
         self.await_line(message, |fields| fields["message"] == message);
@@ -304,6 +309,64 @@ fn without_relay_ports_clients_get_508_until_one_is_free_again() {
     let log = server.stop();
     let complaints = log.lines().filter(|line| line.contains("no relay port is left")).count();
     assert!((1..=lines_since(began)).contains(&complaints), "{log}");
+}
+
+#[test]
+fn a_session_is_one_line_when_it_begins_and_one_when_it_ends() {
+    let server = Running::start(&format!("{BASE}[lifetimes]\ndefault-allocate-lifetime = \"1s\"\n"));
+    let peer = peer();
+    let mut sessions = Vec::new();
+    for (transport, reason) in [("udp", "deleted"), ("tcp", "connection-closed"), ("udp", "expired")] {
+        let address = if transport == "udp" { server.udp } else { server.tcp };
+        let mut client = Client::new(transport, address, ALICE);
+        let relayed = client.allocate().expect("an allocation");
+        client.permit(peer.1).expect("a permission");
+        round_trip(&mut client, relayed, &peer, b"0123456789");
+        sessions.push((client.local(), transport, relayed, reason));
+        match reason {
+            "deleted" => client.delete().expect("deleting the allocation"),
+            "connection-closed" => drop(client),
+            _ => {}
+        }
+        server.await_reason(reason);
+    }
+    let log = server.stop();
+    let (begins, ends) = (logged(&log, "session begins"), logged(&log, "session ends"));
+    assert_eq!((begins.len(), ends.len()), (3, 3), "{log}");
+    for ((begin, end), (client, transport, relayed, reason)) in begins.iter().zip(&ends).zip(sessions) {
+        for line in [begin, end] {
+            let texts = ["user", "client", "transport", "relayed"].map(|key| line[key].as_str().unwrap_or_default());
+            assert_eq!(texts, [USER, &client.to_string(), transport, &relayed.to_string()], "{log}");
+        }
+        assert!(begin["id"].is_string() && begin["id"] == end["id"], "{log}");
+        assert_eq!(end["reason"], reason);
+        assert!(end["seconds"].as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{log}");
+        let counted = ["to_peer_packets", "to_peer_bytes", "to_client_packets", "to_client_bytes"];
+        assert_eq!(counted.map(|key| end[key].as_u64()), [1, 10, 1, 10].map(Some), "{log}");
+    }
+    let mut ids: Vec<_> = begins.iter().map(|begin| begin["id"].to_string()).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 3, "{log}");
+}
+
+#[test]
+fn a_session_with_two_addresses_is_still_one_line() {
+    let both = BASE.replace("[auth]\n", "[relay]\nrelay-ip = [\"127.0.0.1\", \"::1\"]\n[auth]\n");
+    let server = Running::start(&both);
+    server
+        .client()
+        .allocate_with(&|writer| {
+            writer.attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+        })
+        .expect("two addresses");
+    let log = server.stop();
+    for message in ["session begins", "session ends"] {
+        let lines = logged(&log, message);
+        assert_eq!(lines.len(), 1, "{log}");
+        let relayed = lines[0]["relayed"].as_str().expect("the relayed addresses");
+        let addresses: Vec<SocketAddr> = relayed.split(' ').map(|address| address.parse().expect("one")).collect();
+        assert!(addresses.len() == 2 && addresses[0].is_ipv4() && addresses[1].is_ipv6(), "{log}");
+    }
 }
 
 /// Whatever comes, and with every limit off, traffic writes nothing into the log.

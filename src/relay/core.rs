@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
@@ -99,6 +100,28 @@ pub(super) struct RelaySocket {
     _lease: PortLease,
 }
 
+/// What the worker keeps of an allocation, besides what the protocol does.
+#[derive(Debug)]
+struct Session {
+    relayed: Addresses,
+    /// Its place in the quotas, given back with it.
+    _quota: QuotaLease,
+}
+
+/// The relayed addresses that an allocation began with, by family.
+#[derive(Debug, Default)]
+struct Addresses([Option<SocketAddr>; 2]);
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, address) in self.0.iter().flatten().enumerate() {
+            let space = if at == 0 { "" } else { " " };
+            write!(f, "{space}{address}")?;
+        }
+        Ok(())
+    }
+}
+
 /// The outgoing side of a client's connection, seen from the worker.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -128,7 +151,7 @@ pub(super) struct Core {
     pub(super) reply: Box<[u8; REPLY_LEN]>,
     users: Arc<StaticUsers>,
     poller: Rc<Poller>,
-    quotas: HashMap<Handle, QuotaLease>,
+    sessions: HashMap<Handle, Session>,
     /// When reservations that this worker made expire.
     pub(super) reservation_deadline: Option<Time>,
     rng: StdRng,
@@ -156,7 +179,7 @@ impl Core {
             reply: Box::new([0; REPLY_LEN]),
             users,
             poller,
-            quotas: HashMap::new(),
+            sessions: HashMap::new(),
             reservation_deadline: None,
             rng,
             io,
@@ -198,14 +221,15 @@ impl Core {
             Ok((grant, quota)) => {
                 let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut *self.reply, now);
                 if let Some((handle, id)) = made {
-                    self.quotas.insert(handle, quota);
-                    for (relay, address) in grant.relays.into_iter().flatten() {
+                    for (relay, _) in grant.relays.into_iter().flatten() {
                         self.relays[relay.0 as usize].handle = Some(handle);
-                        tracing::info!(
-                            %id, %user, client = %client.client, transport = client.transport.name(), relayed = %address,
-                            "session begins"
-                        );
                     }
+                    let relayed = Addresses(grant.relays.map(|relay| relay.map(|(_, address)| address)));
+                    tracing::info!(
+                        %id, %user, client = %client.client, transport = client.transport.name(), %relayed,
+                        "session begins"
+                    );
+                    self.sessions.insert(handle, Session { relayed, _quota: quota });
                 }
                 len
             }
@@ -328,8 +352,8 @@ impl Core {
                     self.relays.try_remove(relay.0 as usize);
                 }
                 Effect::Ended(handle, summary) => {
-                    self.quotas.remove(&handle);
-                    log_end(&summary);
+                    let relayed = self.sessions.remove(&handle).map(|session| session.relayed).unwrap_or_default();
+                    log_end(&summary, &relayed);
                 }
             }
         }
@@ -351,12 +375,13 @@ fn wake(stream: &mut Stream) {
     }
 }
 
-fn log_end(summary: &SessionSummary) {
+fn log_end(summary: &SessionSummary, relayed: &Addresses) {
     tracing::info!(
         id = %summary.id,
         user = %summary.user,
         client = %summary.client.client,
         transport = summary.client.transport.name(),
+        %relayed,
         seconds = summary.duration.as_secs_f64(),
         to_peer_packets = summary.to_peers.packets,
         to_peer_bytes = summary.to_peers.bytes,
