@@ -282,6 +282,32 @@ fn without_descriptors_clients_get_508_until_some_are_free_again() {
     assert!((1..=lines_since(began)).contains(&complaints), "{log}");
 }
 
+/// A limit that does not even do for the start is an error at the start, not a server that serves nobody.
+#[test]
+fn too_few_descriptors_to_start_are_an_error() {
+    let mut started = 0;
+    for limit in (8..=32).step_by(2) {
+        let limit = format!("--nofile={limit}:{limit}");
+        let (mut process, _directory) = launch(&["prlimit", &limit], BASE, &[]);
+        let ready = process.find_line(PATIENCE, |line| {
+            let udp = line.contains("\"ready\"").then_some(true);
+            udp.or_else(|| (line.contains("error") || line.contains("ERROR")).then_some(false))
+        });
+        if ready {
+            started += 1;
+            let log = process.output();
+            let udp = logged(&log, "listening").into_iter().find(|fields| fields["transport"] == "udp").expect("udp");
+            let udp = udp["address"].as_str().and_then(|address| address.parse().ok()).expect("an address");
+            Client::new("udp", udp, None).binding();
+            process.signal("TERM");
+        }
+        let status = process.wait(PATIENCE).and_then(|status| status.code());
+        let wanted = if ready { vec![0] } else { vec![1, 78, 127] };
+        assert!(status.is_some_and(|status| wanted.contains(&status)), "{limit} {status:?}\n{}", process.output());
+    }
+    assert!(started > 0, "32 descriptors do for one listener");
+}
+
 #[test]
 fn without_relay_ports_clients_get_508_until_one_is_free_again() {
     let port = free_port_pair(&["127.0.0.1".parse().expect("an address")]);
