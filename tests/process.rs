@@ -395,6 +395,19 @@ fn a_session_with_two_addresses_is_still_one_line() {
     }
 }
 
+#[test]
+fn a_refusal_is_logged_at_debug_only() {
+    for (level, expected) in [("info", 0), ("debug", 1)] {
+        let server = Running::start_with(&[], BASE, &["--log-level", level]);
+        assert_eq!(server.client().knock(), Err(Refused(401)));
+        let log = server.stop();
+        let refusals = logged(&log, "refused");
+        assert_eq!(refusals.len(), expected, "{log}");
+        assert!(refusals.iter().all(|fields| fields["code"] == 401 && fields["client"].is_string()), "{log}");
+        assert_eq!(log.matches("401").count(), expected, "{log}");
+    }
+}
+
 /// Whatever comes, and with every limit off, traffic writes nothing into the log.
 #[test]
 fn no_line_per_packet() {

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     auth::users::StaticUsers,
+    stun::{AttributeType, Message, Method},
     turn::{
         Answer, Client, Drop, Effect, EndReason, Grant, Handle, IcmpError, PendingAllocate, REPLY_LEN, Refusal,
         RelayId, Route, Server, SessionSummary, Step, Time, ToPeer,
@@ -189,6 +190,9 @@ impl Core {
     /// Takes a message from a client. A panic costs this client its allocation, and nobody else anything.
     pub(super) fn client_message(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(client, bytes, now)));
+        if let Ok(Outcome::Reply(len)) = handled {
+            log_refusal(client, &self.reply[..len]);
+        }
         handled.unwrap_or_else(|_| {
             complaint::about_panic(client.tuple.client);
             self.server.end_client(client, EndReason::Fault, now);
@@ -372,6 +376,24 @@ impl Core {
 fn wake(stream: &mut Stream) {
     if let Some(waker) = stream.waker.take() {
         waker.wake();
+    }
+}
+
+/// Errors are ordinary, the first 401 above all: nothing to read about unless somebody looks for one.
+fn log_refusal(client: &Client, reply: &[u8]) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let Ok(message) = Message::parse(reply) else { return };
+    if let Some(&[_, _, class, number, ref reason @ ..]) = message.get(AttributeType::ERROR_CODE) {
+        tracing::debug!(
+            client = %client.tuple.client,
+            transport = client.tuple.transport.name(),
+            request = Method::from_code(message.method()).map_or("unknown", Method::name),
+            code = u16::from(class) * 100 + u16::from(number),
+            reason = %String::from_utf8_lossy(reason),
+            "refused"
+        );
     }
 }
 
