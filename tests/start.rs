@@ -23,6 +23,8 @@ use serde_json::Value;
 const CONFIGURATION: &str = "TURNSERVER_TEST_START";
 /// No configuration at all.
 const BUILT_IN: &str = "built-in";
+/// The same on a host whose only IPv6 address is loopback.
+const BUILT_IN_IPV4: &str = "built-in, no IPv6";
 /// The addresses of the host that a namespace stands for; documentation prefixes, connected to nothing.
 const HOST: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 /// One start, with six clients.
@@ -70,25 +72,32 @@ fn the_built_in_configuration_serves_what_it_prints() {
     in_a_namespace(BUILT_IN);
 }
 
+/// A URL with a loopback address would serve nobody.
+#[test]
+fn the_built_in_configuration_names_only_addresses_that_others_can_reach() {
+    in_a_namespace(BUILT_IN_IPV4);
+}
+
 /// The part inside a namespace; run as an ordinary test, it has nothing to do.
 #[test]
 fn inside() {
     let Ok(configuration) = std::env::var(CONFIGURATION) else { return };
-    for arguments in [
-        "link set lo up".to_owned(),
-        format!("address add {}/32 dev lo", HOST[0]),
-        format!("address add {}/128 dev lo nodad", HOST[1]),
-    ] {
-        let mut command = Command::new("ip");
-        command.args(arguments.split(' '));
-        run(command, PATIENCE);
+    let host = if configuration == BUILT_IN_IPV4 { &HOST[..1] } else { &HOST[..] };
+    ip("link set lo up");
+    for address in host {
+        ip(&format!("address add {address} dev lo"));
     }
-    if configuration == BUILT_IN {
-        built_in()
-    } else {
-        configured(Path::new(&configuration))
+    match configuration.as_str() {
+        BUILT_IN | BUILT_IN_IPV4 => built_in(host),
+        file => configured(Path::new(file)),
     }
     eprintln!("{configuration}: served and stopped");
+}
+
+fn ip(arguments: &str) {
+    let mut command = Command::new("ip");
+    command.args(arguments.split(' '));
+    run(command, PATIENCE);
 }
 
 fn configured(file: &Path) {
@@ -118,22 +127,22 @@ fn configured(file: &Path) {
     stop(server);
 }
 
-fn built_in() {
+fn built_in(host: &[&str]) {
     let server = Process::start(Command::new(env!("CARGO_BIN_EXE_turnserver")));
     let entry: Value = server.find_line(PATIENCE, |line| line.starts_with('{').then(|| line.parse().expect("JSON")));
     let entry = &entry["iceServers"][0];
     let text = |value: &Value| value.as_str().expect("a string").to_owned();
     let (user, password) = (text(&entry["username"]), text(&entry["credential"]));
     let urls: Vec<String> = entry["urls"].as_array().expect("urls").iter().map(text).collect();
-    let wanted: Vec<String> = [format!("{}:{PORT}", HOST[0]), format!("[{}]:{PORT}", HOST[1])]
-        .iter()
-        .flat_map(|host| ["udp", "tcp"].map(|transport| format!("turn:{host}?transport={transport}")))
+    let sockets = host.iter().map(|address| SocketAddr::new(address.parse().expect("an address"), PORT));
+    let wanted: Vec<String> = sockets
+        .flat_map(|socket| ["udp", "tcp"].map(|transport| format!("turn:{socket}?transport={transport}")))
         .collect();
     assert_eq!(urls, wanted);
     for url in urls {
-        let (host, transport) = url.strip_prefix("turn:").and_then(|it| it.split_once("?transport=")).expect("a URL");
-        let host = host.parse().expect("an address");
-        serves(transport, host, Some((&user, &password)), HOST[0].parse().expect("an address"));
+        let (socket, transport) = url.strip_prefix("turn:").and_then(|it| it.split_once("?transport=")).expect("a URL");
+        let socket = socket.parse().expect("an address");
+        serves(transport, socket, Some((&user, &password)), host[0].parse().expect("an address"));
     }
     let log = stop(server);
     assert_eq!(log.matches(&password).count(), 1, "the password belongs on standard output, once:\n{log}");
