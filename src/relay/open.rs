@@ -9,6 +9,7 @@ use std::{
 use rand::rngs::StdRng;
 
 use super::{
+    complaint,
     ports::PortLease,
     shared::{RelaySpace, Shared},
     system::{self, Io, Use},
@@ -104,6 +105,7 @@ fn open_one(
             }
         }
     }
+    complaint::about_ports();
     Err(Refusal::Capacity)
 }
 
@@ -129,6 +131,7 @@ fn open_pair(
             }
         }
     }
+    complaint::about_ports();
     Err(Refusal::Capacity)
 }
 
@@ -145,7 +148,7 @@ fn bind(shared: &Shared, space: &RelaySpace, lease: PortLease, io: Io) -> Result
         }
         Err(error) => {
             // Descriptors or memory have run out, or the address is gone: no other port would help.
-            super::complaint::about_relay_socket(local, &error);
+            complaint::about_relay_socket(local, &error);
             Err(Refusal::Capacity)
         }
     }
