@@ -9,7 +9,8 @@ use rand::Rng;
 
 use super::{Client, Drop, Family, Handle, RelayId, Server, Step, Time};
 use crate::stun::{
-    AttributeType, ChannelData, Class, Message, MessageWriter, Method, TransactionId, channel_data, padded,
+    AttributeType, ChannelData, ChannelNumber, Class, Message, MessageWriter, Method, TransactionId, channel_data,
+    padded,
 };
 
 /// Bytes that a message header to the client may need before the payload: a STUN header, XOR-PEER-ADDRESS of IPv6, the
@@ -130,14 +131,16 @@ impl Server {
         headroom: &mut [u8; HEADROOM],
         now: Time,
     ) -> Option<ToClient> {
-        let refused = self.check_from_peer(handle, peer, len, now).err();
-        if let Some(reason) = refused {
-            self.totals.drop(reason);
-            return None;
-        }
+        let channel = match self.check_from_peer(handle, peer, len, now) {
+            Ok(channel) => channel,
+            Err(reason) => {
+                self.totals.drop(reason);
+                return None;
+            }
+        };
         let allocation = &mut self.table[handle];
         let client = allocation.client;
-        let (header_len, padding) = match allocation.channels.number(peer, now) {
+        let (header_len, padding) = match channel {
             Some(number) => {
                 // `check_from_peer` has seen that the length fits 16 bits.
                 let header = ChannelData { number, len: u16::try_from(len).unwrap_or(u16::MAX) }.header();
@@ -151,21 +154,31 @@ impl Server {
         Some(ToClient { client, header_len, padding })
     }
 
-    fn check_from_peer(&self, handle: Handle, peer: SocketAddr, len: usize, now: Time) -> Result<(), Drop> {
+    /// The channel to use, if one is bound.
+    fn check_from_peer(
+        &self,
+        handle: Handle,
+        peer: SocketAddr,
+        len: usize,
+        now: Time,
+    ) -> Result<Option<ChannelNumber>, Drop> {
         /// What a Data indication can hold beside XOR-PEER-ADDRESS, so that its length field does not overflow.
-        const MAX_DATA: usize = 65_535 - 3 - 24 - 4;
+        const MAX_DATA: [usize; 2] = [65_535 - 3 - 12 - 4, 65_535 - 3 - 24 - 4];
         let allocation = self.table.get(handle).ok_or(Drop::NoAllocation)?;
-        allocation.relayed(Family::of(peer.ip()), now).ok_or(Drop::NoAllocation)?;
+        let family = Family::of(peer.ip());
+        allocation.relayed(family, now).ok_or(Drop::NoAllocation)?;
         if !allocation.permissions.allow(peer.ip(), now) {
             return Err(Drop::NoPermission);
         }
         if !self.policy.permits(peer) {
             return Err(Drop::PeerRefused);
         }
-        if len > MAX_DATA {
+        let channel = allocation.channels.number(peer, now);
+        let limit = if channel.is_some() { usize::from(u16::MAX) } else { MAX_DATA[family as usize] };
+        if len > limit {
             return Err(Drop::TooLong);
         }
-        Ok(())
+        Ok(channel)
     }
 
     /// An ICMP error about a datagram to `peer` (RFC 8656 §11.5): writes a Data indication. `None`: dropped and counted.

@@ -116,6 +116,7 @@ impl Server {
         let status = self.process.wait(PATIENCE);
         let code = status.and_then(|status| status.code());
         assert_eq!(code, Some(0), "the server ends with {status:?} on SIGTERM; its log:\n{}", self.log());
+        assert!(!self.log().contains("panic"), "the server has panicked; its log:\n{}", self.log());
     }
 }
 

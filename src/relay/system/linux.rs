@@ -45,7 +45,10 @@ pub(super) fn set_options(socket: &impl AsRawFd, address: SocketAddr, usage: Use
         }
     } else {
         set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
-        set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT)?;
+        // The modes that believe no ICMP error also hide "packet too big" from the socket, which is to be forwarded
+        // (RFC 8656 §11.5). What a forged one can do is bounded: packets are cut to no less than 1280 bytes.
+        let discovery = if usage == Use::Relay { libc::IPV6_PMTUDISC_WANT } else { libc::IPV6_PMTUDISC_OMIT };
+        set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, discovery)?;
         if wildcard {
             set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
         }

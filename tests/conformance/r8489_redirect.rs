@@ -1,0 +1,59 @@
+//! RFC 8489 §10, RFC 8656 §7.2: redirection to another server (300).
+
+use std::net::SocketAddr;
+
+use crate::client::Client;
+use crate::setup::{ALICE, Scheme, Server, Session, server};
+use crate::wire::{ALTERNATE_DOMAIN, ALTERNATE_SERVER, Reply, allocate, decode_plain};
+
+fn redirecting() -> Server {
+    server(&[
+        ("redirect.alternate-server", r#"["192.0.2.1:3478", "[2001:db8::1]:3478"]"#),
+        ("redirect.alternate-domain", r#""other.example.org""#),
+    ])
+}
+
+fn alternates(reply: &Reply) -> Vec<SocketAddr> {
+    let found = reply.attributes.iter().filter(|(kind, _)| *kind == ALTERNATE_SERVER);
+    found.map(|(_, value)| decode_plain(value)).collect()
+}
+
+#[test]
+fn r8489_10_01_02_03_r8656_7_2_23_the_first_alternate_is_of_the_family_of_the_client() {
+    let server = redirecting();
+    let (v4, v6) = ("192.0.2.1:3478".parse().unwrap(), "[2001:db8::1]:3478".parse().unwrap());
+    for transport in ["udp", "tcp"] {
+        for (address, expected) in [(server.ipv4(transport), [v4, v6]), (server.ipv6(transport), [v6, v4])] {
+            let client = if transport == "udp" { Client::udp(address) } else { Client::tcp(address) };
+            let reply = Session::over(client, ALICE).fail(allocate(), 300);
+            assert_eq!(alternates(&reply), expected);
+        }
+    }
+}
+
+#[test]
+fn r8489_10_04_14_16_01_the_alternate_domain_comes_with_sha256_integrity() {
+    let server = redirecting();
+    let mut session = Session::udp(&server).scheme(Scheme::Sha256);
+    let reply = session.fail(allocate(), 300);
+    if let Some(domain) = reply.get(ALTERNATE_DOMAIN) {
+        assert_eq!(domain, b"other.example.org");
+    }
+    let mut session = Session::udp(&server);
+    assert!(!session.fail(allocate(), 300).has(ALTERNATE_DOMAIN), "only with MESSAGE-INTEGRITY-SHA256");
+}
+
+#[test]
+fn r8489_14_8_02_only_authenticated_requests_are_redirected_and_the_answer_is_signed() {
+    // Session::fail checks the signature.
+    let server = redirecting();
+    for mut session in Session::each(&server) {
+        assert_eq!(session.client.request(&allocate()).error(), Some(401));
+        assert_eq!(session.client.request(&allocate().mi(b"key")).error(), Some(400));
+        session.password = "guess".to_owned();
+        let request = session.sign(allocate());
+        assert_eq!(session.client.request(&request).error(), Some(401));
+        session.password = ALICE.1.to_owned();
+        session.fail(allocate(), 300);
+    }
+}

@@ -1,0 +1,193 @@
+//! RFC 8656 §7.2, §8: address families, and allocations with two relayed addresses.
+
+use std::net::SocketAddr;
+
+use crate::client::Client;
+use crate::common::process::free_port_pair;
+use crate::setup::{ALICE, Peer, Server, Session, V4, V6, server};
+use crate::wire::{
+    ADDITIONAL_ADDRESS_FAMILY, ADDRESS_ERROR_CODE, CHANNEL_BIND, CREATE_PERMISSION, EVEN_PORT, LIFETIME, Msg, REFRESH,
+    REQUESTED_ADDRESS_FAMILY, Reply, XOR_RELAYED_ADDRESS, allocate, channel_data,
+};
+
+const ONLY_V4: (&str, &str) = ("relay.relay-ip", r#"["127.0.0.1"]"#);
+const ONLY_V6: (&str, &str) = ("relay.relay-ip", r#"["::1"]"#);
+
+fn family(message: Msg, code: u8) -> Msg {
+    message.attr(REQUESTED_ADDRESS_FAMILY, &[code, 0, 0, 0])
+}
+
+fn both() -> Msg {
+    allocate().attr(ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0])
+}
+
+/// An allocation with two addresses, and a permitted peer in each family.
+fn dual(server: &Server) -> (Session, [(Peer, SocketAddr); 2]) {
+    let mut session = Session::udp(server);
+    let relayed = session.succeed(both()).all_xor(XOR_RELAYED_ADDRESS);
+    let v4 = *relayed.iter().find(|address| address.is_ipv4()).expect("an IPv4 address");
+    let v6 = *relayed.iter().find(|address| address.is_ipv6()).expect("an IPv6 address");
+    let peers = [(Peer::new(V4), v4), (Peer::new(V6), v6)];
+    session.succeed(Msg::new(CREATE_PERMISSION).peer(peers[0].0.address).peer(peers[1].0.address));
+    (session, peers)
+}
+
+fn refused_family(reply: &Reply) -> (u8, u16) {
+    let value = reply.get(ADDRESS_ERROR_CODE).expect("ADDRESS-ERROR-CODE");
+    (value[0], u16::from(value[2]) * 100 + u16::from(value[3]))
+}
+
+#[test]
+fn r8656_7_2_12_an_unsupported_or_disabled_family_gets_440() {
+    let whole = server(&[]);
+    let mut session = Session::udp(&whole);
+    for code in [0, 3, 255] {
+        session.fail(family(allocate(), code), 440);
+    }
+    assert!(session.allocate_with(family(allocate(), 2)).is_ipv6());
+    Session::udp(&server(&[ONLY_V4])).fail(family(allocate(), 2), 440);
+    Session::udp(&server(&[ONLY_V6])).fail(family(allocate(), 1), 440);
+}
+
+#[test]
+fn r8656_7_2_13_no_family_asked_and_no_ipv4_gets_440() {
+    let server = server(&[ONLY_V6]);
+    let mut session = Session::udp(&server);
+    session.fail(allocate(), 440);
+    assert!(session.allocate_with(family(allocate(), 2)).is_ipv6());
+}
+
+#[test]
+fn r8656_7_2_14_no_family_asked_gives_ipv4_to_clients_of_ipv6_too() {
+    let server = server(&[]);
+    for client in [Client::udp(server.ipv6("udp")), Client::tcp(server.ipv6("tcp"))] {
+        assert!(Session::over(client, ALICE).allocate().is_ipv4());
+    }
+}
+
+#[test]
+fn allocation_default_address_family_departs_from_ipv4() {
+    let server = server(&[("relay.allocation-default-address-family", r#""keep""#)]);
+    assert!(Session::over(Client::udp(server.ipv6("udp")), ALICE).allocate().is_ipv6());
+    assert!(Session::udp(&server).allocate().is_ipv4());
+}
+
+#[test]
+fn r8656_7_2_17_additional_address_family_ipv4_is_a_bad_request() {
+    let server = server(&[]);
+    let mut session = Session::udp(&server);
+    for code in [1, 0, 3] {
+        session.fail(allocate().attr(ADDITIONAL_ADDRESS_FAMILY, &[code, 0, 0, 0]), 400);
+    }
+}
+
+#[test]
+fn r8656_7_2_18_additional_address_family_gives_one_address_of_each() {
+    let server = server(&[]);
+    for mut session in Session::each(&server) {
+        let reply = session.succeed(both());
+        let mut families: Vec<bool> = reply.all_xor(XOR_RELAYED_ADDRESS).iter().map(SocketAddr::is_ipv4).collect();
+        families.sort_unstable();
+        assert_eq!(families, [false, true]);
+        assert!(!reply.has(ADDRESS_ERROR_CODE));
+    }
+    let even = both().attr(EVEN_PORT, &[0]);
+    let addresses = Session::udp(&server).succeed(even).all_xor(XOR_RELAYED_ADDRESS);
+    assert_eq!(addresses.len(), 2);
+}
+
+#[test]
+fn r8656_7_2_19_r8656_18_06_a_family_that_is_not_relayed_is_reported_beside_the_other() {
+    // Reply::parse checks reserved bits, class, number and reason of ADDRESS-ERROR-CODE.
+    let server = server(&[ONLY_V4]);
+    let reply = Session::udp(&server).succeed(both());
+    assert!(matches!(reply.all_xor(XOR_RELAYED_ADDRESS)[..], [SocketAddr::V4(_)]));
+    assert_eq!(refused_family(&reply), (2, 440));
+}
+
+#[test]
+fn r8656_7_2_19_a_family_without_capacity_is_reported_beside_the_other() {
+    let port = free_port_pair(&[V4, V6]);
+    let server = server(&[("relay.min-port", &port.to_string()), ("relay.max-port", &port.to_string())]);
+    let _taken = Peer::on((V6, port).into());
+    let reply = Session::udp(&server).succeed(both());
+    assert_eq!(reply.all_xor(XOR_RELAYED_ADDRESS), [SocketAddr::from((V4, port))]);
+    assert_eq!(refused_family(&reply), (2, 508));
+}
+
+#[test]
+fn r8656_8_1_01_8_2_07_deleting_one_family_leaves_the_other_as_it_was() {
+    let server = server(&[]);
+    let (mut session, [(peer, relayed), (lost, _)]) = dual(&server);
+    session.bind(0x4000, peer.address);
+    let reply = session.succeed(family(Msg::new(REFRESH), 2).u32(LIFETIME, 0));
+    assert_eq!(reply.u32(LIFETIME), Some(0));
+    session.send(&channel_data(0x4000, b"still"));
+    assert_eq!(peer.receive(), (b"still".to_vec(), relayed));
+    peer.send(b"bound", relayed);
+    assert_eq!(session.channel(), (0x4000, b"bound".to_vec()));
+    let second = Peer::new(V4);
+    session.send_to(second.address, b"permitted");
+    assert_eq!(second.receive(), (b"permitted".to_vec(), relayed));
+    session.fail(Msg::new(CREATE_PERMISSION).peer(lost.address), 443);
+    session.fail(family(Msg::new(REFRESH), 2), 443);
+    session.succeed(family(Msg::new(REFRESH), 1));
+}
+
+#[test]
+fn r8656_8_2_07_deleting_the_ipv4_address_leaves_the_ipv6_one() {
+    let server = server(&[]);
+    let (mut session, [_, (peer, relayed)]) = dual(&server);
+    session.succeed(family(Msg::new(REFRESH), 1).u32(LIFETIME, 0));
+    session.round_trip(&peer, relayed);
+    session.fail(allocate(), 437);
+    session.succeed(family(Msg::new(REFRESH), 2).u32(LIFETIME, 0));
+    session.fail(Msg::new(REFRESH), 437);
+}
+
+#[test]
+fn r8656_8_2_01_refresh_with_a_family_that_the_allocation_has_not_gets_443() {
+    let server = server(&[]);
+    let mut session = Session::udp(&server);
+    session.allocate();
+    for code in [2, 3, 0] {
+        session.fail(family(Msg::new(REFRESH), code), 443);
+        session.fail(family(Msg::new(REFRESH), code).u32(LIFETIME, 0), 443);
+    }
+    session.succeed(family(Msg::new(REFRESH), 1));
+}
+
+#[test]
+fn r8656_8_2_06_refresh_without_a_family_applies_to_both() {
+    let server = server(&[]);
+    let (mut session, [(v4, relayed_v4), (v6, relayed_v6)]) = dual(&server);
+    assert_eq!(session.succeed(Msg::new(REFRESH).u32(LIFETIME, 900)).u32(LIFETIME), Some(900));
+    session.round_trip(&v4, relayed_v4);
+    session.round_trip(&v6, relayed_v6);
+    session.delete();
+    session.fail(Msg::new(REFRESH), 437);
+    session.fail(family(Msg::new(REFRESH), 1), 437);
+}
+
+#[test]
+fn r8656_10_2_05_12_2_06_a_peer_of_a_family_that_the_allocation_has_not_gets_443() {
+    let server = server(&[]);
+    for (code, wrong) in [(1, SocketAddr::from((V6, 9))), (2, (V4, 9).into())] {
+        let mut session = Session::udp(&server);
+        session.allocate_with(family(allocate(), code));
+        session.fail(Msg::new(CREATE_PERMISSION).peer(wrong), 443);
+        session.fail(Msg::new(CHANNEL_BIND).channel(0x4000).peer(wrong), 443);
+    }
+}
+
+#[test]
+fn r8656_10_2_08_a_dual_allocation_takes_peers_of_both_families() {
+    let server = server(&[]);
+    let (mut session, peers) = dual(&server);
+    for (number, (peer, relayed)) in peers.iter().enumerate() {
+        session.round_trip(peer, *relayed);
+        session.bind(0x4000 + number as u16, peer.address);
+        session.send(&channel_data(0x4000 + number as u16, b"data"));
+        assert_eq!(peer.receive(), (b"data".to_vec(), *relayed));
+    }
+}
