@@ -125,11 +125,10 @@ fn url(endpoint: &Endpoint) -> Option<String> {
     Some(format!("turn:{host}?transport={}", endpoint.transport.name()))
 }
 
-/// The host's address towards the world, in one family.
+/// The host's address towards the world, in one family, if it has one there.
 fn primary_address(ipv6: bool) -> Option<IpAddr> {
     let host = crate::config::Host::detect().ok()?;
-    let mut candidates = host.primary.iter().chain(&host.addresses);
-    candidates.find(|ip| ip.is_ipv6() == ipv6).copied()
+    host.primary.into_iter().find(|ip| ip.is_ipv6() == ipv6)
 }
 
 fn log_totals(totals: &Totals) {

@@ -7,6 +7,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use super::system::is_out_of_descriptors;
+
+/// What helps when descriptors have run out.
+pub(super) const RAISE_DESCRIPTORS: &str = "raise the limit of file descriptors (LimitNOFILE= in the unit, ulimit -n)";
+
 /// Shortest time between two complaints of one kind.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -65,9 +70,8 @@ pub(super) fn about_panic(client: SocketAddr) {
 
 /// What an operator can do about it.
 fn remedy(error: &io::Error) -> &'static str {
-    #[cfg(unix)]
-    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
-        return "raise the limit of file descriptors (LimitNOFILE= in the unit, ulimit -n)";
+    if is_out_of_descriptors(error) {
+        return RAISE_DESCRIPTORS;
     }
     match error.kind() {
         io::ErrorKind::AddrNotAvailable => "the address has left this host; check relay-ip",

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
@@ -24,8 +25,9 @@ use super::{
 };
 use crate::{
     auth::users::StaticUsers,
+    stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, Drop, Effect, EndReason, Grant, Handle, IcmpError, PendingAllocate, REPLY_LEN, Refusal,
+        Answer, Client, Drop, Effect, EndReason, Grant, Handle, IcmpError, Peak, PendingAllocate, REPLY_LEN, Refusal,
         RelayId, Route, Server, SessionSummary, Step, Time, ToPeer,
     },
 };
@@ -99,6 +101,28 @@ pub(super) struct RelaySocket {
     _lease: PortLease,
 }
 
+/// What the worker keeps of an allocation, besides what the protocol does.
+#[derive(Debug)]
+struct Session {
+    relayed: Addresses,
+    /// Its place in the quotas, given back with it.
+    _quota: QuotaLease,
+}
+
+/// The relayed addresses that an allocation began with, by family.
+#[derive(Debug, Default)]
+struct Addresses([Option<SocketAddr>; 2]);
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, address) in self.0.iter().flatten().enumerate() {
+            let space = if at == 0 { "" } else { " " };
+            write!(f, "{space}{address}")?;
+        }
+        Ok(())
+    }
+}
+
 /// The outgoing side of a client's connection, seen from the worker.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -128,9 +152,11 @@ pub(super) struct Core {
     pub(super) reply: Box<[u8; REPLY_LEN]>,
     users: Arc<StaticUsers>,
     poller: Rc<Poller>,
-    quotas: HashMap<Handle, QuotaLease>,
+    sessions: HashMap<Handle, Session>,
     /// When reservations that this worker made expire.
     pub(super) reservation_deadline: Option<Time>,
+    /// Decides when the table of relay sockets gives memory back.
+    relay_peak: Peak,
     rng: StdRng,
     io: Io,
 }
@@ -156,8 +182,9 @@ impl Core {
             reply: Box::new([0; REPLY_LEN]),
             users,
             poller,
-            quotas: HashMap::new(),
+            sessions: HashMap::new(),
             reservation_deadline: None,
+            relay_peak: Peak::default(),
             rng,
             io,
         }
@@ -166,6 +193,9 @@ impl Core {
     /// Takes a message from a client. A panic costs this client its allocation, and nobody else anything.
     pub(super) fn client_message(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(client, bytes, now)));
+        if let Ok(Outcome::Reply(len)) = handled {
+            log_refusal(client, &self.reply[..len]);
+        }
         handled.unwrap_or_else(|_| {
             complaint::about_panic(client.tuple.client);
             self.server.end_client(client, EndReason::Fault, now);
@@ -198,14 +228,15 @@ impl Core {
             Ok((grant, quota)) => {
                 let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut *self.reply, now);
                 if let Some((handle, id)) = made {
-                    self.quotas.insert(handle, quota);
-                    for (relay, address) in grant.relays.into_iter().flatten() {
+                    for (relay, _) in grant.relays.into_iter().flatten() {
                         self.relays[relay.0 as usize].handle = Some(handle);
-                        tracing::info!(
-                            %id, %user, client = %client.client, transport = client.transport.name(), relayed = %address,
-                            "session begins"
-                        );
                     }
+                    let relayed = Addresses(grant.relays.map(|relay| relay.map(|(_, address)| address)));
+                    tracing::info!(
+                        %id, %user, client = %client.client, transport = client.transport.name(), %relayed,
+                        "session begins"
+                    );
+                    self.sessions.insert(handle, Session { relayed, _quota: quota });
                 }
                 len
             }
@@ -215,12 +246,7 @@ impl Core {
     fn open_relays(&mut self, pending: &PendingAllocate, now: Time) -> Result<(Grant, QuotaLease), Refusal> {
         let quota = self.shared.take_quota(&pending.user).ok_or(Refusal::Quota)?;
         let near = pending.client.tuple.server.ip();
-        let opened =
-            open::open(&self.shared, pending.addresses, near, self.io, now, &mut self.rng).inspect_err(|refusal| {
-                if *refusal == Refusal::Capacity {
-                    complaint::about_ports();
-                }
-            })?;
+        let opened = open::open(&self.shared, pending.addresses, near, self.io, now, &mut self.rng)?;
         let mut grant = Grant { refused: opened.refused, ..Grant::default() };
         if let Some((token, expires)) = opened.reserved {
             grant.token = Some(token);
@@ -233,6 +259,7 @@ impl Core {
                 let id = RelayId(self.relays.vacant_key() as u32);
                 self.poller.add(&socket, Token::Relay(id).encode())?;
                 self.relays.insert(RelaySocket { socket, handle: None, _lease: opened.lease });
+                self.relay_peak.rise(self.relays.len());
                 Ok(id)
             });
             match watched {
@@ -333,12 +360,12 @@ impl Core {
                     self.relays.try_remove(relay.0 as usize);
                 }
                 Effect::Ended(handle, summary) => {
-                    self.quotas.remove(&handle);
-                    log_end(&summary);
+                    let relayed = self.sessions.remove(&handle).map(|session| session.relayed).unwrap_or_default();
+                    log_end(&summary, &relayed);
                 }
             }
         }
-        if self.relays.capacity() > 256 && self.relays.len() < self.relays.capacity() / 4 {
+        if self.relay_peak.has_fallen(self.relays.len()) {
             self.relays.shrink_to_fit();
         }
     }
@@ -356,12 +383,31 @@ fn wake(stream: &mut Stream) {
     }
 }
 
-fn log_end(summary: &SessionSummary) {
+/// Errors are ordinary, the first 401 above all: nothing to read about unless somebody looks for one.
+fn log_refusal(client: &Client, reply: &[u8]) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let Ok(message) = Message::parse(reply) else { return };
+    if let Some(&[_, _, class, number, ref reason @ ..]) = message.get(AttributeType::ERROR_CODE) {
+        tracing::debug!(
+            client = %client.tuple.client,
+            transport = client.tuple.transport.name(),
+            request = Method::from_code(message.method()).map_or("unknown", Method::name),
+            code = u16::from(class) * 100 + u16::from(number),
+            reason = %String::from_utf8_lossy(reason),
+            "refused"
+        );
+    }
+}
+
+fn log_end(summary: &SessionSummary, relayed: &Addresses) {
     tracing::info!(
         id = %summary.id,
         user = %summary.user,
         client = %summary.client.client,
         transport = summary.client.transport.name(),
+        %relayed,
         seconds = summary.duration.as_secs_f64(),
         to_peer_packets = summary.to_peers.packets,
         to_peer_bytes = summary.to_peers.bytes,

@@ -9,6 +9,7 @@ use std::{
 use rand::rngs::StdRng;
 
 use super::{
+    complaint,
     ports::PortLease,
     shared::{RelaySpace, Shared},
     system::{self, Io, Use},
@@ -57,9 +58,9 @@ pub(super) fn open(
         AddressRequest::One { family, even } => {
             opened.relays[family as usize] = Some(open_one(shared, family, even.is_some(), near, io, rng)?);
         }
-        AddressRequest::Both => {
+        AddressRequest::Both { even } => {
             for family in Family::ALL {
-                match open_one(shared, family, false, near, io, rng) {
+                match open_one(shared, family, even, near, io, rng) {
                     Ok(relay) => opened.relays[family as usize] = Some(relay),
                     // Not even one of the two (RFC 8656 §7.2, check 9).
                     Err(_) if opened.refused.is_some() => return Err(Refusal::Capacity),
@@ -104,6 +105,7 @@ fn open_one(
             }
         }
     }
+    complaint::about_ports();
     Err(Refusal::Capacity)
 }
 
@@ -129,6 +131,7 @@ fn open_pair(
             }
         }
     }
+    complaint::about_ports();
     Err(Refusal::Capacity)
 }
 
@@ -145,7 +148,7 @@ fn bind(shared: &Shared, space: &RelaySpace, lease: PortLease, io: Io) -> Result
         }
         Err(error) => {
             // Descriptors or memory have run out, or the address is gone: no other port would help.
-            super::complaint::about_relay_socket(local, &error);
+            complaint::about_relay_socket(local, &error);
             Err(Refusal::Capacity)
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::JoinHandle,
 };
 
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     clock::Clock,
+    complaint::RAISE_DESCRIPTORS,
     shared::Shared,
     system::{self, Io, Use},
     worker::{self, Parts},
@@ -48,9 +49,26 @@ pub enum StartError {
     /// A user cannot be prepared.
     #[error("[[auth.user]]: {0}")]
     Users(#[from] UsersError),
+    /// The limit of file descriptors does not even do for the listeners.
+    #[error("cannot start: {0}; {RAISE_DESCRIPTORS}")]
+    Descriptors(io::Error),
     /// A thread or its runtime cannot be started, or the system has no random numbers.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+}
+
+impl StartError {
+    /// Running out of descriptors is not about the socket that it happens at.
+    fn by_cause(self) -> Self {
+        match self {
+            Self::Listen { error, .. } | Self::Relay { error, .. } | Self::System(error)
+                if system::is_out_of_descriptors(&error) =>
+            {
+                Self::Descriptors(error)
+            }
+            other => other,
+        }
+    }
 }
 
 /// Where clients are served.
@@ -82,6 +100,10 @@ impl Relay {
     /// # Errors
     /// [`StartError`]; then nothing is left open.
     pub fn start(settings: Settings) -> Result<Self, StartError> {
+        Self::open(settings).map_err(StartError::by_cause)
+    }
+
+    fn open(settings: Settings) -> Result<Self, StartError> {
         let users = Arc::new(StaticUsers::new(&settings.auth)?);
         let io = Io::choose(settings.process.udp_io);
         let workers = if system::CAN_SHARE_PORTS { settings.process.workers } else { 1 };
@@ -132,7 +154,15 @@ impl Relay {
             };
             let stopped = stopped.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            relay.workers.push(thread.spawn(move || worker::run(parts, stopped))?);
+            let (started, serves) = mpsc::sync_channel(1);
+            let worker = thread.spawn(move || worker::run(parts, &started, stopped))?;
+            if serves.recv().is_err() {
+                // It has ended before it served anybody, and knows why.
+                let failed = worker.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+                let _ = relay.stop();
+                return Err(failed.err().unwrap_or_else(|| io::Error::other("a worker ended")).into());
+            }
+            relay.workers.push(worker);
         }
         Ok(relay)
     }

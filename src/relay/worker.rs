@@ -1,9 +1,18 @@
 //! A worker: one thread, one runtime, all of its clients.
 
-use std::{cell::RefCell, io, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    io,
+    rc::Rc,
+    sync::{Arc, mpsc::SyncSender},
+};
 
 use rand::{SeedableRng, rngs::StdRng};
-use tokio::{sync::Notify, task::LocalSet, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::LocalSet,
+    time::Instant,
+};
 
 use super::{
     clock::Clock,
@@ -38,14 +47,14 @@ pub(super) struct Parts {
     pub(super) tcp: Vec<std::net::TcpListener>,
 }
 
-/// Runs a worker until `stop` says so; returns what it has counted.
-pub(super) fn run(parts: Parts, stop: tokio::sync::watch::Receiver<bool>) -> io::Result<Totals> {
+/// Runs a worker until `stop` says so; returns what it has counted. Tells `started` as soon as it serves.
+pub(super) fn run(parts: Parts, started: &SyncSender<()>, stop: watch::Receiver<bool>) -> io::Result<Totals> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
-    local.block_on(&runtime, work(parts, stop))
+    local.block_on(&runtime, work(parts, started, stop))
 }
 
-async fn work(parts: Parts, mut stop: tokio::sync::watch::Receiver<bool>) -> io::Result<Totals> {
+async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<bool>) -> io::Result<Totals> {
     let limits = parts.settings.tcp.clone();
     let wide_channels = parts.settings.compatibility.rfc5766_channel_numbers;
     let io = parts.io;
@@ -64,6 +73,8 @@ async fn work(parts: Parts, mut stop: tokio::sync::watch::Receiver<bool>) -> io:
         tokio::task::spawn_local(accept(listener, Rc::clone(&streams)));
     }
 
+    // Nobody waits for it only if the start was given up, which `stop` tells.
+    let _ = started.send(());
     let mut datagrams = Datagrams::new(Batch::new(io));
     let mut ready = Vec::new();
     loop {

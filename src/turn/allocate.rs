@@ -26,7 +26,10 @@ pub enum AddressRequest {
         even: Option<bool>,
     },
     /// One of each family, if possible (ADDITIONAL-ADDRESS-FAMILY).
-    Both,
+    Both {
+        /// EVEN-PORT: both ports are to be even.
+        even: bool,
+    },
     /// The one reserved under this token.
     Reserved([u8; 8]),
 }
@@ -169,7 +172,7 @@ impl Server {
             if requested.is_some() || even == Some(true) || !only_ipv6 {
                 return Err(ErrorCode::BadRequest);
             }
-            return Ok((AddressRequest::Both, lifetime));
+            return Ok((AddressRequest::Both { even: even.is_some() }, lifetime));
         }
         let family = match requested {
             Some(code) => Family::from_code(code).ok_or(ErrorCode::AddressFamilyNotSupported)?,

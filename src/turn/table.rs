@@ -11,7 +11,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::{FiveTuple, Time, allocation::Allocation};
+use super::{FiveTuple, Time, allocation::Allocation, peak::Peak};
 
 /// The place of an allocation; valid until the allocation's end is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,6 +27,7 @@ pub(super) struct Table {
     by_tuple: HashTable<Handle>,
     hasher: FixedState,
     deadlines: BinaryHeap<Reverse<(Time, Handle)>>,
+    peak: Peak,
 }
 
 impl Table {
@@ -37,6 +38,7 @@ impl Table {
             by_tuple: HashTable::new(),
             hasher: FixedState::with_seed(seed),
             deadlines: BinaryHeap::new(),
+            peak: Peak::default(),
         }
     }
 
@@ -60,6 +62,7 @@ impl Table {
         let handle = Handle(self.allocations.insert(allocation) as u32);
         let Self { allocations, by_tuple, hasher, .. } = self;
         by_tuple.insert_unique(hash, handle, |handle| hasher.hash_one(allocations[handle.0 as usize].client.tuple));
+        self.peak.rise(self.allocations.len());
         self.arm(handle);
         handle
     }
@@ -122,7 +125,7 @@ impl Table {
             });
             self.deadlines.shrink_to(2 * self.deadlines.len());
         }
-        if self.allocations.capacity() > 256 && self.allocations.len() < self.allocations.capacity() / 4 {
+        if self.peak.has_fallen(self.allocations.len()) {
             self.allocations.shrink_to_fit();
             let Self { allocations, by_tuple, hasher, .. } = self;
             by_tuple.shrink_to(2 * allocations.len(), |handle| {

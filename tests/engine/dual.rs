@@ -44,7 +44,7 @@ fn one_address_of_each_family() {
     let mut world = World::new();
     let client = TestClient::new(&mut world, udp("192.0.2.1:1000"));
     let response = client.request(&mut world, dual());
-    assert_eq!(world.asked, Some(AddressRequest::Both));
+    assert_eq!(world.asked, Some(AddressRequest::Both { even: false }));
     assert_eq!(response.relayed().iter().map(|address| address.is_ipv4()).collect::<Vec<_>>(), [true, false]);
     assert!(!response.has(A::ADDRESS_ERROR_CODE));
     assert_eq!(world.server.allocations(), 1);

@@ -372,7 +372,8 @@ fn reference(ip: IpAddr, peers: &Peers) -> bool {
         && nat64
     {
         let [.., a, b, c, d] = ip.octets();
-        return reference(IpAddr::from([a, b, c, d]), peers);
+        // Loopback is this host, which is no peer behind a translator.
+        return a != 127 && reference(IpAddr::from([a, b, c, d]), peers);
     }
     permitted
 }

@@ -33,6 +33,7 @@ pub(crate) fn long_term_key(user: &str, password: &str, algorithm: PasswordAlgor
 /// The parameters of the RFCs, with both families relayed and IPv4 the default.
 pub(crate) fn rules() -> Rules {
     Rules {
+        dont_fragment: true,
         realm: REALM.to_owned(),
         anonymous: false,
         password_algorithms: vec![PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5],
@@ -251,7 +252,7 @@ impl World {
                 });
                 Ok(Grant { token, ..grant_of(relay, address) })
             }
-            AddressRequest::Both => match (self.open(Family::V4, false), self.open(Family::V6, false)) {
+            AddressRequest::Both { even } => match (self.open(Family::V4, even), self.open(Family::V6, even)) {
                 (Ok(v4), Ok(v6)) => Ok(Grant { relays: [Some(v4), Some(v6)], ..Grant::default() }),
                 (Ok((relay, address)), Err(why)) => {
                     Ok(Grant { refused: Some((Family::V6, why)), ..grant_of(relay, address) })
