@@ -42,7 +42,7 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
         let stop = stop_signal().map_err(|error| format!("cannot watch for signals: {error}"))?;
         let relayed = settings.relay.addresses.clone();
         let anonymous = settings.auth.anonymous;
-        let relay = Relay::start(settings).map_err(|error| error.to_string())?;
+        let mut relay = Relay::start(settings).map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }
@@ -57,11 +57,15 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
             let _ = print_ice_servers(&relay, password);
         }
-        let signal = stop.await;
+        let signal = tokio::select! {
+            signal = stop => Some(signal),
+            () = relay.worker_gone() => None,
+        };
         tracing::info!(signal, "stopping");
         // Joining the workers takes no longer than closing their sockets.
         log_totals(&relay.stop());
-        Ok(())
+        // Whoever started this can start it again; going on with a part of the clients unserved would be worse.
+        signal.map(|_| ()).ok_or_else(|| "a worker has ended; see above".to_owned())
     })
 }
 

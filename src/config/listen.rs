@@ -221,6 +221,13 @@ fn map_external(section: &Section<'_>, addresses: &mut [RelayAddress]) {
         }
         let relayed = addresses.iter().map(|address| address.local.to_string()).collect::<Vec<_>>().join(", ");
         let mut mapped = false;
+        let of_family = addresses.iter().filter(|address| address.local.is_ipv4() == public.is_ipv4()).count();
+        if private.is_none() && of_family > 1 {
+            // Each has ports of its own; behind one public address they would be told apart by nobody.
+            let what = format!("would stand for {of_family} relay addresses ({relayed})");
+            section.report.error(&place, what, "write it as \"public/private\", or one relay-ip of this family");
+            continue;
+        }
         for address in addresses.iter_mut().filter(|address| address.local.is_ipv4() == public.is_ipv4()) {
             if private.is_none_or(|private| private == address.local) {
                 address.external = public;

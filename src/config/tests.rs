@@ -277,6 +277,8 @@ fn external_addresses_map_relay_addresses() {
         mapped("[relay]\nrelay-ip = [\"10.0.0.7\", \"192.0.2.7\"]\nexternal-ip = \"203.0.113.1/10.0.0.7\""),
         [address("10.0.0.7", "203.0.113.1"), address("192.0.2.7", "192.0.2.7")]
     );
+    let shared = errors("[relay]\nrelay-ip = [\"10.0.0.7\", \"192.0.2.7\"]\nexternal-ip = \"203.0.113.1\"");
+    assert!(shared[0].contains("would stand for 2 relay addresses"), "{shared:?}");
     let second = errors("[relay]\nexternal-ip = [\"203.0.113.1\", \"203.0.113.2\"]");
     assert!(second[0].contains("is a second external address for IPv4; write one per family"), "{second:?}");
     assert!(errors("[relay]\nexternal-ip = \"203.0.113.1/10.0.0.9\"")[0].contains("10.0.0.9 is not a relay address"));

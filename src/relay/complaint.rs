@@ -68,6 +68,14 @@ pub(super) fn about_panic(client: SocketAddr) {
     }
 }
 
+/// A panic was caught that is nobody's in particular.
+pub(super) fn about_fault() {
+    static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
+    if THROTTLE.permits() {
+        tracing::error!("a bug: a step of a worker panicked and was given up; the worker goes on");
+    }
+}
+
 /// What an operator can do about it.
 fn remedy(error: &io::Error) -> &'static str {
     if is_out_of_descriptors(error) {

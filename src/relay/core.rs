@@ -89,6 +89,8 @@ pub(super) struct Listener {
     pub(super) socket: UdpSocket,
     /// Its address; the IP may be unspecified.
     pub(super) local: SocketAddr,
+    /// Whether the last batch was full, so that there is probably more.
+    pub(super) busy: bool,
 }
 
 /// A relay socket and the allocation that it belongs to.
@@ -131,12 +133,14 @@ pub(super) struct Stream {
     pub(super) waker: Option<Waker>,
 }
 
-/// What to do about a client's message, besides what was done already.
+/// What to do about a client's message.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Nothing,
     /// Send so much of [`Core::reply`] back.
     Reply(usize),
+    /// Open relay sockets ([`Core::allocate`]).
+    Allocate(Box<PendingAllocate>),
     /// Send part of the message to a peer.
     ToPeer(ToPeer),
 }
@@ -193,14 +197,30 @@ impl Core {
     /// Takes a message from a client. A panic costs this client its allocation, and nobody else anything.
     pub(super) fn client_message(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(client, bytes, now)));
-        if let Ok(Outcome::Reply(len)) = handled {
-            log_refusal(client, &self.reply[..len]);
-        }
         handled.unwrap_or_else(|_| {
             complaint::about_panic(client.tuple.client);
             self.server.end_client(client, EndReason::Fault, now);
             Outcome::Nothing
         })
+    }
+
+    /// Ends what [`Core::client_message`] began, unless that was to send something to a peer: does what else has come up, and
+    /// returns how much of [`Core::reply`] is to be sent back. Relay sockets may be closed and their numbers used again: datagrams
+    /// that are to leave from them must have left.
+    pub(super) fn settle(&mut self, client: &Client, outcome: Outcome, now: Time) -> Option<usize> {
+        // Before anything new begins: an allocation that has ended just now gives back its place in the quotas, and its handle.
+        self.apply_effects();
+        let len = match outcome {
+            Outcome::Reply(len) => len,
+            Outcome::Allocate(pending) => {
+                let len = self.allocate(*pending, now);
+                self.apply_effects();
+                len
+            }
+            Outcome::Nothing | Outcome::ToPeer(_) => return None,
+        };
+        log_refusal(client, &self.reply[..len]);
+        Some(len)
     }
 
     fn handle(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
@@ -212,7 +232,7 @@ impl Core {
         match step {
             Step::ToPeer(to_peer) => Outcome::ToPeer(to_peer),
             Step::Reply(len) => Outcome::Reply(len),
-            Step::Allocate(pending) => Outcome::Reply(self.allocate(*pending, now)),
+            Step::Allocate(pending) => Outcome::Allocate(pending),
             // A question that has been answered is not asked again.
             Step::Dropped | Step::Authenticate(_) => Outcome::Nothing,
         }
@@ -244,9 +264,8 @@ impl Core {
     }
 
     fn open_relays(&mut self, pending: &PendingAllocate, now: Time) -> Result<(Grant, QuotaLease), Refusal> {
-        let quota = self.shared.take_quota(&pending.user).ok_or(Refusal::Quota)?;
         let near = pending.client.tuple.server.ip();
-        let opened = open::open(&self.shared, pending.addresses, near, self.io, now, &mut self.rng)?;
+        let opened = open::open(&self.shared, pending.addresses, &pending.user, near, self.io, now, &mut self.rng)?;
         let mut grant = Grant { refused: opened.refused, ..Grant::default() };
         if let Some((token, expires)) = opened.reserved {
             grant.token = Some(token);
@@ -269,11 +288,14 @@ impl Core {
                     for (id, _) in grant.relays.into_iter().flatten() {
                         self.relays.remove(id.0 as usize);
                     }
+                    if let Some(token) = grant.token {
+                        self.shared.cancel(token);
+                    }
                     return Err(Refusal::Capacity);
                 }
             }
         }
-        Ok((grant, quota))
+        Ok((grant, opened.quota))
     }
 
     /// Sends one datagram to a peer now.
@@ -352,7 +374,7 @@ impl Core {
         self.apply_effects();
     }
 
-    /// Does what the protocol has reported.
+    /// Does what the protocol has reported: closes sockets, gives back quotas, logs the ends of sessions.
     pub(super) fn apply_effects(&mut self) {
         for effect in self.server.drain_effects() {
             match effect {
@@ -366,6 +388,7 @@ impl Core {
             }
         }
         if self.relay_peak.has_fallen(self.relays.len()) {
+            self.sessions.shrink_to_fit();
             self.relays.shrink_to_fit();
         }
     }

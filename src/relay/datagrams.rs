@@ -37,6 +37,7 @@ impl Datagrams {
             Ok(count) => count,
             Err(error) => return complaint::about_receiving(&error),
         };
+        core.listeners[listener].busy = count == BATCH;
         for slot in 0..count {
             let received = self.batch.received(slot);
             let client = client(core, listener, &received);
@@ -51,11 +52,10 @@ impl Datagrams {
                     self.outgoing.push(Outgoing { to: core.shared.inward(to_peer.peer), options, range });
                     self.from.push(From::Relay(to_peer.relay));
                 }
+                Outcome::Nothing if !core.server.has_effects() => {}
                 outcome => {
-                    // A request may have closed the relay socket that earlier datagrams of this batch are to leave from.
                     self.flush(core);
-                    core.apply_effects();
-                    if let Outcome::Reply(len) = outcome {
+                    if let Some(len) = core.settle(&client, outcome, now) {
                         self.reply(core, &client, len);
                     }
                 }
@@ -75,7 +75,11 @@ impl Datagrams {
     /// Handles one batch from a relay socket.
     pub(super) fn receive_from_peers(&mut self, core: &mut Core, relay: RelayId, now: Time) {
         let Some(socket) = core.relays.get(relay.0 as usize) else { return };
-        let Some(handle) = socket.handle else { return };
+        let Some(handle) = socket.handle else {
+            // Left behind by a fault while it was being granted.
+            core.relays.remove(relay.0 as usize);
+            return;
+        };
         let count = match self.batch.receive(&socket.socket) {
             Ok(count) => count,
             Err(error) => return complaint::about_receiving(&error),

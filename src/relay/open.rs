@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use super::{
     complaint,
     ports::PortLease,
-    shared::{RelaySpace, Shared},
+    shared::{QuotaLease, RelaySpace, Reservation, Shared},
     system::{self, Io, Use},
 };
 use crate::turn::{AddressRequest, Family, Refusal, Time};
@@ -29,7 +29,7 @@ pub(super) struct Opened {
 }
 
 /// The relay sockets of one allocation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct OpenedRelays {
     /// By family.
     pub(super) relays: [Option<Opened>; 2],
@@ -37,28 +37,45 @@ pub(super) struct OpenedRelays {
     pub(super) refused: Option<(Family, Refusal)>,
     /// Token of the reserved next higher port, and when it expires.
     pub(super) reserved: Option<([u8; 8], Time)>,
+    /// The allocation's place in the quotas.
+    pub(super) quota: QuotaLease,
 }
 
-/// Opens what is asked for. `near` is the server address that the client reached; its relay address is preferred.
+impl OpenedRelays {
+    fn one(relay: Opened, quota: QuotaLease) -> Self {
+        let family = Family::of(relay.external.ip());
+        let mut relays = [None, None];
+        relays[family as usize] = Some(relay);
+        Self { relays, refused: None, reserved: None, quota }
+    }
+}
+
+/// Opens what is asked for, within the user's quota. `near` is the server address that the client reached; its relay address is
+/// preferred.
 pub(super) fn open(
     shared: &Arc<Shared>,
     request: AddressRequest,
+    user: &Arc<str>,
     near: IpAddr,
     io: Io,
     now: Time,
     rng: &mut StdRng,
 ) -> Result<OpenedRelays, Refusal> {
-    let mut opened = OpenedRelays::default();
+    let quota = || shared.take_quota(user).ok_or(Refusal::Quota);
     match request {
         AddressRequest::One { family, even: Some(true) } => {
+            let (quota, next_quota) = (quota()?, quota()?);
             let (relay, next) = open_pair(shared, family, near, io, rng)?;
-            opened.reserved = Some(shared.reserve(next.socket, next.lease, next.external, now, rng));
-            opened.relays[family as usize] = Some(relay);
+            let mut opened = OpenedRelays::one(relay, quota);
+            opened.reserved = Some(shared.reserve(next, next_quota, now, rng));
+            Ok(opened)
         }
         AddressRequest::One { family, even } => {
-            opened.relays[family as usize] = Some(open_one(shared, family, even.is_some(), near, io, rng)?);
+            let quota = quota()?;
+            Ok(OpenedRelays::one(open_one(shared, family, even.is_some(), near, io, rng)?, quota))
         }
         AddressRequest::Both { even } => {
+            let mut opened = OpenedRelays { relays: [None, None], refused: None, reserved: None, quota: quota()? };
             for family in Family::ALL {
                 match open_one(shared, family, even, near, io, rng) {
                     Ok(relay) => opened.relays[family as usize] = Some(relay),
@@ -67,14 +84,15 @@ pub(super) fn open(
                     Err(refusal) => opened.refused = Some((family, refusal)),
                 }
             }
+            Ok(opened)
         }
         AddressRequest::Reserved(token) => {
-            let reservation = shared.redeem(token, now).ok_or(Refusal::Capacity)?;
-            opened.relays[Family::of(reservation.external.ip()) as usize] =
-                Some(Opened { socket: reservation.socket, lease: reservation.lease, external: reservation.external });
+            let Reservation { opened, quota: held, .. } = shared.redeem(token, now).ok_or(Refusal::Capacity)?;
+            // A reservation's place in the quotas serves if it is of the same user.
+            let quota = if held.is_of(user) { held } else { quota()? };
+            Ok(OpenedRelays::one(opened, quota))
         }
     }
-    Ok(opened)
 }
 
 /// The relay addresses of a family, the one that the client reached first.

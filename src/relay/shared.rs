@@ -9,7 +9,7 @@ use std::{
 
 use rand::{Rng, rngs::StdRng};
 
-use super::ports::{PortLease, PortPool};
+use super::{open::Opened, ports::PortPool};
 use crate::{
     config::settings::{RelayAddress, Settings, Tcp},
     policy::quota::Quotas,
@@ -26,10 +26,9 @@ pub(super) struct RelaySpace {
 /// A port held for the Allocate that will bring its token (RFC 8656 §7.2).
 #[derive(Debug)]
 pub(super) struct Reservation {
-    pub(super) socket: std::net::UdpSocket,
-    pub(super) lease: PortLease,
-    /// The address that clients are told.
-    pub(super) external: SocketAddr,
+    pub(super) opened: Opened,
+    /// A reservation counts like the allocation that it is for.
+    pub(super) quota: QuotaLease,
     expires: Time,
 }
 
@@ -83,31 +82,36 @@ impl Shared {
     }
 
     /// Holds a bound port until its token comes or it expires. Returns the token and when it expires.
-    pub(super) fn reserve(
-        &self,
-        socket: std::net::UdpSocket,
-        lease: PortLease,
-        external: SocketAddr,
-        now: Time,
-        rng: &mut StdRng,
-    ) -> ([u8; 8], Time) {
+    pub(super) fn reserve(&self, opened: Opened, quota: QuotaLease, now: Time, rng: &mut StdRng) -> ([u8; 8], Time) {
         let mut token = [0; 8];
         rng.fill_bytes(&mut token);
         let expires = now + self.reservation_lifetime;
-        lock(&self.reservations).insert(token, Reservation { socket, lease, external, expires });
+        lock(&self.reservations).insert(token, Reservation { opened, quota, expires });
         (token, expires)
     }
 
     /// Takes what is held under this token; a token serves once.
     pub(super) fn redeem(&self, token: [u8; 8], now: Time) -> Option<Reservation> {
-        lock(&self.reservations).remove(&token).filter(|reservation| reservation.expires > now)
+        let taken = lock(&self.reservations).remove(&token);
+        taken.filter(|reservation| reservation.expires > now)
+    }
+
+    /// Lets go of a reservation whose token nobody will be told.
+    pub(super) fn cancel(&self, token: [u8; 8]) {
+        let cancelled = lock(&self.reservations).remove(&token);
+        // The socket is closed here, after the lock is released.
+        drop(cancelled);
     }
 
     /// Lets go of reservations that nobody redeemed; returns when the next one expires.
     pub(super) fn expire_reservations(&self, now: Time) -> Option<Time> {
         let mut reservations = lock(&self.reservations);
-        reservations.retain(|_, reservation| reservation.expires > now);
-        reservations.values().map(|reservation| reservation.expires).min()
+        let expired: Vec<_> = reservations.extract_if(|_, reservation| reservation.expires <= now).collect();
+        let next = reservations.values().map(|reservation| reservation.expires).min();
+        drop(reservations);
+        // Sockets are closed here, after the lock is released.
+        drop(expired);
+        next
     }
 
     /// Counts one more connection from this address, if the limits allow it.
@@ -149,6 +153,13 @@ impl Shared {
 pub(super) struct QuotaLease {
     shared: Arc<Shared>,
     user: Arc<str>,
+}
+
+impl QuotaLease {
+    /// Whether this is a place of this user.
+    pub(super) fn is_of(&self, user: &str) -> bool {
+        *self.user == *user
+    }
 }
 
 impl Drop for QuotaLease {

@@ -7,14 +7,17 @@ use std::{
     thread::JoinHandle,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, unbounded_channel},
+    watch,
+};
 
 use super::{
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
     shared::Shared,
     system::{self, Io, Use},
-    worker::{self, Parts},
+    worker::{self, LastWord, Parts},
 };
 use crate::{
     auth::users::{StaticUsers, UsersError},
@@ -86,6 +89,7 @@ pub struct Relay {
     io: Io,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
+    gone: UnboundedReceiver<()>,
 }
 
 /// The sockets of one endpoint, one for each worker.
@@ -137,7 +141,8 @@ impl Relay {
         let nonce_secret = random()?;
         let settings = Arc::new(settings);
         let (stop, stopped) = watch::channel(false);
-        let mut relay = Self { endpoints, io, workers: Vec::with_capacity(workers), stop };
+        let (last_word, gone) = unbounded_channel();
+        let mut relay = Self { endpoints, io, workers: Vec::with_capacity(workers), stop, gone };
         for (index, Bound { udp, tcp }) in bound.into_iter().enumerate() {
             let parts = Parts {
                 index,
@@ -155,7 +160,11 @@ impl Relay {
             let stopped = stopped.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             let (started, serves) = mpsc::sync_channel(1);
-            let worker = thread.spawn(move || worker::run(parts, &started, stopped))?;
+            let last_word = LastWord(last_word.clone());
+            let worker = thread.spawn(move || {
+                let _last_word = last_word;
+                worker::run(parts, &started, stopped)
+            })?;
             if serves.recv().is_err() {
                 // It has ended before it served anybody, and knows why.
                 let failed = worker.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
@@ -183,6 +192,12 @@ impl Relay {
     #[must_use]
     pub const fn workers(&self) -> usize {
         self.workers.len()
+    }
+
+    /// Resolves when a worker has ended although nobody stopped it; its clients are no longer served.
+    pub async fn worker_gone(&mut self) {
+        // None only if no worker is left at all.
+        let _ = self.gone.recv().await;
     }
 
     /// Ends all sessions, closes all sockets, and returns what was counted.

@@ -215,9 +215,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let message = &rest[..len];
             match core.client_message(&self.client, message, now) {
                 Outcome::ToPeer(to_peer) => core.send_to_peer(&to_peer, &message[to_peer.payload.clone()], 0),
+                Outcome::Nothing if !core.server.has_effects() => {}
                 outcome => {
-                    core.apply_effects();
-                    if let Outcome::Reply(len) = outcome {
+                    if let Some(len) = core.settle(&self.client, outcome, now) {
                         let core = &mut *core;
                         core.streams[self.at].queue.push_control(&core.reply[..len]);
                         self.shared.changed.notify_one();

@@ -3,13 +3,15 @@
 use std::{
     cell::RefCell,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     rc::Rc,
     sync::{Arc, mpsc::SyncSender},
 };
 
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc::UnboundedSender, watch},
     task::LocalSet,
     time::Instant,
 };
@@ -47,6 +49,16 @@ pub(super) struct Parts {
     pub(super) tcp: Vec<std::net::TcpListener>,
 }
 
+/// Tells that a worker is gone, however it went.
+pub(super) struct LastWord(pub(super) UnboundedSender<()>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        // Nobody listens any more once the server stops.
+        let _ = self.0.send(());
+    }
+}
+
 /// Runs a worker until `stop` says so; returns what it has counted. Tells `started` as soon as it serves.
 pub(super) fn run(parts: Parts, started: &SyncSender<()>, stop: watch::Receiver<bool>) -> io::Result<Totals> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -77,29 +89,33 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
     let _ = started.send(());
     let mut datagrams = Datagrams::new(Batch::new(io));
     let mut ready = Vec::new();
+    // An error means that the main thread is gone, which is a reason to stop, too.
+    let mut stopped = pin!(stop.wait_for(|stop| *stop));
+    let mut timer = pin!(tokio::time::sleep_until(Instant::now()));
     loop {
         let deadline = {
             let core = core.borrow();
             core.next_deadline().map(|time| Instant::from_std(core.clock.instant(time)))
         };
+        if let Some(deadline) = deadline
+            && timer.deadline() != deadline
+        {
+            timer.as_mut().reset(deadline);
+        }
         tokio::select! {
             biased;
-            result = stop.wait_for(|stop| *stop) => {
-                // An error means that the main thread is gone, which is a reason to stop, too.
-                let _ = result;
-                break;
-            }
-            () = sleep_until(deadline) => {
+            _ = &mut stopped => break,
+            () = &mut timer, if deadline.is_some() => survive(|| {
                 let mut core = core.borrow_mut();
                 let now = core.clock.now();
                 core.expire(now);
-            }
+            }),
             () = changed.notified() => {}
             result = poller.wait(&mut ready) => {
                 if let Err(error) = result {
                     complaint::about_receiving(&error);
                 }
-                handle(&ready, &core, &mut datagrams);
+                survive(|| handle(&ready, &mut core.borrow_mut(), &mut datagrams));
                 // Streams and the timer have their turn, however busy the sockets are.
                 tokio::task::yield_now().await;
             }
@@ -111,30 +127,46 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
     Ok(core.server.totals().clone())
 }
 
-/// Gives every ready socket its turn of one batch.
-fn handle(ready: &[Ready], core: &RefCell<Core>, datagrams: &mut Datagrams) {
-    let mut core = core.borrow_mut();
-    let now = core.clock.now();
-    for event in ready {
-        match Token::decode(event.token) {
-            Token::Listener(at) => datagrams.receive_from_clients(&mut core, at, now),
-            Token::Relay(id) => {
-                if event.error {
-                    core.icmp_errors(id, now);
-                }
-                if event.readable {
-                    datagrams.receive_from_peers(&mut core, id, now);
-                }
-            }
-        }
+/// Runs a step of the worker; a panic in it costs that step, not the worker.
+fn survive(step: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(step)).is_err() {
+        complaint::about_fault();
     }
 }
 
-/// Never, if there is no deadline.
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
+/// Relay sockets served between two turns of the listeners.
+const RELAYS_PER_TURN: usize = 16;
+
+/// Gives every ready socket its turn of one batch. A listener carries what all clients send, and their requests: as long
+/// as its batches are full it has another turn after every few relay sockets, so that peers cannot starve clients.
+fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) {
+    let now = core.clock.now();
+    let listeners = || {
+        ready.iter().filter_map(|event| match Token::decode(event.token) {
+            Token::Listener(at) => Some(at),
+            Token::Relay(_) => None,
+        })
+    };
+    for at in listeners() {
+        datagrams.receive_from_clients(core, at, now);
+    }
+    let mut served = 0;
+    for event in ready {
+        let Token::Relay(id) = Token::decode(event.token) else { continue };
+        if event.error {
+            core.icmp_errors(id, now);
+        }
+        if event.readable {
+            datagrams.receive_from_peers(core, id, now);
+        }
+        served += 1;
+        if served % RELAYS_PER_TURN == 0 {
+            for at in listeners() {
+                if core.listeners[at].busy {
+                    datagrams.receive_from_clients(core, at, now);
+                }
+            }
+        }
     }
 }
 
@@ -155,7 +187,7 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpList
         let local = socket.local_addr()?;
         let socket = UdpSocket::new(socket, io)?;
         poller.add(&socket, Token::Listener(at).encode())?;
-        core.listeners.push(Listener { socket, local });
+        core.listeners.push(Listener { socket, local, busy: false });
     }
     Ok((core, poller, tcp))
 }

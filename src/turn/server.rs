@@ -140,6 +140,10 @@ impl Server {
     ) -> Step<'m> {
         let owned = self.live(client, now);
         let requester = if self.rules.anonymous {
+            // Nobody is authenticated here, so whoever has nothing yet is a stranger.
+            if owned.is_none() && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now) {
+                return self.drop(Drop::RateLimited);
+            }
             Requester { user: Arc::clone(&self.nobody), key: None }
         } else {
             let allocation = owned.map(|handle| &self.table[handle]);
@@ -306,6 +310,12 @@ impl Server {
     /// Takes the effects that have come up since the last call. To be drained after every call that takes `&mut self`.
     pub fn drain_effects(&mut self) -> std::vec::Drain<'_, Effect> {
         self.effects.drain(..)
+    }
+
+    /// Whether there is anything to drain.
+    #[must_use]
+    pub const fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
     }
 
     /// How many allocations there are.

@@ -91,16 +91,22 @@ impl TurnClient {
         response
     }
 
-    /// Allocates; returns the relayed address.
-    pub(crate) fn allocate(&mut self) -> SocketAddr {
-        let transport = |writer: &mut MessageWriter<'_>| {
-            writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
-        };
+    /// Gets a nonce from an unauthenticated Allocate.
+    pub(crate) fn learn_nonce(&mut self) {
         self.nonce.clear();
-        let challenge = self.request(Method::Allocate, transport);
+        let challenge = self.request(Method::Allocate, |writer| {
+            writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+        });
         let challenge = Message::parse(&challenge).expect("a STUN message");
         self.nonce = challenge.get(AttributeType::NONCE).expect("a nonce").to_vec();
-        let response = self.succeed(Method::Allocate, transport);
+    }
+
+    /// Allocates; returns the relayed address.
+    pub(crate) fn allocate(&mut self) -> SocketAddr {
+        self.learn_nonce();
+        let response = self.succeed(Method::Allocate, |writer| {
+            writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+        });
         let response = Message::parse(&response).expect("a STUN message");
         response.get_xor_address(AttributeType::XOR_RELAYED_ADDRESS).and_then(Result::ok).expect("a relayed address")
     }

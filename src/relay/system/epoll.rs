@@ -68,7 +68,8 @@ impl Epoll {
         #[allow(clippy::cast_sign_loss)] // bit masks
         ready.extend(events.iter().take(count).map(|event| Ready {
             token: event.u64,
-            readable: event.events & (libc::EPOLLIN | libc::EPOLLHUP) as u32 != 0,
+            // Receiving also clears an error that left nothing in the error queue.
+            readable: event.events & (libc::EPOLLIN | libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0,
             error: event.events & libc::EPOLLERR as u32 != 0,
         }));
         Ok(count)

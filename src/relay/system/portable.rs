@@ -46,7 +46,8 @@ impl Poller {
 
     pub(super) async fn wait(&self, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
-        poll_fn(|context| {
+        // Unconstrained: the budget that tokio gives each turn would always end before the same, later sockets.
+        tokio::task::unconstrained(poll_fn(|context| {
             self.watched.borrow_mut().retain(|(socket, token)| {
                 let Some(socket) = socket.upgrade() else { return false };
                 if socket.poll_recv_ready(context).is_ready() {
@@ -59,7 +60,7 @@ impl Poller {
                 return Poll::Pending;
             }
             Poll::Ready(Ok(()))
-        })
+        }))
         .await
     }
 }
