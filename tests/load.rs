@@ -23,14 +23,15 @@ const ROUNDS: u32 = 20;
 const WINDOW: usize = 50;
 const CHANNEL: ChannelNumber = ChannelNumber(0x4ABC);
 
-/// Exactly as many relay ports as allocations, so that a port that is lost is missed.
+/// Exactly as many relay ports as allocations, so that a port that is lost is missed; on an address of their own, where
+/// nobody else holds one.
 const CONFIG: &str = r#"
 [[listener]]
 listening-ip = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"]
 listening-port = 0
 transports = ["udp"]
 [relay]
-relay-ip = "127.0.0.1"
+relay-ip = "127.61.0.1"
 min-port = 61000
 max-port = 61999
 [auth]

@@ -496,7 +496,7 @@ transports = [\"tcp\"]
 [[listener]]
 listening-port = 0
 [relay]
-external-ip = [\"203.0.113.1\", \"2001:db8:f::1\"]
+external-ip = [\"203.0.113.1/192.0.2.7\", \"2001:db8:f::1\"]
 socket-buffer = \"64KiB\"
 [limits]
 user-quota = 5
