@@ -7,7 +7,7 @@ use super::{
     core::{Core, Outcome, Way},
     system::{BATCH, Batch, Outgoing, Received, SendOptions, Sender},
 };
-use crate::turn::{Client, Drop, EndReason, FiveTuple, RelayId, Time, ToClient, Transport};
+use crate::turn::{Client, Drop, EndReason, FiveTuple, HEADROOM, RelayId, Time, ToClient, Transport};
 
 /// The socket that a queued datagram leaves from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,37 +24,46 @@ pub(super) struct Datagrams {
     outgoing: Vec<Outgoing>,
     /// By entry of `outgoing`: where it leaves from.
     from: Vec<From>,
+    /// Where a message to a stream is put together.
+    message: Vec<u8>,
 }
 
 impl Datagrams {
     pub(super) fn new(batch: Batch) -> Self {
-        Self { batch, sender: Sender::new(), outgoing: Vec::with_capacity(BATCH), from: Vec::with_capacity(BATCH) }
+        Self {
+            batch,
+            sender: Sender::new(),
+            outgoing: Vec::with_capacity(BATCH),
+            from: Vec::with_capacity(BATCH),
+            message: Vec::new(),
+        }
     }
 
     /// Handles one batch from a listener.
     pub(super) fn receive_from_clients(&mut self, core: &mut Core, listener: usize, now: Time) {
-        let count = match self.batch.receive(&core.listeners[listener].socket) {
-            Ok(count) => count,
+        let new = match self.batch.receive(&core.listeners[listener].socket) {
+            Ok(new) => new,
             Err(error) => return complaint::about_receiving(&error),
         };
-        core.listeners[listener].busy = count == BATCH;
-        for slot in 0..count {
-            let received = self.batch.received(slot);
+        core.listeners[listener].busy = self.batch.is_full();
+        for at in new {
+            let received = self.batch.received(at);
             let client = client(core, listener, &received);
-            match core.client_message(&client, self.batch.payload(slot), now) {
+            match core.client_message(&client, self.batch.payload(at), now) {
                 Outcome::ToPeer(to_peer) if to_peer.dont_fragment => {
-                    self.flush(core);
-                    core.send_to_peer(&to_peer, &self.batch.payload(slot)[to_peer.payload.clone()], received.tos);
+                    self.send_queued(core);
+                    core.send_to_peer(&to_peer, &self.batch.payload(at)[to_peer.payload.clone()], received.tos);
                 }
                 Outcome::ToPeer(to_peer) => {
                     let options = SendOptions { from: None, tos: received.tos, dont_fragment: false };
-                    let range = self.batch.part(slot, &to_peer.payload);
-                    self.outgoing.push(Outgoing { to: core.shared.inward(to_peer.peer), options, range });
+                    let payload = self.batch.part(at, &to_peer.payload);
+                    self.outgoing.push(Outgoing::bare(core.shared.inward(to_peer.peer), options, payload));
                     self.from.push(From::Relay(to_peer.relay));
                 }
                 Outcome::Nothing if !core.server.has_effects() => {}
                 outcome => {
-                    self.flush(core);
+                    // A request may close the relay socket that earlier datagrams of this batch are to leave from.
+                    self.send_queued(core);
                     if let Some(len) = core.settle(&client, outcome, now) {
                         self.reply(core, &client, len);
                     }
@@ -72,7 +81,8 @@ impl Datagrams {
         }
     }
 
-    /// Handles one batch from a relay socket.
+    /// Takes what a relay socket has received. What goes to clients is only queued, so that datagrams from many relay sockets
+    /// leave together: [`Datagrams::flush`] is to be called after the last one.
     pub(super) fn receive_from_peers(&mut self, core: &mut Core, relay: RelayId, now: Time) {
         let Some(socket) = core.relays.get(relay.0 as usize) else { return };
         let Some(handle) = socket.handle else {
@@ -80,46 +90,61 @@ impl Datagrams {
             core.relays.remove(relay.0 as usize);
             return;
         };
-        let count = match self.batch.receive(&socket.socket) {
-            Ok(count) => count,
+        let new = match self.batch.receive(&socket.socket) {
+            Ok(new) => new,
             Err(error) => return complaint::about_receiving(&error),
         };
-        for slot in 0..count {
-            let received = self.batch.received(slot);
+        for at in new {
+            let received = self.batch.received(at);
             let peer = core.shared.outward(received.source);
-            let headroom = self.batch.headroom(slot);
+            let mut head = [0; HEADROOM];
             let handled =
-                catch_unwind(AssertUnwindSafe(|| core.server.from_peer(handle, peer, received.len, headroom, now)));
+                catch_unwind(AssertUnwindSafe(|| core.server.from_peer(handle, peer, received.len, &mut head, now)));
             match handled {
-                Ok(Some(to_client)) => self.queue_to_client(core, slot, &to_client, received.tos, now),
+                Ok(Some(to_client)) => self.queue_to_client(core, at, &to_client, head, now),
                 Ok(None) => {}
                 Err(_) => {
                     complaint::about_panic(peer);
-                    self.flush(core);
+                    self.send_queued(core);
                     core.server.end_handle(handle, EndReason::Fault, now);
                     core.apply_effects();
-                    return;
+                    break;
                 }
             }
         }
-        self.flush(core);
-    }
-
-    fn queue_to_client(&mut self, core: &mut Core, slot: usize, to_client: &ToClient, tos: u8, now: Time) {
-        let range = self.batch.framed(slot, to_client.header_len, to_client.padding);
-        match Way::of(to_client.client.route) {
-            Way::Listener(listener) => {
-                let from = core.source_for(listener, &to_client.client);
-                let options = SendOptions { from, tos, dont_fragment: false };
-                self.outgoing.push(Outgoing { to: to_client.client.tuple.client, options, range });
-                self.from.push(From::Listener(listener));
-            }
-            Way::Stream(stream) => core.queue_data(stream, self.batch.bytes(range), now),
+        if self.batch.is_full() {
+            self.flush(core);
         }
     }
 
+    fn queue_to_client(&mut self, core: &mut Core, at: usize, to_client: &ToClient, head: [u8; HEADROOM], now: Time) {
+        let &ToClient { client, header_len, padding } = to_client;
+        let received = self.batch.received(at);
+        let mut out = Outgoing::bare(client.tuple.client, SendOptions::default(), self.batch.place(at));
+        (out.head, out.header_len, out.padding) = (head, header_len, padding);
+        match Way::of(client.route) {
+            Way::Listener(listener) => {
+                out.options =
+                    SendOptions { from: core.source_for(listener, &client), tos: received.tos, ..out.options };
+                self.outgoing.push(out);
+                self.from.push(From::Listener(listener));
+            }
+            Way::Stream(stream) => {
+                self.message.clear();
+                out.parts(&self.batch).into_iter().for_each(|part| self.message.extend_from_slice(part));
+                core.queue_data(stream, &self.message, now);
+            }
+        }
+    }
+
+    /// Sends what is queued and makes room for the next batch.
+    pub(super) fn flush(&mut self, core: &mut Core) {
+        self.send_queued(core);
+        self.batch.clear();
+    }
+
     /// Sends what is queued, in runs from one socket each.
-    fn flush(&mut self, core: &mut Core) {
+    fn send_queued(&mut self, core: &mut Core) {
         let mut start = 0;
         while let Some(from) = self.from.get(start).copied() {
             let len = self.from[start..].iter().take_while(|next| **next == from).count();

@@ -160,7 +160,8 @@ fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) {
             datagrams.receive_from_peers(core, id, now);
         }
         served += 1;
-        if served % RELAYS_PER_TURN == 0 {
+        if served % RELAYS_PER_TURN == 0 && listeners().any(|at| core.listeners[at].busy) {
+            datagrams.flush(core);
             for at in listeners() {
                 if core.listeners[at].busy {
                     datagrams.receive_from_clients(core, at, now);
@@ -168,6 +169,7 @@ fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) {
             }
         }
     }
+    datagrams.flush(core);
 }
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpListener>)> {

@@ -23,17 +23,12 @@ use crate::{
     turn::{HEADROOM, IcmpError},
 };
 
-/// Datagrams taken per call.
+/// Datagrams, or merged runs of them, taken per call.
 pub(super) const BATCH: usize = 32;
 /// Longest UDP payload that any family can carry.
 const MAX_DATAGRAM: usize = 65_535;
-/// Room before a payload, a multiple of the cache line.
-const SLOT_HEAD: usize = 64;
-/// Room after a payload for padding.
-const SLOT_TAIL: usize = 64;
-const SLOT_LEN: usize = SLOT_HEAD + MAX_DATAGRAM + 1 + SLOT_TAIL;
-
-const _: () = assert!(SLOT_HEAD >= HEADROOM);
+/// Bytes of a slot. Not a power of two, so that the first bytes of all slots do not compete for the same cache lines.
+const SLOT_LEN: usize = MAX_DATAGRAM + 1 + 64;
 
 /// How datagrams cross the border.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +164,7 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub(crate) enum UdpSocket {
     #[cfg(target_os = "linux")]
-    Batched(std::net::UdpSocket),
+    Batched(linux::LinuxSocket),
     Portable(std::rc::Rc<tokio::net::UdpSocket>),
 }
 
@@ -178,7 +173,7 @@ impl UdpSocket {
     pub(crate) fn new(socket: std::net::UdpSocket, io: Io) -> io::Result<Self> {
         match io {
             #[cfg(target_os = "linux")]
-            Io::Batched => Ok(Self::Batched(socket)),
+            Io::Batched => Ok(Self::Batched(linux::LinuxSocket::new(socket))),
             Io::Portable => Ok(Self::Portable(tokio::net::UdpSocket::from_std(socket)?.into())),
         }
     }
@@ -222,13 +217,17 @@ pub(crate) struct Received {
     pub(crate) local: Option<IpAddr>,
     /// Traffic class: DSCP and ECN.
     pub(crate) tos: u8,
+    /// Where its payload begins in the batch.
+    start: usize,
     /// Bytes of payload.
     pub(crate) len: usize,
 }
 
-/// Received datagrams, each in a slot with room before it for a header and after it for padding.
+/// Received datagrams of one socket or of several. A slot holds one datagram, or several that the kernel has merged.
 pub(crate) struct Batch {
     slots: Box<[u8]>,
+    /// Slots filled.
+    used: usize,
     received: Vec<Received>,
     #[cfg(target_os = "linux")]
     calls: Option<linux::ReceiveCalls>,
@@ -241,81 +240,113 @@ impl Batch {
         let _ = io;
         Self {
             slots: vec![0; BATCH * SLOT_LEN].into_boxed_slice(),
+            used: 0,
             received: Vec::with_capacity(BATCH),
             #[cfg(target_os = "linux")]
             calls: (io == Io::Batched).then(linux::ReceiveCalls::new),
         }
     }
 
-    /// Takes what is there, at most [`BATCH`] datagrams; returns how many.
-    pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+    /// Forgets what was received.
+    pub(crate) fn clear(&mut self) {
+        self.used = 0;
         self.received.clear();
+    }
+
+    /// Whether there is no slot left to receive into.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.used == BATCH
+    }
+
+    /// Takes what is there, as far as there are slots, and adds it; returns the new datagrams' places.
+    pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<Range<usize>> {
+        let before = self.received.len();
         match socket {
             #[cfg(target_os = "linux")]
             UdpSocket::Batched(socket) => {
                 if let Some(calls) = &mut self.calls {
-                    calls.receive(socket, &mut self.slots, &mut self.received)?;
+                    self.used += calls.receive(socket, &mut self.slots, self.used, &mut self.received)?;
                 }
             }
-            UdpSocket::Portable(socket) => portable::receive(socket, &mut self.slots, &mut self.received)?,
+            UdpSocket::Portable(socket) => {
+                self.used += portable::receive(socket, &mut self.slots, self.used, &mut self.received)?;
+            }
         }
-        Ok(self.received.len())
+        Ok(before..self.received.len())
     }
 
-    pub(crate) fn received(&self, slot: usize) -> Received {
-        self.received[slot]
+    pub(crate) fn received(&self, at: usize) -> Received {
+        self.received[at]
     }
 
-    pub(crate) fn payload(&self, slot: usize) -> &[u8] {
-        &self.slots[payload_start(slot)..][..self.received[slot].len]
+    pub(crate) fn payload(&self, at: usize) -> &[u8] {
+        &self.slots[self.place(at)]
     }
 
-    /// The room before the payload, whose end a header is written to.
-    pub(crate) fn headroom(&mut self, slot: usize) -> &mut [u8; HEADROOM] {
-        let end = payload_start(slot);
-        // A range of constant length always converts.
-        (&mut self.slots[end - HEADROOM..end]).try_into().unwrap_or_else(|_| unreachable!())
+    /// Where the payload of a received datagram stands.
+    pub(crate) fn place(&self, at: usize) -> Range<usize> {
+        let Received { start, len, .. } = self.received[at];
+        start..start + len
     }
 
-    /// The header before the payload, the payload, and `padding` zero bytes after it, as one message.
-    pub(crate) fn framed(&mut self, slot: usize, header_len: usize, padding: usize) -> Range<usize> {
-        let start = payload_start(slot);
-        let end = start + self.received[slot].len;
-        // What an earlier, longer datagram left here must not leak (H-17).
-        self.slots[end..end + padding].fill(0);
-        start - header_len..end + padding
-    }
-
-    /// Where `range` of a payload stands.
-    pub(crate) fn part(&self, slot: usize, range: &Range<usize>) -> Range<usize> {
-        let start = payload_start(slot);
-        start + range.start..start + range.end
-    }
-
-    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
-        &self.slots[range]
+    /// Where a part of the payload stands.
+    pub(crate) fn part(&self, at: usize, part: &Range<usize>) -> Range<usize> {
+        let start = self.received[at].start;
+        start + part.start..start + part.end
     }
 }
 
 const fn payload_start(slot: usize) -> usize {
-    slot * SLOT_LEN + SLOT_HEAD
+    slot * SLOT_LEN
 }
 
-/// A datagram to be sent, whose bytes stand in a [`Batch`].
+/// A datagram to be sent: a header of its own, a payload that stands in a [`Batch`], and padding.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     /// Where to.
     pub(crate) to: SocketAddr,
     /// How.
     pub(crate) options: SendOptions,
-    /// Where its bytes stand in the batch.
-    pub(crate) range: Range<usize>,
+    /// The header is in the last bytes of this.
+    pub(crate) head: [u8; HEADROOM],
+    /// Bytes of header.
+    pub(crate) header_len: usize,
+    /// Where the payload stands in the batch.
+    pub(crate) payload: Range<usize>,
+    /// Zero bytes after the payload, at most 3.
+    pub(crate) padding: usize,
+}
+
+impl Outgoing {
+    /// A payload by itself.
+    pub(crate) const fn bare(to: SocketAddr, options: SendOptions, payload: Range<usize>) -> Self {
+        Self { to, options, head: [0; HEADROOM], header_len: 0, payload, padding: 0 }
+    }
+
+    /// Bytes on the wire.
+    pub(crate) fn len(&self) -> usize {
+        self.header_len + self.payload.len() + self.padding
+    }
+
+    /// Header, payload, padding; any of them may be empty.
+    pub(crate) fn parts<'p>(&'p self, batch: &'p Batch) -> [&'p [u8]; 3] {
+        let header = &self.head[HEADROOM - self.header_len..];
+        [header, &batch.slots[self.payload.clone()], &[0; 3][..self.padding]]
+    }
+
+    /// How many of the parts are not empty.
+    #[cfg(target_os = "linux")]
+    fn slices(&self) -> usize {
+        [self.header_len, self.payload.len(), self.padding].into_iter().filter(|len| *len > 0).count()
+    }
 }
 
 /// Sends runs of datagrams from one socket.
 pub(crate) struct Sender {
     #[cfg(target_os = "linux")]
     calls: linux::SendCalls,
+    /// Where a datagram is put together for systems that take it in one piece.
+    whole: Vec<u8>,
 }
 
 impl Sender {
@@ -323,18 +354,24 @@ impl Sender {
         Self {
             #[cfg(target_os = "linux")]
             calls: linux::SendCalls::new(),
+            whole: Vec::new(),
         }
     }
 
-    /// Sends all of `run`, at most [`BATCH`]; returns how many the system refused.
+    /// Sends all of `run`; returns how many the system refused.
     pub(crate) fn send(&mut self, socket: &UdpSocket, run: &[Outgoing], batch: &Batch) -> usize {
         match socket {
             #[cfg(target_os = "linux")]
             UdpSocket::Batched(socket) => self.calls.send(socket, run, batch),
-            UdpSocket::Portable(_) => run
-                .iter()
-                .filter(|out| socket.send(batch.bytes(out.range.clone()), out.to, out.options).is_err())
-                .count(),
+            UdpSocket::Portable(_) => {
+                let mut refused = 0;
+                for out in run {
+                    self.whole.clear();
+                    out.parts(batch).into_iter().for_each(|part| self.whole.extend_from_slice(part));
+                    refused += usize::from(socket.send(&self.whole, out.to, out.options).is_err());
+                }
+                refused
+            }
         }
     }
 }

@@ -12,20 +12,29 @@ use tokio::net::UdpSocket;
 
 use super::{BATCH, MAX_DATAGRAM, Ready, Received, payload_start};
 
-/// Takes what is there, at most a batch.
-pub(super) fn receive(socket: &UdpSocket, slots: &mut [u8], received: &mut Vec<Received>) -> io::Result<()> {
-    while received.len() < BATCH {
-        let start = payload_start(received.len());
+/// Receives into the slots from `first` on; returns how many of them were filled.
+pub(super) fn receive(
+    socket: &UdpSocket,
+    slots: &mut [u8],
+    first: usize,
+    received: &mut Vec<Received>,
+) -> io::Result<usize> {
+    let mut slot = first;
+    while slot < BATCH {
+        let start = payload_start(slot);
         match socket.try_recv_from(&mut slots[start..start + MAX_DATAGRAM]) {
-            Ok((len, source)) => received.push(Received { source, local: None, tos: 0, len }),
+            Ok((len, source)) => {
+                received.push(Received { source, local: None, tos: 0, start, len });
+                slot += 1;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             // The report of an ICMP error about an earlier datagram, on systems that give it here.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-            Err(error) if received.is_empty() => return Err(error),
+            Err(error) if slot == first => return Err(error),
             Err(_) => break,
         }
     }
-    Ok(())
+    Ok(slot - first)
 }
 
 /// Watches sockets by asking each of them, which is linear in their number.
