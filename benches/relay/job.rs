@@ -55,6 +55,8 @@ pub(crate) struct Job {
     pub(crate) peer: Ipv4Addr,
     pub(crate) receiver_gro: bool,
     pub(crate) gso: bool,
+    /// Microseconds between two sendings.
+    pub(crate) tick: u64,
     pub(crate) task: Task,
 }
 
@@ -120,7 +122,9 @@ pub(crate) struct LoadResult {
     pub(crate) headroom: f64,
     /// Share of the server's processors that was busy before the load began.
     pub(crate) background: f64,
-    /// Why the generator, and not the server, may be what was measured.
+    /// Share of the time in which the server could have run but something else did.
+    pub(crate) waited: f64,
+    /// Why the generator, or something else on this machine, and not the server, may be what was measured.
     pub(crate) invalid: Option<String>,
     /// Microseconds, where latency was asked for.
     pub(crate) latency_p50: Option<f64>,

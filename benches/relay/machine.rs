@@ -26,6 +26,7 @@ pub(crate) struct Machine {
     seconds: f64,
     receiver_gro: bool,
     sender_gso: bool,
+    tick: u64,
     servers: Vec<(&'static str, String)>,
 }
 
@@ -50,6 +51,7 @@ impl Machine {
             seconds: options.seconds(),
             receiver_gro: options.receiver_gro,
             sender_gso: !options.no_gso,
+            tick: options.tick,
             servers: servers.iter().map(|server| (server.kind.name(), server.version.clone())).collect(),
         }
     }
@@ -66,13 +68,14 @@ impl fmt::Display for Machine {
         )?;
         writeln!(
             f,
-            "{}; servers with {} worker(s) on processors {:?}, generator on {:?}; its GSO {}, its GRO {}",
+            "{}; servers with {} worker(s) on processors {:?}, generator on {:?}; its GSO {}, its GRO {}, sending every {} µs",
             self.topology,
             self.workers,
             self.cpus.server,
             self.cpus.generator,
             on(self.sender_gso),
-            on(self.receiver_gro)
+            on(self.receiver_gro),
+            self.tick
         )?;
         writeln!(f, "{} repetitions of {} s; medians (lowest to highest)", self.repetitions, self.seconds)?;
         for (name, version) in &self.servers {

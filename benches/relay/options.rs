@@ -107,6 +107,10 @@ pub(crate) struct RunOptions {
     /// The generator sends bursts one datagram at a time.
     #[arg(long)]
     pub(crate) no_gso: bool,
+    /// Microseconds for which the generator collects what is due before it sends, as a network card collects packets
+    /// before it interrupts; 0 for each packet at its own time. Latency is always measured with 0.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) tick: u64,
     /// Write all results to this file, in JSON.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,

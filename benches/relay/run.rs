@@ -164,15 +164,15 @@ fn once(
     let (task, limit) = match measure {
         Measure::Cpu => {
             let workload = workload.ok_or_else(no_workload)?;
-            (Task::Load { workload, rate: options.rate, seconds, latency: false }, 6.0 * (seconds + 4.0))
+            (Task::Load { workload, rate: options.rate, seconds, latency: false }, 15.0 * (seconds + 4.0))
         }
         Measure::Latency => {
             let workload = workload.ok_or_else(no_workload)?;
-            (Task::Load { workload, rate: LATENCY_RATE, seconds, latency: true }, seconds + 4.0)
+            (Task::Load { workload, rate: LATENCY_RATE, seconds, latency: true }, 3.0 * (seconds + 4.0))
         }
         Measure::MaxRate => {
             let workload = workload.ok_or_else(no_workload)?;
-            (Task::Search { workload, rate: options.rate / 2, seconds: seconds.min(2.0) }, 14.0 * 6.0)
+            (Task::Search { workload, rate: options.rate / 2, seconds: seconds.min(2.0) }, 3.0 * 14.0 * 6.0)
         }
         Measure::Memory => {
             let allocations = if options.quick { 1000 } else { IDLE_ALLOCATIONS };
@@ -190,6 +190,7 @@ fn once(
         peer: topology.peer,
         receiver_gro: options.receiver_gro,
         gso: !options.no_gso,
+        tick: if measure == Measure::Latency { 0 } else { options.tick },
         task,
     };
     let outcome = generate(&job, cpus, Duration::from_secs_f64(60.0 + limit))?;

@@ -144,7 +144,8 @@ fn remarks(failures: &[String], loads: &[&LoadResult], valid: &[&LoadResult], re
         let consequence = if valid.is_empty() { "INVALID" } else { "left out" };
         remarks.push(format!("{invalid} of {} {consequence}: {reason}", loads.len()));
     }
-    if loads.iter().any(|load| load.loss() > HELD_LOSS) {
+    let counted = if valid.is_empty() { loads } else { valid };
+    if counted.iter().any(|load| load.loss() > HELD_LOSS) {
         remarks.push("NOT HELD: more than 0.1 % lost".to_owned());
     }
     for (count, what) in [

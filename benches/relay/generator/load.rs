@@ -9,8 +9,8 @@ use turnserver::stun::{channel_data, padded};
 use super::clients::Clients;
 use super::control::CHANNEL;
 use super::traffic::{Traffic, way};
-use crate::job::{LoadResult, Workload};
-use crate::measure::{Reading, Subject};
+use crate::job::{Job, LoadResult, Workload};
+use crate::measure::{Reading, Spent, Subject};
 use crate::options::Path;
 use crate::system::{self, BATCH, Receiver, Sender};
 
@@ -30,6 +30,9 @@ const HEADROOM: f64 = 0.03;
 /// Other work on the server's processors that makes a run worthless.
 const BACKGROUND: f64 = 0.10;
 
+/// The same while the load runs: the server had to wait for its processor for this share of the time.
+const WAITED: f64 = 0.05;
+
 /// The far end of flows whose peers are no clients: one socket, as an SFU has.
 pub(crate) struct Peer {
     pub(crate) socket: UdpSocket,
@@ -42,6 +45,7 @@ pub(crate) struct Load {
     subject: Subject,
     workload: Workload,
     gso: bool,
+    tick: Duration,
     clients: Clients,
     peer: Peer,
     /// The relayed address of each client.
@@ -56,20 +60,21 @@ impl Load {
     pub(crate) fn new(
         subject: Subject,
         workload: Workload,
-        gso: bool,
+        job: &Job,
         clients: Clients,
         peer: Peer,
         relayed: Vec<SocketAddrV4>,
         stamps: bool,
     ) -> Self {
         let traffic = Traffic::new(workload.flows, workload.payload);
-        Self { subject, workload, gso, clients, peer, relayed, stamps, traffic, turn: 0, background: 0.0 }
+        let (gso, tick) = (job.gso, Duration::from_micros(job.tick));
+        Self { subject, workload, gso, tick, clients, peer, relayed, stamps, traffic, turn: 0, background: 0.0 }
     }
 
     /// Offers `rate` packets per second for `seconds`, after a warm-up.
     pub(crate) fn run(&mut self, rate: u64, seconds: f64) -> io::Result<LoadResult> {
         self.background = self.background()?;
-        let mut pace = Pace::new(rate, self.workload.burst);
+        let mut pace = Pace::new(rate, self.workload.burst, self.tick);
         self.traffic.begin();
         self.drive(&mut pace, WARM_UP);
 
@@ -102,21 +107,24 @@ impl Load {
             core_ns_per_packet: spent.busy_ns as f64 / relayed.max(1) as f64,
             headroom,
             background: self.background,
-            invalid: self.invalid(headroom, unsent, faults, pace.missed),
+            waited: spent.waited,
+            invalid: self.invalid(headroom, unsent, faults, &spent),
             latency_p50: latency.map(|both| both.0),
             latency_p99: latency.map(|both| both.1),
         })
     }
 
-    fn invalid(&self, headroom: f64, unsent: f64, faults: u64, missed: u64) -> Option<String> {
+    fn invalid(&self, headroom: f64, unsent: f64, faults: u64, spent: &Spent) -> Option<String> {
         if faults > 0 {
             Some(format!("the generator dropped {faults} datagrams"))
         } else if unsent > UNSENT {
-            Some(format!("the generator sent {:.1} % too few ({missed} bursts too late)", unsent * 100.0))
+            Some(format!("the generator sent {:.1} % too few", unsent * 100.0))
         } else if headroom < HEADROOM {
             Some(format!("the generator had {:.1} % headroom", headroom * 100.0))
         } else if self.background > BACKGROUND {
             Some(format!("the server's processor was {:.0} % busy before the load", self.background * 100.0))
+        } else if spent.waited > WAITED {
+            Some(format!("the server had to wait for its processor {:.0} % of the time", spent.waited * 100.0))
         } else {
             None
         }
@@ -250,15 +258,17 @@ impl Load {
 /// Says how many bursts are due.
 struct Pace {
     start: Instant,
+    /// Seconds between two sendings, or 0.
+    tick: f64,
     bursts_per_second: f64,
     done: u64,
     missed: u64,
 }
 
 impl Pace {
-    fn new(rate: u64, burst: u8) -> Self {
+    fn new(rate: u64, burst: u8, tick: Duration) -> Self {
         let bursts_per_second = rate as f64 / f64::from(burst);
-        Self { start: Instant::now(), bursts_per_second, done: 0, missed: 0 }
+        Self { start: Instant::now(), tick: tick.as_secs_f64(), bursts_per_second, done: 0, missed: 0 }
     }
 
     /// Begins to count anew, without catching up with the past.
@@ -268,7 +278,9 @@ impl Pace {
 
     /// Bursts to send now, a batch at most.
     fn due(&mut self, now: Instant) -> u64 {
-        let planned = (now.saturating_duration_since(self.start).as_secs_f64() * self.bursts_per_second) as u64;
+        let elapsed = now.saturating_duration_since(self.start).as_secs_f64();
+        let elapsed = if self.tick > 0.0 { (elapsed / self.tick).floor() * self.tick } else { elapsed };
+        let planned = (elapsed * self.bursts_per_second) as u64;
         let latest = (LATEST.as_secs_f64() * self.bursts_per_second) as u64 + 1;
         let late = planned.saturating_sub(self.done + self.missed);
         if late > latest {
