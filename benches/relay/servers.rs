@@ -1,0 +1,265 @@
+//! The servers: which there are, how each is configured for the same task, started and stopped.
+
+use std::fs;
+use std::io::{self, Read};
+use std::net::SocketAddrV4;
+use std::ops::RangeInclusive;
+use std::path::{Path as FilePath, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::job::{PASSWORD, REALM, USER};
+use crate::options::{Kind, Measure, Path, RunOptions};
+use crate::system;
+use crate::topology::Topology;
+
+/// Ports of relayed addresses; listeners are below.
+pub(crate) const RELAY_PORTS: RangeInclusive<u16> = 10_000..=65_535;
+
+/// Receive buffer of the listener of servers that leave it to their user: what this server has by default.
+pub(crate) const LISTENER_BUFFER: usize = 4 << 20;
+
+/// A server that can be started.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) kind: Kind,
+    pub(crate) program: PathBuf,
+    /// Name and version, as it says itself.
+    pub(crate) version: String,
+}
+
+/// A server that runs; it is killed when this is dropped.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) listen: SocketAddrV4,
+    /// Holds the configuration file for as long as the server runs.
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    /// Those of the wanted servers that are on this machine.
+    pub(crate) fn find(options: &RunOptions) -> io::Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for &kind in &options.servers {
+            let program = match kind {
+                Kind::Ours => Some(options.ours.clone()),
+                Kind::Baseline => options.baseline.clone(),
+                Kind::Coturn => Some(options.coturn.clone()),
+                Kind::TurnCrate => Some(std::env::current_exe()?),
+                Kind::TurnServer => Some(options.turn_server.clone()),
+            };
+            let Some(program) = program.and_then(|program| which(&program)) else {
+                continue;
+            };
+            let version = version(kind, &program);
+            found.push(Self { kind, program, version });
+        }
+        Ok(found)
+    }
+
+    /// Whether this server can be measured so; the `turn` crate knows no TCP, and `turn-server` no peers but its own clients.
+    pub(crate) fn supports(&self, measure: Measure, path: Option<Path>) -> bool {
+        match self.kind {
+            Kind::Ours | Kind::Baseline | Kind::Coturn => true,
+            Kind::TurnCrate => path != Some(Path::Tcp),
+            Kind::TurnServer => path == Some(Path::RelayToRelay) && measure != Measure::Memory,
+        }
+    }
+
+    /// Starts the server on its processors, in its namespace.
+    pub(crate) fn start(&self, options: &RunOptions, topology: &Topology, cpus: &[usize]) -> io::Result<Running> {
+        let listen = topology.listen()?;
+        let directory = tempfile::tempdir()?;
+        let configure = |name: &str, text: String| {
+            let file = directory.path().join(name);
+            fs::write(&file, text).map(|()| file)
+        };
+        let namespace = topology.server_namespace.as_deref();
+        let mut command = match self.kind {
+            Kind::Ours | Kind::Baseline => {
+                let mut command = inside(namespace, &self.program);
+                command.arg("-c").arg(configure("turnserver.toml", ours(listen, options))?);
+                command
+            }
+            Kind::Coturn => {
+                let file = configure("turnserver.conf", coturn(listen, options.workers, directory.path()))?;
+                let mut command = inside(namespace, &self.program);
+                command.arg("-c").arg(file);
+                command
+            }
+            Kind::TurnCrate => {
+                // It enters the namespace itself.
+                let mut command = Command::new(&self.program);
+                command.arg("turn-crate").arg(listen.to_string()).args(["--workers", &options.workers.to_string()]);
+                command.args(namespace.map(|name| format!("--namespace={name}")));
+                command
+            }
+            Kind::TurnServer => {
+                let mut command = inside(namespace, &self.program);
+                command.arg("--config").arg(configure("turn-server.toml", turn_server(listen, options.workers))?);
+                command
+            }
+        };
+        let log = |suffix: &str| match &options.logs {
+            None => Ok(Stdio::null()),
+            Some(directory) => {
+                fs::create_dir_all(directory)?;
+                let file = directory.join(format!("{}.{suffix}", self.kind.name()));
+                fs::File::options().create(true).append(true).open(file).map(Stdio::from)
+            }
+        };
+        command.stdin(Stdio::null()).stdout(log("out")?).stderr(log("err")?);
+        system::prepare_child(&mut command, cpus);
+        let child = command.spawn()?;
+        Ok(Running { child, listen, _directory: directory })
+    }
+}
+
+impl Running {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether the server has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// Ends a child: politely for half a second, then for good.
+pub(crate) fn end(child: &mut Child) {
+    if matches!(child.try_wait(), Ok(None)) {
+        system::send_signal(child.id(), libc::SIGTERM);
+    }
+    let deadline = Instant::now() + Duration::from_millis(500);
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// A command inside a network namespace; `ip` becomes the program, so the process id is the program's.
+fn inside(namespace: Option<&str>, program: &FilePath) -> Command {
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
+}
+
+/// This server, with everything off that would count the generator's clients as one attacker. Logs as by default.
+fn ours(listen: SocketAddrV4, options: &RunOptions) -> String {
+    let (ip, port, workers, extra) = (listen.ip(), listen.port(), options.workers, &options.ours_extra);
+    let (first, last) = (RELAY_PORTS.start(), RELAY_PORTS.end());
+    format!(
+        r#"
+[[listener]]
+listening-ip = "{ip}"
+listening-port = {port}
+transports = ["udp", "tcp"]
+[relay]
+relay-ip = "{ip}"
+min-port = {first}
+max-port = {last}
+[auth]
+realm = "{REALM}"
+[[auth.user]]
+name = "{USER}"
+password = "{PASSWORD}"
+[limits]
+unauthorized-rate = 0
+binding-rate = 0
+[peers]
+allowed-peer-ip = ["127.0.0.0/8", "198.18.0.0/15"]
+[tcp]
+max-connections = 100000
+max-connections-per-ip = 100000
+[process]
+workers = {workers}
+{extra}
+"#
+    )
+}
+
+/// Coturn: its default engine, UDP and TCP, one user. Its log, which has no levels, goes to /dev/null.
+fn coturn(listen: SocketAddrV4, workers: usize, directory: &FilePath) -> String {
+    let (ip, port, directory) = (listen.ip(), listen.port(), directory.display());
+    let (first, last) = (RELAY_PORTS.start(), RELAY_PORTS.end());
+    format!(
+        "listening-ip={ip}\nlistening-port={port}\nrelay-ip={ip}\nmin-port={first}\nmax-port={last}\n\
+         lt-cred-mech\nrealm={REALM}\nuser={USER}:{PASSWORD}\nrelay-threads={workers}\n\
+         no-tls\nno-dtls\nno-cli\nallow-loopback-peers\nno-stdout-log\nsimple-log\nlog-file=/dev/null\n\
+         userdb={directory}/turndb\npidfile={directory}/pid\n"
+    )
+}
+
+/// The `turn-server` crate. It gives addresses only from 49152 on.
+fn turn_server(listen: SocketAddrV4, workers: usize) -> String {
+    format!(
+        r#"
+[server]
+port-range = "49152..65535"
+max-threads = {workers}
+realm = "{REALM}"
+[[server.interfaces]]
+transport = "udp"
+listen = "{listen}"
+external = "{listen}"
+idle-timeout = 600
+mtu = 1500
+[log]
+level = "error"
+stdout = false
+[auth]
+enable-hooks-auth = false
+[auth.static-credentials]
+{USER} = "{PASSWORD}"
+"#
+    )
+}
+
+/// The file of a program, looked for in PATH if it has no directory.
+fn which(program: &FilePath) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return program.is_file().then(|| program.to_owned());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+fn version(kind: Kind, program: &FilePath) -> String {
+    if kind == Kind::TurnCrate {
+        // The version that Cargo.lock has.
+        let lock = include_str!("../../Cargo.lock");
+        let found =
+            lock.split("[[package]]").find_map(|entry| entry.trim().strip_prefix("name = \"turn\"\nversion = \""));
+        let number = found.and_then(|rest| rest.split('"').next()).unwrap_or("?");
+        return format!("turn {number}");
+    }
+    let text = first_output(program).unwrap_or_default();
+    let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("version unknown").trim();
+    if kind == Kind::Coturn { format!("coturn {line}") } else { line.to_owned() }
+}
+
+/// What a program prints when it is asked for its version. One that starts to serve instead is ended.
+fn first_output(program: &FilePath) -> io::Result<String> {
+    let mut command = Command::new(program);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while child.try_wait()?.is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    end(&mut child);
+    let mut text = String::new();
+    if let Some(mut output) = child.stdout.take() {
+        output.read_to_string(&mut text)?;
+    }
+    Ok(text)
+}

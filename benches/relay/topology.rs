@@ -1,0 +1,127 @@
+//! Where the traffic runs: loopback, or a veth pair between two namespaces.
+//!
+//! ```text
+//!   namespace "generator"                              namespace "server"
+//!   clients 198.18.0.1 ... (all local, by one route)
+//!   peer    198.19.0.2  ----------- veth -----------   198.19.0.1
+//! ```
+//! 198.18.0.0/15 is for benchmarks (RFC 2544). Nothing is connected to this machine's own network.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::options;
+use crate::servers::RELAY_PORTS;
+
+/// All namespaces of this benchmark begin with this, then its process id.
+const PREFIX: &str = "turnbench";
+
+/// Addresses and namespaces. What was made is gone when this is dropped.
+pub(crate) struct Topology {
+    pub(crate) server_namespace: Option<String>,
+    pub(crate) generator_namespace: Option<String>,
+    pub(crate) server: Ipv4Addr,
+    pub(crate) peer: Ipv4Addr,
+    pub(crate) clients: [u8; 2],
+}
+
+impl Topology {
+    pub(crate) fn build(wanted: options::Topology) -> io::Result<Self> {
+        let root = std::fs::metadata("/proc/self")?.uid() == 0;
+        match wanted {
+            options::Topology::Loopback => Ok(Self::loopback()),
+            options::Topology::Veth => Self::veth(),
+            options::Topology::Auto if root => Self::veth(),
+            options::Topology::Auto => Ok(Self::loopback()),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        if self.server_namespace.is_some() { "veth pair between namespaces" } else { "loopback" }
+    }
+
+    fn loopback() -> Self {
+        Self {
+            server_namespace: None,
+            generator_namespace: None,
+            server: Ipv4Addr::LOCALHOST,
+            peer: Ipv4Addr::new(127, 0, 0, 2),
+            clients: [127, 64],
+        }
+    }
+
+    fn veth() -> io::Result<Self> {
+        sweep();
+        let (server, generator) =
+            (format!("{PREFIX}-{}-server", std::process::id()), format!("{PREFIX}-{}-generator", std::process::id()));
+        let topology = Self {
+            server_namespace: Some(server.clone()),
+            generator_namespace: Some(generator.clone()),
+            server: Ipv4Addr::new(198, 19, 0, 1),
+            peer: Ipv4Addr::new(198, 19, 0, 2),
+            clients: [198, 18],
+        };
+        for line in [
+            format!("netns add {server}"),
+            format!("netns add {generator}"),
+            format!("-n {server} link set lo up"),
+            format!("-n {generator} link set lo up"),
+            format!("-n {server} link add eth0 type veth peer name eth0 netns {generator}"),
+            format!("-n {server} address add 198.19.0.1/30 dev eth0"),
+            format!("-n {generator} address add 198.19.0.2/30 dev eth0"),
+            format!("-n {server} link set eth0 up"),
+            format!("-n {generator} link set eth0 up"),
+            format!("-n {server} route add 198.18.0.0/16 via 198.19.0.2"),
+            format!("-n {generator} route add local 198.18.0.0/16 dev lo"),
+        ] {
+            ip(&line)?;
+        }
+        Ok(topology)
+    }
+
+    /// Where the next server is to listen: a port that is free for UDP and TCP and no relay port.
+    pub(crate) fn listen(&self) -> io::Result<SocketAddrV4> {
+        if self.server_namespace.is_some() {
+            return Ok(SocketAddrV4::new(self.server, 3478));
+        }
+        let start = std::process::id() as u16 % 1000 + 5000;
+        (start..*RELAY_PORTS.start())
+            .map(|port| SocketAddrV4::new(self.server, port))
+            .find(|&address| UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok())
+            .ok_or_else(|| io::Error::other("no free port for the server"))
+    }
+}
+
+impl Drop for Topology {
+    fn drop(&mut self) {
+        for name in [&self.server_namespace, &self.generator_namespace].into_iter().flatten() {
+            delete(name);
+        }
+    }
+}
+
+fn ip(line: &str) -> io::Result<()> {
+    let output = Command::new("ip").args(line.split(' ')).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("ip {line}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+}
+
+fn delete(namespace: &str) {
+    let _ = Command::new("ip").args(["netns", "delete", namespace]).stderr(Stdio::null()).status();
+}
+
+/// Removes what benchmarks that were killed have left behind.
+fn sweep() {
+    let Ok(entries) = std::fs::read_dir("/run/netns") else { return };
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').nth(1));
+        if owner.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            delete(&name);
+        }
+    }
+}
