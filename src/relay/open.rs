@@ -11,22 +11,13 @@ use rand::rngs::StdRng;
 use super::{
     complaint,
     ports::PortLease,
-    shared::{QuotaLease, RelaySpace, Reservation, Shared},
+    shared::{Opened, QuotaLease, RelaySpace, Reservation, Shared},
     system::{self, Io, Use},
 };
 use crate::turn::{AddressRequest, Family, Refusal, Time};
 
 /// How many ports are tried before giving up, when other processes hold some of the range.
 const ATTEMPTS: usize = 32;
-
-/// A bound relay socket that no worker watches yet.
-#[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) socket: std::net::UdpSocket,
-    pub(super) lease: PortLease,
-    /// The address that clients are told.
-    pub(super) external: SocketAddr,
-}
 
 /// The relay sockets of one allocation.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::{
 
 use rand::{Rng, rngs::StdRng};
 
-use super::{open::Opened, ports::PortPool};
+use super::ports::{PortLease, PortPool};
 use crate::{
     config::settings::{RelayAddress, Settings, Tcp},
     policy::quota::Quotas,
@@ -21,6 +21,15 @@ use crate::{
 pub(super) struct RelaySpace {
     pub(super) address: RelayAddress,
     pub(super) ports: PortPool,
+}
+
+/// A bound relay socket that no worker watches yet.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) socket: std::net::UdpSocket,
+    pub(super) lease: PortLease,
+    /// The address that clients are told.
+    pub(super) external: SocketAddr,
 }
 
 /// A port held for the Allocate that will bring its token (RFC 8656 §7.2).

@@ -9,6 +9,7 @@ use super::{
     channel::Channels,
     permission::Permissions,
     reply::ReplyContext,
+    time::whole_seconds,
 };
 use crate::stun::{AttributeType, ErrorCode, Message, TransactionId};
 
@@ -134,7 +135,7 @@ impl Server {
         now: Time,
     ) -> Result<usize, usize> {
         let allocation = &self.table[handle];
-        if allocation.transaction_id == transaction_id && *allocation.user == *user {
+        if allocation.transaction_id == transaction_id && *allocation.owner.user == *user {
             Ok(self.allocate_success(handle, context, reply, now))
         } else {
             Err(context.error(&self.rules, reply, ErrorCode::AllocationMismatch, |_| {}))
@@ -240,8 +241,7 @@ impl Server {
         let handle = self.table.insert(Allocation {
             id,
             client,
-            user,
-            key: requester.key,
+            owner: requester,
             relayed: grant.relays.map(|relay| relay.map(|(relay, address)| Relayed { relay, address, expires })),
             permissions: Permissions::default(),
             channels: Channels::default(),
@@ -268,7 +268,7 @@ impl Server {
             if let Some((family, refusal)) = allocation.refused {
                 writer.address_error_code(family.code(), refusal.error());
             }
-            writer.u32(AttributeType::LIFETIME, super::refresh::seconds(allocation.time_left(None, now)));
+            writer.u32(AttributeType::LIFETIME, whole_seconds(allocation.time_left(None, now)));
             if let Some(token) = &allocation.token {
                 writer.attribute(AttributeType::RESERVATION_TOKEN, token);
             }

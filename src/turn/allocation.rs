@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    Client, Family, FiveTuple, Refusal, RelayId, Time, Traffic, authentication::CachedKey, channel::Channels,
+    Client, Family, FiveTuple, Refusal, RelayId, Time, Traffic, authentication::Requester, channel::Channels,
     permission::Permissions,
 };
 use crate::stun::TransactionId;
@@ -34,10 +34,8 @@ pub(super) struct Relayed {
 pub(super) struct Allocation {
     pub(super) id: AllocationId,
     pub(super) client: Client,
-    /// Who made it; empty for an anonymous client.
-    pub(super) user: Arc<str>,
-    /// The owner's key as last used; `None` for an anonymous client.
-    pub(super) key: Option<CachedKey>,
+    /// Who made it, with the key of the Allocate.
+    pub(super) owner: Requester,
     /// Relayed addresses by family; at least one as long as the allocation is in the table.
     pub(super) relayed: [Option<Relayed>; 2],
     pub(super) permissions: Permissions,
@@ -86,7 +84,7 @@ impl Allocation {
     pub(super) fn summary(&self, reason: EndReason, now: Time) -> SessionSummary {
         SessionSummary {
             id: self.id,
-            user: Arc::clone(&self.user),
+            user: Arc::clone(&self.owner.user),
             client: self.client.tuple,
             duration: now.since(self.created),
             to_peers: self.to_peers,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{FiveTuple, Rules, Time, allocation::Allocation, nonce::Nonces};
+use super::{FiveTuple, Rules, Time, nonce::Nonces};
 use crate::stun::{AttributeType, IntegrityKey, MacAlgorithm, Message, PasswordAlgorithm};
 
 /// Who a request says it is from.
@@ -95,12 +95,12 @@ impl Authenticator {
         Self { nonces, offered: PasswordAlgorithm::encode_list(&rules.password_algorithms), decoy: *decoy }
     }
 
-    /// Runs the checks of RFC 8489 §9.2.4. `owned` is the allocation on the request's 5-tuple.
+    /// Runs the checks of RFC 8489 §9.2.4. `owner` is who made the allocation on the request's 5-tuple.
     pub(super) fn check<'m>(
         &self,
         message: &Message<'m>,
         tuple: &FiveTuple,
-        owned: Option<&Allocation>,
+        owner: Option<&Requester>,
         answer: Answer<'_>,
         now: Time,
     ) -> Outcome<'m> {
@@ -128,7 +128,7 @@ impl Authenticator {
             (None, None) => None,
         };
         let Some(identity) = identity else { return Outcome::Failed(self.unknown_user(message, mac_algorithm)) };
-        let kept = if mac_algorithm == signing { cached(owned, identity, algorithm, signing) } else { None };
+        let kept = if mac_algorithm == signing { cached(owner, identity, algorithm, signing) } else { None };
         let requester = match (kept, answer) {
             (Some(requester), _) => requester,
             (None, Answer::Unasked) => return Outcome::Ask(Query { identity, algorithm }),
@@ -172,17 +172,16 @@ impl Authenticator {
 /// The owner of the allocation, if the request names the same user and is made the same way, so that the kept key serves
 /// both to verify it and to sign its response.
 fn cached(
-    owned: Option<&Allocation>,
+    owner: Option<&Requester>,
     identity: Identity<'_>,
     algorithm: PasswordAlgorithm,
     mac_algorithm: MacAlgorithm,
 ) -> Option<Requester> {
-    let allocation = owned?;
-    let key = allocation.key.as_ref()?;
-    let serves = identity == Identity::Name(&allocation.user)
-        && key.algorithm == algorithm
-        && key.mac.algorithm() == mac_algorithm;
-    serves.then(|| Requester { user: Arc::clone(&allocation.user), key: Some(key.clone()) })
+    let owner = owner?;
+    let key = owner.key.as_ref()?;
+    let serves =
+        identity == Identity::Name(&owner.user) && key.algorithm == algorithm && key.mac.algorithm() == mac_algorithm;
+    serves.then(|| owner.clone())
 }
 
 /// Responses carry MESSAGE-INTEGRITY-SHA256 unless the request named no password algorithm (RFC 8489 §9.2.4).

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{EndReason, Family, Handle, Server, Time, allocate::family_code, reply::ReplyContext};
+use super::{EndReason, Family, Handle, Server, Time, allocate::family_code, reply::ReplyContext, time::whole_seconds};
 use crate::stun::{AttributeType, ErrorCode, Message};
 
 impl Server {
@@ -50,12 +50,7 @@ impl Server {
             lifetime
         };
         Ok(context.success(&self.rules, reply, |writer| {
-            writer.u32(AttributeType::LIFETIME, seconds(lifetime));
+            writer.u32(AttributeType::LIFETIME, whole_seconds(lifetime));
         }))
     }
-}
-
-/// Whole seconds for LIFETIME, rounded up so that a client is never told less than it was granted.
-pub(super) fn seconds(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }

@@ -146,8 +146,8 @@ impl Server {
             }
             Requester { user: Arc::clone(&self.nobody), key: None }
         } else {
-            let allocation = owned.map(|handle| &self.table[handle]);
-            match self.authenticator.check(message, &client.tuple, allocation, answer, now) {
+            let owner = owned.map(|handle| &self.table[handle].owner);
+            match self.authenticator.check(message, &client.tuple, owner, answer, now) {
                 Outcome::Passed(requester) => requester,
                 Outcome::Ask(query) => return Step::Authenticate(query),
                 Outcome::Failed(failure) => return self.refuse(client, message, &failure, reply, now),
@@ -160,7 +160,7 @@ impl Server {
         let outcome = match (method, owned) {
             (Method::Allocate, owned) => return self.allocate(client, message, context, requester, owned, reply, now),
             (_, None) => Err(ErrorCode::AllocationMismatch),
-            (_, Some(handle)) if self.table[handle].user != requester.user => Err(ErrorCode::WrongCredentials),
+            (_, Some(handle)) if self.table[handle].owner.user != requester.user => Err(ErrorCode::WrongCredentials),
             (Method::Refresh, Some(handle)) => self.refresh(handle, message, &context, reply, now),
             (Method::CreatePermission, Some(handle)) => self.create_permission(handle, message, &context, reply, now),
             (_, Some(handle)) => self.channel_bind(handle, message, &context, reply, now),

@@ -21,3 +21,8 @@ impl Add<Duration> for Time {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 }
+
+/// Whole seconds for LIFETIME, rounded up so that a client is never told less than it was granted.
+pub(super) fn whole_seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}
