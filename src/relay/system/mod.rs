@@ -183,6 +183,7 @@ impl UdpSocket {
         match self {
             #[cfg(target_os = "linux")]
             Self::Batched(socket) => linux::send_one(socket, bytes, to, options),
+            Self::Portable(_) if options.dont_fragment => Err(io::ErrorKind::Unsupported.into()),
             Self::Portable(socket) => socket.try_send_to(bytes, to).map(|_| ()),
         }
     }
@@ -324,6 +325,7 @@ impl Outgoing {
     }
 
     /// Bytes on the wire.
+    #[cfg(target_os = "linux")]
     pub(crate) fn len(&self) -> usize {
         self.header_len + self.payload.len() + self.padding
     }
