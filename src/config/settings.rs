@@ -194,7 +194,7 @@ pub struct Tcp {
     pub message_timeout: Duration,
     /// Connections in total.
     pub max_connections: usize,
-    /// Connections per source address.
+    /// Connections per source prefix.
     pub max_connections_per_ip: usize,
     /// Bytes queued towards one slow client before the oldest data are dropped.
     pub queue_bytes: usize,
