@@ -20,7 +20,7 @@ use crate::{
         system::{Io, Poller},
     },
     stun::{AttributeType, Class, MessageWriter, Method, TransactionId},
-    turn::Server,
+    turn::{IcmpError, Server},
 };
 
 /// An empty message on a channel that is not bound.
@@ -81,6 +81,10 @@ fn allocate() -> Vec<u8> {
     request(Method::Allocate, |writer| {
         writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
     })
+}
+
+fn has_allocation(connection: &Connection<DuplexStream>) -> bool {
+    connection.core(|core, _| core.server.has_allocation(&connection.client))
 }
 
 /// Messages that the client has been sent by now.
@@ -151,6 +155,32 @@ async fn requests_with_more_responses_than_may_wait_are_all_answered() {
         }
     };
     timeout(std::time::Duration::from_secs(20), both).await.expect("the connection stalls");
+}
+
+#[tokio::test]
+async fn reports_of_icmp_errors_give_way_to_later_ones() {
+    let (mut connection, mut other) = connect(&streams());
+    let mut timer = pin!(sleep_until(connection.deadline()));
+    let peer = "127.0.0.1:9".parse().unwrap();
+    other.write_all(&allocate()).await.unwrap();
+    let permit = request(Method::CreatePermission, |writer| {
+        writer.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
+    });
+    other.write_all(&permit).await.unwrap();
+    assert!(!turn(&mut connection, timer.as_mut()));
+    assert!(has_allocation(&connection));
+    assert_eq!(received(&mut other).await, 2);
+    connection.core(|core, at| {
+        let now = core.clock.now();
+        let handle = core.relays[0].handle.unwrap();
+        for _ in 0..10_000 {
+            core.icmp_error(handle, peer, IcmpError { kind: 3, code: 3, mtu: 0 }, now);
+        }
+        assert!(!core.streams[at].queue.is_stuffed());
+    });
+    assert!(!turn(&mut connection, timer.as_mut()));
+    let reports = received(&mut other).await;
+    assert!((10..5000).contains(&reports), "{reports}");
 }
 
 #[tokio::test(start_paused = true)]
