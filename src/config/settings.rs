@@ -188,15 +188,15 @@ pub struct Redirect {
 /// TCP connections from clients (`[tcp]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tcp {
-    /// A connection without an allocation and without a complete message for this long is closed.
+    /// A connection without an allocation and without a message that is answered for this long is closed.
     pub idle_timeout: Duration,
     /// A message begun but not completed within this time closes the connection.
     pub message_timeout: Duration,
     /// Connections in total.
     pub max_connections: usize,
-    /// Connections per source address.
+    /// Connections per source prefix.
     pub max_connections_per_ip: usize,
-    /// Bytes queued towards one slow client before the oldest data are dropped.
+    /// Bytes of memory queued towards one slow client before the oldest data are dropped.
     pub queue_bytes: usize,
     /// Age at which queued data are dropped.
     pub queue_age: Duration,

@@ -307,8 +307,9 @@ impl Core {
         }
     }
 
-    /// Sends a STUN message that is no data to a client, over whatever it uses.
-    pub(super) fn send_to_client(&mut self, client: &Client, bytes: &[u8]) {
+    /// Sends a STUN message that answers nothing to a client, over whatever it uses. Like data, it gives way to what comes
+    /// later.
+    fn send_to_client(&mut self, client: &Client, bytes: &[u8], now: Time) {
         match Way::of(client.route) {
             Way::Listener(at) => {
                 let options = SendOptions { from: self.source_for(at, client), ..SendOptions::default() };
@@ -317,12 +318,7 @@ impl Core {
                     self.server.count_drop(Drop::SendFailed);
                 }
             }
-            Way::Stream(at) => {
-                if let Some(stream) = self.streams.get_mut(at) {
-                    stream.queue.push_control(bytes);
-                    wake(stream);
-                }
-            }
+            Way::Stream(at) => self.queue_data(at, bytes, now),
         }
     }
 
@@ -331,10 +327,10 @@ impl Core {
         self.listeners[listener].local.ip().is_unspecified().then_some(client.tuple.server.ip())
     }
 
-    /// Queues data for a client's connection: `parts` together are one message.
-    pub(super) fn queue_data(&mut self, stream: usize, parts: &[u8], now: Time) {
+    /// Queues one message of data for a client's connection.
+    pub(super) fn queue_data(&mut self, stream: usize, bytes: &[u8], now: Time) {
         if let Some(stream) = self.streams.get_mut(stream) {
-            for _ in 0..stream.queue.push_data(parts, now) {
+            for _ in 0..stream.queue.push_data(bytes, now) {
                 self.server.count_drop(Drop::QueueFull);
             }
             wake(stream);
@@ -342,6 +338,7 @@ impl Core {
     }
 
     /// Forwards the ICMP errors that a relay socket has received.
+    /// Tells the client of a relay socket about an error that came back from a peer.
     pub(super) fn icmp_errors(&mut self, relay: RelayId, now: Time) {
         /// Taken per turn; the rest comes again.
         const LIMIT: usize = 32;
@@ -353,10 +350,11 @@ impl Core {
         }
     }
 
-    fn icmp_error(&mut self, handle: Handle, peer: SocketAddr, error: IcmpError, now: Time) {
+    /// Tells the client of a relay socket about an error that came back from a peer.
+    pub(super) fn icmp_error(&mut self, handle: Handle, peer: SocketAddr, error: IcmpError, now: Time) {
         let mut message = [0; 128];
         if let Some((client, len)) = self.server.from_icmp(handle, peer, error, &mut message, now) {
-            self.send_to_client(&client, &message[..len]);
+            self.send_to_client(&client, &message[..len], now);
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use rand::{Rng, rngs::StdRng};
 
 use super::ports::{PortLease, PortPool};
@@ -45,7 +46,8 @@ pub(super) struct Reservation {
 #[derive(Debug, Default)]
 struct Connections {
     total: usize,
-    by_ip: HashMap<IpAddr, usize>,
+    /// By source prefix: one client has as many IPv6 addresses as it likes.
+    by_source: HashMap<IpNet, usize>,
 }
 
 /// What all workers share.
@@ -55,6 +57,8 @@ pub(super) struct Shared {
     pub(super) relay_buffer: Option<usize>,
     reservation_lifetime: Duration,
     tcp: Tcp,
+    ipv4_prefix: u8,
+    ipv6_prefix: u8,
     quotas: Mutex<Quotas>,
     reservations: Mutex<HashMap<[u8; 8], Reservation>>,
     connections: Mutex<Connections>,
@@ -78,6 +82,8 @@ impl Shared {
             relay_buffer: relay.socket_buffer,
             reservation_lifetime: settings.lifetimes.reservation,
             tcp: settings.tcp.clone(),
+            ipv4_prefix: settings.limits.ipv4_prefix,
+            ipv6_prefix: settings.limits.ipv6_prefix,
             quotas: Mutex::new(Quotas::new(settings.limits.user_quota, settings.limits.total_quota)),
             reservations: Mutex::default(),
             connections: Mutex::default(),
@@ -123,16 +129,24 @@ impl Shared {
         next
     }
 
-    /// Counts one more connection from this address, if the limits allow it.
+    /// Counts one more connection from this address's prefix, if the limits allow it.
     pub(super) fn take_connection(self: &Arc<Self>, ip: IpAddr) -> Option<ConnectionLease> {
+        let source = self.source(ip);
         let mut connections = lock(&self.connections);
-        let from_ip = connections.by_ip.get(&ip).copied().unwrap_or(0);
-        if connections.total >= self.tcp.max_connections || from_ip >= self.tcp.max_connections_per_ip {
+        let from_source = connections.by_source.get(&source).copied().unwrap_or(0);
+        if connections.total >= self.tcp.max_connections || from_source >= self.tcp.max_connections_per_ip {
             return None;
         }
         connections.total += 1;
-        connections.by_ip.insert(ip, from_ip + 1);
-        Some(ConnectionLease { shared: Arc::clone(self), ip })
+        connections.by_source.insert(source, from_source + 1);
+        Some(ConnectionLease { shared: Arc::clone(self), source })
+    }
+
+    /// What counts as one source, as for the rate limits. An IPv4-mapped address is its IPv4 address.
+    fn source(&self, ip: IpAddr) -> IpNet {
+        let ip = ip.to_canonical();
+        let prefix = if ip.is_ipv4() { self.ipv4_prefix } else { self.ipv6_prefix };
+        IpNet::new(ip, prefix).map_or(ip.into(), |net| net.trunc())
     }
 
     /// Where a datagram to `peer` goes: one to this server's own external address goes to the local address behind it,
@@ -181,18 +195,44 @@ impl Drop for QuotaLease {
 #[derive(Debug)]
 pub(super) struct ConnectionLease {
     shared: Arc<Shared>,
-    ip: IpAddr,
+    source: IpNet,
 }
 
 impl Drop for ConnectionLease {
     fn drop(&mut self) {
         let mut connections = lock(&self.shared.connections);
         connections.total = connections.total.saturating_sub(1);
-        if let Some(count) = connections.by_ip.get_mut(&self.ip) {
+        if let Some(count) = connections.by_source.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {
-                connections.by_ip.remove(&self.ip);
+                connections.by_source.remove(&self.source);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Host};
+
+    #[test]
+    fn connections_are_counted_by_source_prefix() {
+        let text = "[relay]\nrelay-ip = \"127.0.0.1\"\n[auth]\nanonymous = true\n[tcp]\nmax-connections-per-ip = 2\n\
+                    [limits]\nsource-prefix-ipv4 = 24\nsource-prefix-ipv6 = 56\n";
+        let settings = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap().settings;
+        let shared = Shared::new(&settings);
+        let take = |ip: &str| shared.take_connection(ip.parse().unwrap());
+        let mut leases = Vec::new();
+        for [first, second, refused, other] in [
+            ["2001:db8::1", "2001:db8:0:ff::1", "2001:db8:0:7::2", "2001:db8:0:100::1"],
+            ["192.0.2.1", "192.0.2.255", "::ffff:192.0.2.7", "192.0.3.1"],
+        ] {
+            leases.extend([first, second, other].map(|ip| take(ip).expect(ip)));
+            assert!(take(refused).is_none(), "{refused}");
+        }
+        leases.clear();
+        assert!(lock(&shared.connections).by_source.is_empty());
+        assert!(take("192.0.2.1").is_some());
     }
 }

@@ -1,12 +1,13 @@
 //! Clients on streams: one small task per connection that reads frames, asks the core, and writes what is queued.
 //!
-//! The task holds no buffer while the connection is idle: it reads into the worker's, and only keeps the start of an
-//! unfinished message. Nothing here knows which kind of stream it is.
+//! The task holds no buffer while the connection is idle: it reads into the worker's, and only keeps what its turn does not
+//! reach and the start of an unfinished message. Nothing here knows which kind of stream it is.
 
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
     io::{self, IoSlice},
+    mem,
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
@@ -29,12 +30,21 @@ use crate::{
     turn::{Client, Drop, EndReason, FiveTuple, Transport},
 };
 
-/// Holds a whole message (64 KiB and a header) however it is cut.
-pub(super) const READ_BUFFER: usize = 2 * 65_536;
+/// More than the longest message, 64 KiB and a header.
+const LONGEST: usize = 65_536 + 32;
+/// The longest message without an allocation, so that nobody stores more here than a request takes: at most 763 bytes
+/// each of USERNAME, REALM, NONCE and SOFTWARE (RFC 8489 §14), and less than 1 KiB of all the rest.
+const LONGEST_WITHOUT_ALLOCATION: usize = 4096;
+/// Bytes per read.
+const READ: usize = 16_384;
+/// Holds what is kept and what is read.
+pub(super) const READ_BUFFER: usize = LONGEST + READ;
 /// Slices written per call.
 const SLICES: usize = 64;
 /// Reads per turn before other clients have theirs.
 const READS: usize = 4;
+/// Messages per turn before other clients have theirs.
+const MESSAGES: usize = 64;
 
 /// What all connections of a worker use.
 pub(super) struct Streams {
@@ -53,12 +63,27 @@ struct Connection<S> {
     client: Client,
     at: usize,
     shared: Rc<Streams>,
-    /// The start of an unfinished message.
-    partial: Vec<u8>,
-    /// When the unfinished message began, or else when the last one ended.
-    since: Instant,
+    /// What has been read and not handled: whole messages for the next turn, and the start of an unfinished one.
+    kept: Vec<u8>,
+    /// So much of what is kept has been handled after all.
+    handled: usize,
+    /// When the unfinished message began that is next.
+    begun: Option<Instant>,
+    /// When a message was last of use: answered or relayed.
+    active: Instant,
     /// The client has closed its side: what is queued is written, then the connection ends.
     finished: bool,
+}
+
+/// Why no more messages are handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// There are none.
+    NoMore,
+    /// Others have their turn.
+    Turn,
+    /// The client is to read its responses first.
+    Stuffed,
 }
 
 /// Serves one connection until it ends.
@@ -76,9 +101,8 @@ pub(super) async fn serve<S>(
     let at = shared.core.borrow_mut().streams.insert(Stream { queue, waker: None });
     let tuple = FiveTuple { client, server, transport: Transport::Tcp };
     let client = Client { tuple, route: Way::Stream(at).route() };
-    let since = Instant::now();
     let shared_too = Rc::clone(&shared);
-    let mut connection = Connection { stream, client, at, shared, partial: Vec::new(), since, finished: false };
+    let mut connection = Connection::new(shared, stream, client, at);
     let mut timer = pin!(tokio::time::sleep_until(connection.deadline()));
     // Every way out of `turn` is an end of the connection; which one it was matters to nobody.
     let _ = poll_fn(|context| connection.turn(context, timer.as_mut())).await;
@@ -90,49 +114,58 @@ pub(super) async fn serve<S>(
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Writes and reads as far as possible without waiting. Ready when the connection is over.
-    fn turn(&mut self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
+    fn new(shared: Rc<Streams>, stream: S, client: Client, at: usize) -> Self {
+        let active = Instant::now();
+        Self { stream, client, at, shared, kept: Vec::new(), handled: 0, begun: None, active, finished: false }
+    }
+
+    /// Reads and writes as far as possible without waiting, within one turn. Ready when the connection is over.
+    fn turn(&mut self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
+        let pause = if self.finished { Pause::NoMore } else { self.receive(context)? };
         let wrote_all = self.write(context)?.is_ready();
-        if self.finished {
-            return if wrote_all || self.is_late(context, timer) { Poll::Ready(Ok(())) } else { Poll::Pending };
+        if self.finished && wrote_all {
+            return Poll::Ready(Ok(()));
         }
-        for turn in 0..READS {
-            // Nothing is read for a client that does not read its responses.
-            if self.core(|core, at| core.streams[at].queue.is_stuffed()) {
-                break;
-            }
-            match self.read(context)? {
-                Poll::Pending => break,
-                Poll::Ready(()) if self.finished => {
-                    context.waker().wake_by_ref();
-                    break;
-                }
-                Poll::Ready(()) if turn + 1 == READS => context.waker().wake_by_ref(),
-                Poll::Ready(()) => {}
-            }
+        // If writing has made room, nothing else will tell that there is more to read.
+        if pause == Pause::Turn || pause == Pause::Stuffed && !self.is_stuffed() {
+            // The others' turn includes the sockets: the wake-up comes after the runtime has looked at them.
+            let _ = pin!(tokio::task::yield_now()).poll(context);
         }
-        let _ = self.write(context)?;
-        timer.as_mut().reset(self.deadline());
         if self.is_late(context, timer) { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// Whether the deadline has passed. A connection with an allocation may be silent as long as that lives.
-    fn is_late(&self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> bool {
+    /// Whether a deadline has passed. The timer is only set when it fires or is late; a deadline that moves away costs
+    /// nothing. A connection with an allocation may be silent as long as that lives.
+    fn is_late(&mut self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> bool {
+        let deadline = self.deadline();
+        if deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
+        }
         while timer.as_mut().poll(context).is_ready() {
-            let waits = self.partial.is_empty() && !self.finished;
-            if !waits || !self.core(|core, _| core.server.has_allocation(&self.client)) {
+            let now = Instant::now();
+            if self.begun.is_some_and(|begun| begun + self.shared.limits.message_timeout <= now) {
                 return true;
             }
-            timer.as_mut().reset(Instant::now() + self.shared.limits.idle_timeout);
+            if self.active + self.shared.limits.idle_timeout <= now {
+                if !self.core(|core, _| core.server.has_allocation(&self.client)) {
+                    return true;
+                }
+                self.active = now;
+            }
+            timer.as_mut().reset(self.deadline());
         }
         false
     }
 
-    /// When the connection ends if nothing more comes.
+    /// When the connection may have to end if nothing more comes.
     fn deadline(&self) -> Instant {
         let limits = &self.shared.limits;
-        let waits = self.partial.is_empty() && !self.finished;
-        self.since + if waits { limits.idle_timeout } else { limits.message_timeout }
+        let idle = self.active + limits.idle_timeout;
+        self.begun.map_or(idle, |begun| idle.min(begun + limits.message_timeout))
+    }
+
+    fn is_stuffed(&self) -> bool {
+        self.core(|core, at| core.streams[at].queue.is_stuffed())
     }
 
     fn core<T>(&self, ask: impl FnOnce(&mut Core, usize) -> T) -> T {
@@ -155,7 +188,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(written) => entry.queue.advance(written?),
                 Poll::Pending => {
-                    entry.waker = Some(context.waker().clone());
+                    // The stream wakes the task; more in the queue changes nothing.
+                    entry.waker = None;
                     return Ok(Poll::Pending);
                 }
             }
@@ -167,13 +201,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Reads once and handles the messages that are whole. Ready if there may be more.
-    fn read(&mut self, context: &mut Context<'_>) -> io::Result<Poll<()>> {
+    /// Handles what is kept, then reads and handles what comes. An error ends the connection.
+    fn receive(&mut self, context: &mut Context<'_>) -> io::Result<Pause> {
+        let mut left = MESSAGES;
+        if self.begun.is_none() && !self.kept.is_empty() {
+            let kept = mem::take(&mut self.kept);
+            let (handled, pause) = self.messages(&kept[self.handled..], &mut left)?;
+            self.kept = kept;
+            self.handled += handled;
+            if pause != Pause::NoMore {
+                return Ok(pause);
+            }
+            self.kept.drain(..self.handled);
+            self.handled = 0;
+            self.kept.shrink_to(LONGEST_WITHOUT_ALLOCATION);
+        }
+        for _ in 0..READS {
+            // Nothing is read for a client that does not read its responses.
+            if self.is_stuffed() {
+                return Ok(Pause::Stuffed);
+            }
+            match self.read(context, &mut left)? {
+                Poll::Ready(Pause::NoMore) if !self.finished => {}
+                Poll::Ready(pause) => return Ok(pause),
+                Poll::Pending => {
+                    if self.kept.is_empty() {
+                        // An idle connection holds no memory.
+                        self.kept = Vec::new();
+                    }
+                    return Ok(Pause::NoMore);
+                }
+            }
+        }
+        Ok(Pause::Turn)
+    }
+
+    /// Reads once and handles the messages that are whole. Nothing whole may be kept.
+    fn read(&mut self, context: &mut Context<'_>, left: &mut usize) -> io::Result<Poll<Pause>> {
         let shared = Rc::clone(&self.shared);
         let mut buffer = shared.buffer.borrow_mut();
-        let kept = self.partial.len();
-        buffer[..kept].copy_from_slice(&self.partial);
-        let mut into = ReadBuf::new(&mut buffer[kept..]);
+        let kept = self.kept.len();
+        buffer[..kept].copy_from_slice(&self.kept);
+        let mut into = ReadBuf::new(&mut buffer[kept..kept + READ]);
         let read = match Pin::new(&mut self.stream).poll_read(context, &mut into) {
             Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(result) => {
@@ -183,49 +252,74 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         if read == 0 {
             self.finished = true;
-            self.since = Instant::now();
-            return Ok(Poll::Ready(()));
+            self.begun = Some(Instant::now());
+            self.kept = Vec::new();
+            return Ok(Poll::Ready(Pause::NoMore));
         }
-        let handled = self.messages(&buffer[..kept + read])?;
-        let rest = &buffer[handled..kept + read];
-        if handled > 0 || kept == 0 {
-            self.since = Instant::now();
+        let bytes = &buffer[..kept + read];
+        let (handled, pause) = self.messages(bytes, left)?;
+        if handled == 0 {
+            self.kept.extend_from_slice(&bytes[kept..]);
+        } else {
+            self.kept.clear();
+            self.kept.extend_from_slice(&bytes[handled..]);
         }
-        self.partial.clear();
-        self.partial.extend_from_slice(rest);
-        if rest.is_empty() {
-            // An idle connection holds no memory.
-            self.partial = Vec::new();
-        }
-        Ok(Poll::Ready(()))
+        Ok(Poll::Ready(pause))
     }
 
-    /// Handles all whole messages; returns how many bytes they are. An error ends the connection.
-    fn messages(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Handles whole messages, at most so many as are `left`. Returns how many bytes they are, and why it stopped. An error
+    /// ends the connection.
+    fn messages(&mut self, bytes: &[u8], left: &mut usize) -> io::Result<(usize, Pause)> {
         let mut core = self.shared.core.borrow_mut();
         let now = core.clock.now();
-        let mut at = 0;
-        loop {
+        let (mut at, mut useful) = (0, false);
+        let pause = loop {
             let rest = &bytes[at..];
-            let len = match frame::front(rest, self.shared.wide_channels) {
-                Frame::Stun(len) | Frame::ChannelData(len) => len,
-                Frame::Partial(_) => break,
+            let (len, whole) = match frame::front(rest, self.shared.wide_channels) {
+                Frame::Stun(len) | Frame::ChannelData(len) => (len, true),
+                Frame::Partial(len) => (len, false),
                 Frame::Lost => return Err(io::ErrorKind::InvalidData.into()),
             };
+            if len > LONGEST_WITHOUT_ALLOCATION && !core.server.has_allocation(&self.client) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            match (whole, *left) {
+                (false, _) => break Pause::NoMore,
+                (true, 0) => break Pause::Turn,
+                (true, _) if core.streams[self.at].queue.is_stuffed() => break Pause::Stuffed,
+                (true, _) => *left -= 1,
+            }
             let message = &rest[..len];
             match core.client_message(&self.client, message, now) {
-                Outcome::ToPeer(to_peer) => core.send_to_peer(&to_peer, &message[to_peer.payload.clone()], 0),
+                Outcome::ToPeer(to_peer) => {
+                    core.send_to_peer(&to_peer, &message[to_peer.payload.clone()], 0);
+                    useful = true;
+                }
                 Outcome::Nothing if !core.server.has_effects() => {}
                 outcome => {
                     if let Some(len) = core.settle(&self.client, outcome, now) {
                         let core = &mut *core;
                         core.streams[self.at].queue.push_control(&core.reply[..len]);
                         self.shared.changed.notify_one();
+                        useful = true;
                     }
                 }
             }
             at += len;
+        };
+        let now = Instant::now();
+        if useful {
+            self.active = now;
         }
-        Ok(at)
+        self.begun = match pause {
+            Pause::NoMore if at == bytes.len() => None,
+            Pause::NoMore if at == 0 => self.begun.or(Some(now)),
+            Pause::NoMore => Some(now),
+            Pause::Turn | Pause::Stuffed => None,
+        };
+        Ok((at, pause))
     }
 }
+
+#[cfg(test)]
+mod tests;
