@@ -337,17 +337,17 @@ impl Core {
         }
     }
 
-    /// Forwards the ICMP errors that a relay socket has received.
-    /// Tells the client of a relay socket about an error that came back from a peer.
-    pub(super) fn icmp_errors(&mut self, relay: RelayId, now: Time) {
+    /// Forwards the ICMP errors that a relay socket has received; returns whether none are left.
+    pub(super) fn icmp_errors(&mut self, relay: RelayId, now: Time) -> bool {
         /// Taken per turn; the rest comes again.
         const LIMIT: usize = 32;
         for _ in 0..LIMIT {
-            let Some(relay) = self.relays.get(relay.0 as usize) else { return };
-            let Some(handle) = relay.handle else { return };
-            let Some((peer, error)) = relay.socket.take_icmp_error() else { return };
+            let Some(relay) = self.relays.get(relay.0 as usize) else { return true };
+            let Some(handle) = relay.handle else { return true };
+            let Some((peer, error)) = relay.socket.take_icmp_error() else { return true };
             self.icmp_error(handle, self.shared.outward(peer), error, now);
         }
+        false
     }
 
     /// Tells the client of a relay socket about an error that came back from a peer.

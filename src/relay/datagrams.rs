@@ -41,6 +41,7 @@ impl Datagrams {
 
     /// Handles one batch from a listener.
     pub(super) fn receive_from_clients(&mut self, core: &mut Core, listener: usize, now: Time) {
+        core.listeners[listener].busy = false;
         let new = match self.batch.receive(&core.listeners[listener].socket) {
             Ok(new) => new,
             Err(error) => return complaint::about_receiving(&error),
@@ -82,18 +83,22 @@ impl Datagrams {
     }
 
     /// Takes what a relay socket has received. What goes to clients is only queued, so that datagrams from many relay sockets
-    /// leave together: [`Datagrams::flush`] is to be called after the last one.
-    pub(super) fn receive_from_peers(&mut self, core: &mut Core, relay: RelayId, now: Time) {
-        let Some(socket) = core.relays.get(relay.0 as usize) else { return };
+    /// leave together: [`Datagrams::flush`] is to be called after the last one. Returns whether the socket was left empty.
+    pub(super) fn receive_from_peers(&mut self, core: &mut Core, relay: RelayId, now: Time) -> bool {
+        let Some(socket) = core.relays.get(relay.0 as usize) else { return true };
         let Some(handle) = socket.handle else {
             // Left behind by a fault while it was being granted.
             core.relays.remove(relay.0 as usize);
-            return;
+            return true;
         };
         let new = match self.batch.receive(&socket.socket) {
             Ok(new) => new,
-            Err(error) => return complaint::about_receiving(&error),
+            Err(error) => {
+                complaint::about_receiving(&error);
+                return false;
+            }
         };
+        let drained = !self.batch.is_full();
         for at in new {
             let received = self.batch.received(at);
             let peer = core.shared.outward(received.source);
@@ -112,9 +117,10 @@ impl Datagrams {
                 }
             }
         }
-        if self.batch.is_full() {
+        if !drained {
             self.flush(core);
         }
+        drained
     }
 
     fn queue_to_client(&mut self, core: &mut Core, at: usize, to_client: &ToClient, head: [u8; HEADROOM], now: Time) {

@@ -105,19 +105,27 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
         tokio::select! {
             biased;
             _ = &mut stopped => break,
-            () = &mut timer, if deadline.is_some() => survive(|| {
-                let mut core = core.borrow_mut();
-                let now = core.clock.now();
-                core.expire(now);
-            }),
+            () = &mut timer, if deadline.is_some() => {
+                survive(|| {
+                    let mut core = core.borrow_mut();
+                    let now = core.clock.now();
+                    core.expire(now);
+                    true
+                });
+            }
             () = changed.notified() => {}
             result = poller.wait(&mut ready) => {
-                if let Err(error) = result {
-                    complaint::about_receiving(&error);
+                let idle = match result {
+                    Ok(turn) => turn.end(survive(|| handle(&ready, &mut core.borrow_mut(), &mut datagrams))),
+                    Err(error) => {
+                        complaint::about_receiving(&error);
+                        false
+                    }
+                };
+                if !idle {
+                    // Streams and the timer have their turn, however busy the sockets are.
+                    tokio::task::yield_now().await;
                 }
-                survive(|| handle(&ready, &mut core.borrow_mut(), &mut datagrams));
-                // Streams and the timer have their turn, however busy the sockets are.
-                tokio::task::yield_now().await;
             }
         }
     }
@@ -127,20 +135,23 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
     Ok(core.server.totals().clone())
 }
 
-/// Runs a step of the worker; a panic in it costs that step, not the worker.
-fn survive(step: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(step)).is_err() {
+/// Runs a step of the worker; a panic in it costs that step, not the worker. Returns what the step does, or false.
+fn survive(step: impl FnOnce() -> bool) -> bool {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
         complaint::about_fault();
-    }
+        false
+    })
 }
 
 /// Relay sockets served between two turns of the listeners.
 const RELAYS_PER_TURN: usize = 16;
 
 /// Gives every ready socket its turn of one batch. A listener carries what all clients send, and their requests: as long
-/// as its batches are full it has another turn after every few relay sockets, so that peers cannot starve clients.
-fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) {
+/// as its batches are full it has another turn after every few relay sockets, so that peers cannot starve clients. Returns whether
+/// all of them were left empty.
+fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) -> bool {
     let now = core.clock.now();
+    let mut drained = true;
     let listeners = || {
         ready.iter().filter_map(|event| match Token::decode(event.token) {
             Token::Listener(at) => Some(at),
@@ -154,10 +165,10 @@ fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) {
     for event in ready {
         let Token::Relay(id) = Token::decode(event.token) else { continue };
         if event.error {
-            core.icmp_errors(id, now);
+            drained &= core.icmp_errors(id, now);
         }
         if event.readable {
-            datagrams.receive_from_peers(core, id, now);
+            drained &= datagrams.receive_from_peers(core, id, now);
         }
         served += 1;
         if served % RELAYS_PER_TURN == 0 && listeners().any(|at| core.listeners[at].busy) {
@@ -170,6 +181,7 @@ fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) {
         }
     }
     datagrams.flush(core);
+    drained && !listeners().any(|at| core.listeners[at].busy)
 }
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpListener>)> {

@@ -7,7 +7,10 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::{
+    Interest,
+    unix::{AsyncFd, AsyncFdReadyGuard},
+};
 
 use super::Ready;
 
@@ -45,17 +48,18 @@ impl Epoll {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    pub(super) async fn wait(&self, ready: &mut Vec<Ready>) -> io::Result<()> {
+    pub(super) async fn wait(&self, ready: &mut Vec<Ready>) -> io::Result<Turn<'_>> {
         loop {
             let mut guard = self.set.readable().await?;
-            if self.take(ready)? > 0 {
-                return Ok(());
+            let count = self.take(ready);
+            if count > 0 {
+                return Ok(Turn { guard, all: count < EVENTS });
             }
             guard.clear_ready();
         }
     }
 
-    fn take(&self, ready: &mut Vec<Ready>) -> io::Result<usize> {
+    fn take(&self, ready: &mut Vec<Ready>) -> usize {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         // SAFETY: `events` has room for `EVENTS` entries and outlives the call, which does not wait.
         let count = unsafe {
@@ -72,6 +76,25 @@ impl Epoll {
             readable: event.events & (libc::EPOLLIN | libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0,
             error: event.events & libc::EPOLLERR as u32 != 0,
         }));
-        Ok(count)
+        count
+    }
+}
+
+/// The handling of the sockets that were ready.
+pub(crate) struct Turn<'p> {
+    guard: AsyncFdReadyGuard<'p, OwnedFd>,
+    /// No more sockets were ready than fit one call.
+    all: bool,
+}
+
+impl Turn<'_> {
+    /// Ends the turn. If every ready socket was `drained`, the next wait need not look again: whatever comes to one of them
+    /// from now on wakes the runtime anew. Returns whether that is so.
+    pub(super) fn end(mut self, drained: bool) -> bool {
+        let idle = drained && self.all;
+        if idle {
+            self.guard.clear_ready();
+        }
+        idle
     }
 }

@@ -12,6 +12,7 @@ mod portable;
 
 use std::{
     io,
+    marker::PhantomData,
     net::{IpAddr, SocketAddr},
     ops::Range,
 };
@@ -259,7 +260,8 @@ impl Batch {
         self.used == BATCH
     }
 
-    /// Takes what is there, as far as there are slots, and adds it; returns the new datagrams' places.
+    /// Takes what is there, as far as there are slots, and adds it; returns the new datagrams' places. If the batch is full
+    /// then, there may be more.
     pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<Range<usize>> {
         let before = self.received.len();
         match socket {
@@ -420,11 +422,30 @@ impl Poller {
     }
 
     /// Waits until a socket is ready. `ready` is filled with those that are; each will come again until it is drained.
-    pub(crate) async fn wait(&self, ready: &mut Vec<Ready>) -> io::Result<()> {
+    pub(crate) async fn wait(&self, ready: &mut Vec<Ready>) -> io::Result<Turn<'_>> {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Epoll(epoll) => epoll.wait(ready).await,
-            Self::Portable(poller) => poller.wait(ready).await,
+            Self::Epoll(epoll) => epoll.wait(ready).await.map(Turn::Epoll),
+            Self::Portable(poller) => poller.wait(ready).await.map(|()| Turn::Portable(PhantomData)),
+        }
+    }
+}
+
+/// The handling of the sockets that were ready.
+pub(crate) enum Turn<'p> {
+    #[cfg(target_os = "linux")]
+    Epoll(epoll::Turn<'p>),
+    Portable(PhantomData<&'p ()>),
+}
+
+impl Turn<'_> {
+    /// Ends the turn; `drained` says that every ready socket was left empty. Returns whether nothing is left to do, so that the next
+    /// wait will wait.
+    pub(crate) fn end(self, drained: bool) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Epoll(turn) => turn.end(drained),
+            Self::Portable(_) => false,
         }
     }
 }
