@@ -87,6 +87,8 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
 
     // Nobody waits for it only if the start was given up, which `stop` tells.
     let _ = started.send(());
+    let shared = Arc::clone(&core.borrow().shared);
+    let mailbox = &shared.mailboxes[usize::from(core.borrow().worker)];
     let mut datagrams = Datagrams::new(Batch::new(io));
     let mut ready = Vec::new();
     // An error means that the main thread is gone, which is a reason to stop, too.
@@ -105,18 +107,29 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
         tokio::select! {
             biased;
             _ = &mut stopped => break,
-            () = &mut timer, if deadline.is_some() => survive(|| {
-                let mut core = core.borrow_mut();
-                let now = core.clock.now();
-                core.expire(now);
-            }),
+            () = &mut timer, if deadline.is_some() => {
+                survive(|| {
+                    let mut core = core.borrow_mut();
+                    let now = core.clock.now();
+                    core.expire(now);
+                });
+            }
             () = changed.notified() => {}
             result = poller.wait(&mut ready) => {
                 if let Err(error) = result {
                     complaint::about_receiving(&error);
                 }
-                survive(|| handle(&ready, &mut core.borrow_mut(), &mut datagrams));
+                if !survive(|| handle(&ready, &mut core.borrow_mut(), &mut datagrams)) {
+                    datagrams.give_up(&mut core.borrow_mut());
+                }
                 // Streams and the timer have their turn, however busy the sockets are.
+                tokio::task::yield_now().await;
+            }
+            // Where sockets are ready, too, mail had its turn with them.
+            () = mailbox.notify.notified() => {
+                if !survive(|| mail(&mut core.borrow_mut(), &mut datagrams)) {
+                    datagrams.give_up(&mut core.borrow_mut());
+                }
                 tokio::task::yield_now().await;
             }
         }
@@ -127,11 +140,13 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
     Ok(core.server.totals().clone())
 }
 
-/// Runs a step of the worker; a panic in it costs that step, not the worker.
-fn survive(step: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(step)).is_err() {
+/// Runs a step of the worker; a panic in it costs that step, not the worker. Returns whether it was done.
+fn survive(step: impl FnOnce()) -> bool {
+    let done = catch_unwind(AssertUnwindSafe(step)).is_ok();
+    if !done {
         complaint::about_fault();
     }
+    done
 }
 
 /// Relay sockets served between two turns of the listeners.
@@ -170,6 +185,15 @@ fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) {
         }
     }
     datagrams.flush(core);
+    mail(core, datagrams);
+}
+
+/// Gives what other workers have sent its turn.
+fn mail(core: &mut Core, datagrams: &mut Datagrams) {
+    let now = core.clock.now();
+    if datagrams.receive_from_workers(core, now) {
+        core.shared.mailboxes[usize::from(core.worker)].notify.notify_one();
+    }
 }
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpListener>)> {
@@ -184,7 +208,8 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpList
     let server =
         Server::new(rules::rules(&settings, &users, io), Box::new(policy), &nonce_secret, server_seed, first_id);
     let poller = Rc::new(Poller::new(io)?);
-    let mut core = Core::new(server, users, shared, clock, Rc::clone(&poller), rng, io);
+    let worker = u16::try_from(index).map_err(io::Error::other)?;
+    let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
     for (at, socket) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;
         let socket = UdpSocket::new(socket, io)?;
