@@ -90,7 +90,33 @@ fn relayed_packets_allocate_nothing() {
         let allocated = ALLOCATIONS.load(Ordering::SeqCst) - before;
         assert_eq!(allocated, 0, "for {} packets that reach the client as {expected} bytes", 2 * PACKETS);
     }
+    // Between two allocations of this server, in one worker and between two, as it happens.
+    let mut ends: Vec<_> = (0..6)
+        .map(|_| {
+            let mut client = TurnClient::new(loopback_socket(), server);
+            let relayed = client.allocate();
+            (client, relayed)
+        })
+        .collect();
+    for at in 0..ends.len() {
+        let next = ends[(at + 1) % ends.len()].1;
+        let last = ends[(at + ends.len() - 1) % ends.len()].1;
+        ends[at].0.bind(CHANNEL, next);
+        ends[at].0.bind(ChannelNumber(CHANNEL.0 + 1), last);
+    }
+    let around = || {
+        let mut buffer = [0; 1500];
+        for at in (0..ends.len()).cycle().take(PACKETS) {
+            ends[at].0.socket.send_to(&bound, server).unwrap();
+            assert_eq!(ends[(at + 1) % ends.len()].0.socket.recv(&mut buffer).unwrap(), DATA.len() + 4);
+        }
+    };
+    around();
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    around();
+    assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "between allocations of this server");
+
     let totals = relay.stop();
-    assert_eq!(totals.to_peers.packets, 4 * PACKETS as u64);
-    assert_eq!(totals.to_clients.packets, 4 * PACKETS as u64);
+    assert_eq!(totals.to_peers.packets, 6 * PACKETS as u64);
+    assert_eq!(totals.to_clients.packets, 6 * PACKETS as u64);
 }

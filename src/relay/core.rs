@@ -16,8 +16,10 @@ use slab::Slab;
 
 use super::{
     clock::Clock,
-    complaint, open,
-    ports::PortLease,
+    complaint,
+    mail::{LONGEST, Letter, Posted},
+    open,
+    ports::{Owner, Place, PortLease},
     queue::Queue,
     rules,
     shared::{QuotaLease, Shared},
@@ -27,8 +29,8 @@ use crate::{
     auth::users::StaticUsers,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, Drop, Effect, EndReason, Grant, Handle, IcmpError, Peak, PendingAllocate, REPLY_LEN, Refusal,
-        RelayId, Route, Server, SessionSummary, Step, Time, ToPeer,
+        Answer, Client, Drop, Effect, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate, REPLY_LEN,
+        Refusal, RelayId, Route, Server, SessionSummary, Step, Time, ToClient, ToPeer,
     },
 };
 
@@ -99,8 +101,8 @@ pub(super) struct RelaySocket {
     pub(super) socket: UdpSocket,
     /// The allocation; `None` only between opening and granting.
     pub(super) handle: Option<Handle>,
-    /// Keeps the port from being leased again as long as the socket lives.
-    _lease: PortLease,
+    /// Keeps the port from being leased again as long as the socket lives, and tells who serves it.
+    lease: PortLease,
 }
 
 /// What the worker keeps of an allocation, besides what the protocol does.
@@ -145,8 +147,21 @@ pub(super) enum Outcome {
     ToPeer(ToPeer),
 }
 
+/// Which way a datagram to a peer takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// The system's, to this address.
+    Outside(SocketAddr),
+    /// To a relay socket of this worker.
+    Here(RelayId),
+    /// To a relay socket of another worker, which has this address.
+    There(Owner, Place),
+}
+
 /// The state of one worker.
 pub(super) struct Core {
+    /// This worker's number.
+    pub(super) worker: u16,
     pub(super) server: Server,
     pub(super) listeners: Vec<Listener>,
     pub(super) relays: Slab<RelaySocket>,
@@ -163,11 +178,16 @@ pub(super) struct Core {
     relay_peak: Peak,
     rng: StdRng,
     io: Io,
+    /// Where a message from a stream's client to another client is put together.
+    message: Vec<u8>,
+    /// Workers to be woken for what they have been sent.
+    to_wake: Vec<u16>,
 }
 
 impl Core {
     #[allow(clippy::too_many_arguments)] // the parts of a worker, put together once
     pub(super) fn new(
+        worker: u16,
         server: Server,
         users: Arc<StaticUsers>,
         shared: Arc<Shared>,
@@ -177,6 +197,7 @@ impl Core {
         io: Io,
     ) -> Self {
         Self {
+            worker,
             server,
             listeners: Vec::new(),
             relays: Slab::new(),
@@ -191,6 +212,8 @@ impl Core {
             relay_peak: Peak::default(),
             rng,
             io,
+            message: Vec::new(),
+            to_wake: Vec::new(),
         }
     }
 
@@ -277,7 +300,8 @@ impl Core {
                 #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^32
                 let id = RelayId(self.relays.vacant_key() as u32);
                 self.poller.add(&socket, Token::Relay(id).encode())?;
-                self.relays.insert(RelaySocket { socket, handle: None, _lease: opened.lease });
+                opened.lease.set_owner(Owner { worker: self.worker, relay: id });
+                self.relays.insert(RelaySocket { socket, handle: None, lease: opened.lease });
                 self.relay_peak.rise(self.relays.len());
                 Ok(id)
             });
@@ -298,13 +322,106 @@ impl Core {
         Ok((grant, opened.quota))
     }
 
-    /// Sends one datagram to a peer now.
-    pub(super) fn send_to_peer(&mut self, to_peer: &ToPeer, bytes: &[u8], tos: u8) {
+    /// Which way a datagram to a peer takes: a peer that is a relayed address of this server is reached without the system.
+    /// What is longer than a datagram can be is left to the system, which refuses it.
+    pub(super) fn destination(&self, to_peer: &ToPeer) -> Destination {
+        let address = self.shared.inward(to_peer.peer);
+        match self.shared.owner(address) {
+            Some((place, owner)) if to_peer.payload.len() <= LONGEST => {
+                if owner.worker == self.worker {
+                    Destination::Here(owner.relay)
+                } else {
+                    Destination::There(owner, place)
+                }
+            }
+            _ => Destination::Outside(address),
+        }
+    }
+
+    /// Sends one datagram to a peer now, whichever way it takes.
+    pub(super) fn send_to_peer(&mut self, to_peer: &ToPeer, bytes: &[u8], tos: u8, now: Time) {
+        match self.destination(to_peer) {
+            Destination::Outside(address) => self.send_outside(to_peer, address, bytes, tos),
+            Destination::Here(relay) => self.turn_around(to_peer.relay, relay, bytes, now),
+            Destination::There(owner, place) => self.post(to_peer.relay, owner, place, bytes, tos),
+        }
+    }
+
+    /// Sends one datagram by the system now.
+    pub(super) fn send_outside(&mut self, to_peer: &ToPeer, address: SocketAddr, bytes: &[u8], tos: u8) {
         let Some(relay) = self.relays.get(to_peer.relay.0 as usize) else { return };
         let options = SendOptions { from: None, tos, dont_fragment: to_peer.dont_fragment };
-        if relay.socket.send(bytes, self.shared.inward(to_peer.peer), options).is_err() {
+        if relay.socket.send(bytes, address, options).is_err() {
             self.server.count_drop(Drop::SendFailed);
         }
+    }
+
+    /// Delivers one datagram of a stream's client from one relay socket to another of this worker.
+    fn turn_around(&mut self, from: RelayId, to: RelayId, bytes: &[u8], now: Time) {
+        let Some(peer) = self.external(from) else { return };
+        let mut head = [0; HEADROOM];
+        if let Some(ToClient { client, header_len, padding }) =
+            self.peer_datagram(to, peer, bytes.len(), &mut head, now)
+        {
+            let mut message = std::mem::take(&mut self.message);
+            message.clear();
+            message.extend_from_slice(&head[HEADROOM - header_len..]);
+            message.extend_from_slice(bytes);
+            message.extend_from_slice(&[0; 3][..padding]);
+            self.send_to_client(&client, &message, now);
+            self.message = message;
+        } else if self.server.has_effects() {
+            self.apply_effects();
+        }
+    }
+
+    /// Hands a datagram to the worker that serves its destination. [`Core::wake_workers`] is to be called after the last
+    /// one.
+    pub(super) fn post(&mut self, from: RelayId, to: Owner, place: Place, bytes: &[u8], tos: u8) {
+        let Some(sender) = self.relays.get(from.0 as usize) else { return };
+        let letter = Letter { relay: to.relay, to: place, from: sender.lease.place(), tos };
+        match self.shared.mailboxes[usize::from(to.worker)].post(&letter, bytes) {
+            Posted::Announced => {}
+            Posted::Unannounced => self.to_wake.push(to.worker),
+            Posted::Full => self.server.count_drop(Drop::WorkerBusy),
+        }
+    }
+
+    /// Wakes the workers that have been sent something.
+    pub(super) fn wake_workers(&mut self) {
+        for worker in self.to_wake.drain(..) {
+            self.shared.mailboxes[usize::from(worker)].notify.notify_one();
+        }
+    }
+
+    /// The relayed address of a relay socket, as clients know it.
+    pub(super) fn external(&self, relay: RelayId) -> Option<SocketAddr> {
+        self.relays.get(relay.0 as usize).map(|relay| self.shared.external(relay.lease.place()))
+    }
+
+    /// Whether a relay socket (still) has this address.
+    pub(super) fn has_address(&self, relay: RelayId, place: Place) -> bool {
+        self.relays.get(relay.0 as usize).is_some_and(|relay| relay.lease.place() == place)
+    }
+
+    /// Takes a datagram of so many bytes from a peer to a relay socket: what to send to the client, whose header is written to
+    /// the end of `head`. A panic costs the client its allocation: then there are effects to apply, after what is to leave
+    /// from its relay socket has left.
+    pub(super) fn peer_datagram(
+        &mut self,
+        relay: RelayId,
+        peer: SocketAddr,
+        len: usize,
+        head: &mut [u8; HEADROOM],
+        now: Time,
+    ) -> Option<ToClient> {
+        let handle = self.relays.get(relay.0 as usize)?.handle?;
+        let handled = catch_unwind(AssertUnwindSafe(|| self.server.from_peer(handle, peer, len, head, now)));
+        handled.unwrap_or_else(|_| {
+            complaint::about_panic(peer);
+            self.server.end_handle(handle, EndReason::Fault, now);
+            None
+        })
     }
 
     /// Sends a STUN message that answers nothing to a client, over whatever it uses. Like data, it gives way to what comes

@@ -2,10 +2,15 @@
 
 use std::{
     ops::RangeInclusive,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rand::{Rng, RngExt};
+
+use crate::turn::RelayId;
 
 /// The free ports, in no order, and where each of them stands, so that any can be taken in constant time.
 #[derive(Debug)]
@@ -57,18 +62,70 @@ impl Free {
     }
 }
 
-/// The ports of one relay address, shared by all workers and used only when allocations come and go.
-#[derive(Debug, Clone)]
-pub(super) struct PortPool {
-    free: Arc<Mutex<Free>>,
+/// A relayed address: the number of the relay address among all, and the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) space: u16,
+    pub(super) port: u16,
 }
 
+/// Who serves a relayed address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The worker's number.
+    pub(super) worker: u16,
+    /// The relay socket among the worker's own.
+    pub(super) relay: RelayId,
+}
+
+impl Owner {
+    /// Never 0, which stands for nobody.
+    fn encode(self) -> u64 {
+        (u64::from(self.worker) + 1) << 32 | u64::from(self.relay.0)
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // both halves were put in by `encode`
+    const fn decode(code: u64) -> Option<Self> {
+        match (code >> 32).checked_sub(1) {
+            Some(worker) => Some(Self { worker: worker as u16, relay: RelayId(code as u32) }),
+            None => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Ports {
+    space: u16,
+    first: u16,
+    free: Mutex<Free>,
+    /// By port minus `first`: who serves it. Read for data between allocations of this server.
+    owners: Box<[AtomicU64]>,
+}
+
+/// The ports of one relay address, shared by all workers.
+#[derive(Debug, Clone)]
+pub(super) struct PortPool(Arc<Ports>);
+
 impl PortPool {
-    pub(super) fn new(range: RangeInclusive<u16>) -> Self {
+    /// `space` is the number of the relay address.
+    pub(super) fn new(space: u16, range: RangeInclusive<u16>) -> Self {
+        let first = *range.start();
+        let owners = range.clone().map(|_| AtomicU64::new(0)).collect();
         let ports: Vec<u16> = range.clone().collect();
         #[allow(clippy::cast_possible_truncation)] // at most 65,536
         let places = (0..ports.len() as u32).collect();
-        Self { free: Arc::new(Mutex::new(Free { first: *range.start(), ports, places })) }
+        let free = Mutex::new(Free { first, ports, places });
+        Self(Arc::new(Ports { space, first, free, owners }))
+    }
+
+    fn entry(&self, port: u16) -> Option<&AtomicU64> {
+        self.0.owners.get(usize::from(port.checked_sub(self.0.first)?))
+    }
+
+    /// Who serves a port, if it is served. May be outdated where another worker does.
+    pub(super) fn owner(&self, port: u16) -> Option<(Place, Owner)> {
+        let owner = Owner::decode(self.entry(port)?.load(Ordering::Relaxed))?;
+        Some((Place { space: self.0.space, port }, owner))
     }
 
     /// A random port; an even one if `even`.
@@ -96,7 +153,7 @@ impl PortPool {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Free> {
         // No method can leave the two lists in disagreement by panicking half-way.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,10 +168,24 @@ impl PortLease {
     pub(super) const fn port(&self) -> u16 {
         self.port
     }
+
+    pub(super) fn place(&self) -> Place {
+        Place { space: self.pool.0.space, port: self.port }
+    }
+
+    /// From now on this port is served, as long as the lease lives.
+    pub(super) fn set_owner(&self, owner: Owner) {
+        if let Some(entry) = self.pool.entry(self.port) {
+            entry.store(owner.encode(), Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for PortLease {
     fn drop(&mut self) {
+        if let Some(entry) = self.pool.entry(self.port) {
+            entry.store(0, Ordering::Relaxed);
+        }
         self.pool.lock().give_back(self.port);
     }
 }
@@ -131,7 +202,7 @@ mod tests {
     #[test]
     fn every_port_once_in_random_order_and_back() {
         let mut rng = StdRng::seed_from_u64(1);
-        let pool = PortPool::new(50_000..=50_099);
+        let pool = PortPool::new(0, 50_000..=50_099);
         for _ in 0..3 {
             let leases: Vec<_> = std::iter::from_fn(|| pool.take(false, &mut rng)).collect();
             let ports: Vec<u16> = leases.iter().map(PortLease::port).collect();
@@ -140,11 +211,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_owner_is_known_as_long_as_the_lease() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let pool = PortPool::new(3, 65_530..=65_535);
+        let lease = pool.take(false, &mut rng).unwrap();
+        let (port, owner) = (lease.port(), Owner { worker: u16::MAX, relay: RelayId(u32::MAX) });
+        assert_eq!(pool.owner(port), None);
+        lease.set_owner(owner);
+        assert_eq!(pool.owner(port), Some((Place { space: 3, port }, owner)));
+        assert_eq!(pool.owner(65_529), None);
+        drop(lease);
+        assert_eq!(pool.owner(port), None);
+    }
+
     /// 8656-7.2-16, 8656-7.2-27, 8656-7.2-28, 8656-7.2-42
     #[test]
     fn even_ports_and_pairs() {
         let mut rng = StdRng::seed_from_u64(2);
-        let pool = PortPool::new(50_001..=50_006);
+        let pool = PortPool::new(0, 50_001..=50_006);
         let (low, high) = pool.take_pair(&mut rng).unwrap();
         assert_eq!((low.port() % 2, high.port()), (0, low.port() + 1));
         let pair = pool.take_pair(&mut rng).unwrap();

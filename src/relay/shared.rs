@@ -1,4 +1,5 @@
-//! What all workers share: quotas, relay ports, reservations, connection counts. Small, explicit, never on the data path.
+//! What all workers share: quotas, relay ports, reservations, connection counts. Small, explicit; on the data path only read,
+//! but for the mailboxes between workers.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,10 @@ use std::{
 use ipnet::IpNet;
 use rand::{Rng, rngs::StdRng};
 
-use super::ports::{PortLease, PortPool};
+use super::{
+    mail::Mailbox,
+    ports::{Owner, Place, PortLease, PortPool},
+};
 use crate::{
     config::settings::{RelayAddress, Settings, Tcp},
     policy::quota::Quotas,
@@ -55,6 +59,8 @@ struct Connections {
 pub(super) struct Shared {
     pub(super) relays: Vec<RelaySpace>,
     pub(super) relay_buffer: Option<usize>,
+    /// By worker.
+    pub(super) mailboxes: Box<[Mailbox]>,
     reservation_lifetime: Duration,
     tcp: Tcp,
     ipv4_prefix: u8,
@@ -75,11 +81,16 @@ impl Shared {
         let relays = relay
             .addresses
             .iter()
-            .map(|address| RelaySpace { address: *address, ports: PortPool::new(relay.min_port..=relay.max_port) })
+            .zip(0..)
+            .map(|(address, space)| RelaySpace {
+                address: *address,
+                ports: PortPool::new(space, relay.min_port..=relay.max_port),
+            })
             .collect();
         Arc::new(Self {
             relays,
             relay_buffer: relay.socket_buffer,
+            mailboxes: (0..settings.process.workers.max(1)).map(|_| Mailbox::default()).collect(),
             reservation_lifetime: settings.lifetimes.reservation,
             tcp: settings.tcp.clone(),
             ipv4_prefix: settings.limits.ipv4_prefix,
@@ -158,6 +169,17 @@ impl Shared {
     /// Who a datagram from `source` is from, in the addresses that clients know: the inverse of [`Shared::inward`].
     pub(super) fn outward(&self, source: SocketAddr) -> SocketAddr {
         self.translate(source, |address| (address.local, address.external))
+    }
+
+    /// Who serves a local address, if it is a relayed address in use.
+    pub(super) fn owner(&self, local: SocketAddr) -> Option<(Place, Owner)> {
+        let space = self.relays.iter().find(|space| space.address.local == local.ip())?;
+        space.ports.owner(local.port())
+    }
+
+    /// A relayed address as clients know it.
+    pub(super) fn external(&self, place: Place) -> SocketAddr {
+        SocketAddr::new(self.relays[usize::from(place.space)].address.external, place.port)
     }
 
     fn translate(&self, address: SocketAddr, pair: impl Fn(&RelayAddress) -> (IpAddr, IpAddr)) -> SocketAddr {

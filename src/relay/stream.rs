@@ -108,6 +108,7 @@ pub(super) async fn serve<S>(
     let _ = poll_fn(|context| connection.turn(context, timer.as_mut())).await;
     let mut core = shared_too.core.borrow_mut();
     let now = core.clock.now();
+    core.wake_workers();
     core.streams.remove(at);
     core.server.end_client(&client, EndReason::ConnectionClosed, now);
     core.apply_effects();
@@ -292,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let message = &rest[..len];
             match core.client_message(&self.client, message, now) {
                 Outcome::ToPeer(to_peer) => {
-                    core.send_to_peer(&to_peer, &message[to_peer.payload.clone()], 0);
+                    core.send_to_peer(&to_peer, &message[to_peer.payload.clone()], 0, now);
                     useful = true;
                 }
                 Outcome::Nothing if !core.server.has_effects() => {}
@@ -307,6 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             at += len;
         };
+        core.wake_workers();
         let now = Instant::now();
         if useful {
             self.active = now;

@@ -87,6 +87,8 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
 
     // Nobody waits for it only if the start was given up, which `stop` tells.
     let _ = started.send(());
+    let shared = Arc::clone(&core.borrow().shared);
+    let mailbox = &shared.mailboxes[usize::from(core.borrow().worker)];
     let mut datagrams = Datagrams::new(Batch::new(io));
     let mut ready = Vec::new();
     // An error means that the main thread is gone, which is a reason to stop, too.
@@ -110,13 +112,18 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
                     let mut core = core.borrow_mut();
                     let now = core.clock.now();
                     core.expire(now);
-                    true
                 });
             }
             () = changed.notified() => {}
             result = poller.wait(&mut ready) => {
                 let idle = match result {
-                    Ok(turn) => turn.end(survive(|| handle(&ready, &mut core.borrow_mut(), &mut datagrams))),
+                    Ok(turn) => {
+                        let drained = survive(|| handle(&ready, &mut core.borrow_mut(), &mut datagrams));
+                        if drained.is_none() {
+                            datagrams.give_up(&mut core.borrow_mut());
+                        }
+                        turn.end(drained == Some(true))
+                    }
                     Err(error) => {
                         complaint::about_receiving(&error);
                         false
@@ -127,6 +134,13 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
                     tokio::task::yield_now().await;
                 }
             }
+            // Where sockets are ready, too, mail had its turn with them.
+            () = mailbox.notify.notified() => {
+                if survive(|| mail(&mut core.borrow_mut(), &mut datagrams)).is_none() {
+                    datagrams.give_up(&mut core.borrow_mut());
+                }
+                tokio::task::yield_now().await;
+            }
         }
     }
     let mut core = core.borrow_mut();
@@ -135,12 +149,13 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
     Ok(core.server.totals().clone())
 }
 
-/// Runs a step of the worker; a panic in it costs that step, not the worker. Returns what the step does, or false.
-fn survive(step: impl FnOnce() -> bool) -> bool {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
+/// Runs a step of the worker; a panic in it costs that step, not the worker. `None` after a panic.
+fn survive<T>(step: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(step)).ok();
+    if done.is_none() {
         complaint::about_fault();
-        false
-    })
+    }
+    done
 }
 
 /// Relay sockets served between two turns of the listeners.
@@ -181,7 +196,16 @@ fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) -> bool {
         }
     }
     datagrams.flush(core);
+    mail(core, datagrams);
     drained && !listeners().any(|at| core.listeners[at].busy)
+}
+
+/// Gives what other workers have sent its turn.
+fn mail(core: &mut Core, datagrams: &mut Datagrams) {
+    let now = core.clock.now();
+    if datagrams.receive_from_workers(core, now) {
+        core.shared.mailboxes[usize::from(core.worker)].notify.notify_one();
+    }
 }
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpListener>)> {
@@ -196,7 +220,8 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpList
     let server =
         Server::new(rules::rules(&settings, &users, io), Box::new(policy), &nonce_secret, server_seed, first_id);
     let poller = Rc::new(Poller::new(io)?);
-    let mut core = Core::new(server, users, shared, clock, Rc::clone(&poller), rng, io);
+    let worker = u16::try_from(index).map_err(io::Error::other)?;
+    let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
     for (at, socket) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;
         let socket = UdpSocket::new(socket, io)?;

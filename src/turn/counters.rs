@@ -69,6 +69,8 @@ drops! {
     SendFailed => "send-failed",
     /// A slow TCP client's queue was full, or the data in it too old.
     QueueFull => "queue-full",
+    /// Data for another worker's client while too much waited for that worker.
+    WorkerBusy => "worker-busy",
     /// An ICMP error that is not forwarded (RFC 8656 §11.5).
     Icmp => "icmp",
 }

@@ -39,7 +39,7 @@ fn streams() -> Rc<Streams> {
     let server = Server::new(rules::rules(&settings, &users, io), Box::new(policy), &[3; 32], [4; 32], 1);
     let poller = Rc::new(Poller::new(io).unwrap());
     let rng = StdRng::from_seed([5; 32]);
-    let core = Core::new(server, users, Shared::new(&settings), Clock::new(), poller, rng, io);
+    let core = Core::new(0, server, users, Shared::new(&settings), Clock::new(), poller, rng, io);
     Rc::new(Streams {
         core: Rc::new(RefCell::new(core)),
         buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),

@@ -286,6 +286,11 @@ impl Batch {
         &self.slots[self.place(at)]
     }
 
+    /// What payloads stand in.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.slots
+    }
+
     /// Where the payload of a received datagram stands.
     pub(crate) fn place(&self, at: usize) -> Range<usize> {
         let Received { start, len, .. } = self.received[at];
@@ -303,7 +308,7 @@ const fn payload_start(slot: usize) -> usize {
     slot * SLOT_LEN
 }
 
-/// A datagram to be sent: a header of its own, a payload that stands in a [`Batch`], and padding.
+/// A datagram to be sent: a header of its own, a payload that stands elsewhere, and padding.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     /// Where to.
@@ -314,7 +319,7 @@ pub(crate) struct Outgoing {
     pub(crate) head: [u8; HEADROOM],
     /// Bytes of header.
     pub(crate) header_len: usize,
-    /// Where the payload stands in the batch.
+    /// Where the payload stands in a [`Batch`] or in what another worker has sent.
     pub(crate) payload: Range<usize>,
     /// Zero bytes after the payload, at most 3.
     pub(crate) padding: usize,
@@ -332,10 +337,10 @@ impl Outgoing {
         self.header_len + self.payload.len() + self.padding
     }
 
-    /// Header, payload, padding; any of them may be empty.
-    pub(crate) fn parts<'p>(&'p self, batch: &'p Batch) -> [&'p [u8]; 3] {
+    /// Header, payload, padding; any of them may be empty. The payload stands in `bytes`.
+    pub(crate) fn parts<'p>(&'p self, bytes: &'p [u8]) -> [&'p [u8]; 3] {
         let header = &self.head[HEADROOM - self.header_len..];
-        [header, &batch.slots[self.payload.clone()], &[0; 3][..self.padding]]
+        [header, &bytes[self.payload.clone()], &[0; 3][..self.padding]]
     }
 
     /// How many of the parts are not empty.
@@ -362,16 +367,16 @@ impl Sender {
         }
     }
 
-    /// Sends all of `run`; returns how many the system refused.
-    pub(crate) fn send(&mut self, socket: &UdpSocket, run: &[Outgoing], batch: &Batch) -> usize {
+    /// Sends all of `run`, whose payloads stand in `bytes`; returns how many the system refused.
+    pub(crate) fn send(&mut self, socket: &UdpSocket, run: &[Outgoing], bytes: &[u8]) -> usize {
         match socket {
             #[cfg(target_os = "linux")]
-            UdpSocket::Batched(socket) => self.calls.send(socket, run, batch),
+            UdpSocket::Batched(socket) => self.calls.send(socket, run, bytes),
             UdpSocket::Portable(_) => {
                 let mut refused = 0;
                 for out in run {
                     self.whole.clear();
-                    out.parts(batch).into_iter().for_each(|part| self.whole.extend_from_slice(part));
+                    out.parts(bytes).into_iter().for_each(|part| self.whole.extend_from_slice(part));
                     refused += usize::from(socket.send(&self.whole, out.to, out.options).is_err());
                 }
                 refused

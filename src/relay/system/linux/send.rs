@@ -10,7 +10,7 @@ use std::{
 use libc::c_int;
 
 use super::{
-    super::{BATCH, Batch, Outgoing, SendOptions},
+    super::{BATCH, Outgoing, SendOptions},
     CONTROL_LEN, Control, LinuxSocket, encode_address, is_pending_icmp, set_int, zeroed,
 };
 
@@ -58,10 +58,10 @@ impl SendCalls {
     }
 
     /// Sends all of `run`; returns how many datagrams the system refused.
-    pub(crate) fn send(&mut self, socket: &LinuxSocket, run: &[Outgoing], batch: &Batch) -> usize {
+    pub(crate) fn send(&mut self, socket: &LinuxSocket, run: &[Outgoing], bytes: &[u8]) -> usize {
         let (mut rest, mut refused) = (run, 0);
         while !rest.is_empty() {
-            let taken = self.merge(socket, rest, batch);
+            let taken = self.merge(socket, rest, bytes);
             refused += self.submit(socket, &rest[..taken]);
             rest = &rest[taken..];
         }
@@ -69,7 +69,7 @@ impl SendCalls {
     }
 
     /// Makes messages of the front of `run`, as many as one call takes; returns how many datagrams they hold.
-    fn merge(&mut self, socket: &LinuxSocket, run: &[Outgoing], batch: &Batch) -> usize {
+    fn merge(&mut self, socket: &LinuxSocket, run: &[Outgoing], bytes: &[u8]) -> usize {
         self.messages.clear();
         self.slices.clear();
         for (at, out) in run.iter().enumerate() {
@@ -100,9 +100,9 @@ impl SendCalls {
                     bytes: 0,
                 });
             }
-            for bytes in out.parts(batch) {
-                if !bytes.is_empty() {
-                    self.slices.push(iovec(bytes));
+            for part in out.parts(bytes) {
+                if !part.is_empty() {
+                    self.slices.push(iovec(part));
                 }
             }
             if let Some(message) = self.messages.last_mut() {
