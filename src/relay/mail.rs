@@ -15,6 +15,8 @@ use crate::turn::RelayId;
 
 /// Bytes that wait at most, headers included.
 const LIMIT: usize = 1 << 20;
+/// Bytes that a buffer begins with, so that ordinary traffic does not make it grow.
+const FIRST: usize = 16 << 10;
 /// Memory that an empty mailbox keeps.
 const KEPT: usize = 64 << 10;
 /// Bytes of a header.
@@ -73,7 +75,8 @@ impl Mailbox {
             return Posted::Full;
         }
         let Ok(len) = u16::try_from(payload.len()) else { return Posted::Full };
-        waiting.bytes.reserve(HEADER + payload.len());
+        let least = if waiting.bytes.capacity() == 0 { FIRST } else { 0 };
+        waiting.bytes.reserve(least.max(HEADER + payload.len()));
         let mut header = [0; HEADER];
         header[..4].copy_from_slice(&letter.relay.0.to_ne_bytes());
         let shorts = [letter.to.space, letter.to.port, letter.from.space, letter.from.port, len];
@@ -89,7 +92,10 @@ impl Mailbox {
     /// Takes everything; `into` must be empty, and serves as the next buffer.
     fn take(&self, into: &mut Vec<u8>) {
         let mut waiting = self.lock();
-        mem::swap(&mut waiting.bytes, into);
+        // Only where there is something, so that both buffers are in use from the second time on, and none grows later.
+        if !waiting.bytes.is_empty() {
+            mem::swap(&mut waiting.bytes, into);
+        }
         waiting.announced = false;
     }
 }
