@@ -25,8 +25,14 @@ pub enum PrepareError {
     Malformed,
 }
 
+/// How often the rules are applied again before a string counts as one without a stable form (RFC 8264 §7).
+const REAPPLICATIONS: usize = 3;
+
 /// Applies the OpaqueString profile: non-ASCII spaces become U+0020, the result is in normalization form C, case is
 /// kept. Printable ASCII is its own OpaqueString form and costs one pass and no allocation.
+///
+/// The rules are applied until their output no longer changes (RFC 8264 §7): normalization can yield a character that
+/// is forbidden where it then stands (U+0387 becomes the middle dot U+00B7), and such a string is refused.
 pub fn prepare(text: &str) -> Result<Cow<'_, str>, PrepareError> {
     if text.is_empty() {
         return Err(PrepareError::Empty);
@@ -34,6 +40,18 @@ pub fn prepare(text: &str) -> Result<Cow<'_, str>, PrepareError> {
     if is_printable_ascii(text) {
         return Ok(Cow::Borrowed(text));
     }
+    let mut form = apply(text)?;
+    for _ in 0..REAPPLICATIONS {
+        let again = apply(&form)?.into_owned();
+        if again == form.as_ref() {
+            return Ok(form);
+        }
+        form = Cow::Owned(again);
+    }
+    Err(PrepareError::Malformed)
+}
+
+fn apply(text: &str) -> Result<Cow<'_, str>, PrepareError> {
     <OpaqueString as PrecisFastInvocation>::enforce(text).map_err(explain)
 }
 
@@ -81,6 +99,15 @@ mod tests {
         assert_eq!(prepare("\u{30de}\u{30c8}").unwrap(), "\u{30de}\u{30c8}");
         // Form C, not KC: a compatibility character stays (RFC 8489 §14.3, note).
         assert_eq!(prepare("\u{2168}").unwrap(), "\u{2168}");
+    }
+
+    /// RFC 8264 §7: a string whose form the rules would refuse has no form. U+0387 normalizes to U+00B7, which is
+    /// allowed between two "l" only; whichever way the profile's implementation says it, it is an error.
+    #[test]
+    fn a_form_that_is_itself_forbidden_is_refused() {
+        assert!(prepare("\u{387}").is_err());
+        assert!(prepare("a\u{387}b").is_err());
+        assert_eq!(prepare("l\u{387}l").unwrap(), "l\u{b7}l");
     }
 
     proptest! {
