@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 
 use super::{
     settings::{DefaultFamily, LogFormat, Settings, UdpIo, User, UserSecret},
-    value::{period_text, size_text},
+    value::{gather_text, period_text, size_text},
 };
 
 const MASK: &str = "****";
@@ -69,6 +69,7 @@ impl Display for Effective<'_> {
         writeln!(f, "workers = {}", process.workers)?;
         writeln!(f, "udp-io = {}", text(udp_io))?;
         writeln!(f, "listener-buffer = {}", buffer(process.listener_buffer))?;
+        writeln!(f, "gather = {}", text(gather_text(process.gather)))?;
         writeln!(f, "software-attribute = {}", process.software_attribute)?;
         writeln!(f, "fingerprint = {}", process.fingerprint)?;
 

@@ -220,6 +220,8 @@ pub struct Process {
     pub udp_io: UdpIo,
     /// `SO_RCVBUF`/`SO_SNDBUF` of listeners, bytes; `None` keeps the system's default.
     pub listener_buffer: Option<usize>,
+    /// How long a busy worker gathers datagrams before it handles them together; `None` handles each as it comes.
+    pub gather: Option<Duration>,
     /// Send SOFTWARE in responses (`software-attribute`).
     pub software_attribute: bool,
     /// Add FINGERPRINT to every response, not only where the request had one (`fingerprint`).

@@ -170,6 +170,31 @@ impl Leaf for Buffer {
     }
 }
 
+/// How long to gather: `"50us"` to `"2000us"`, or `"off"`.
+#[derive(Debug)]
+pub(super) struct Gather(pub(super) Option<Duration>);
+
+impl Leaf for Gather {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        let remedy = "write \"off\", or microseconds from \"50us\" to \"2000us\"";
+        match value.as_str() {
+            Some("off") => Ok(Self(None)),
+            Some(text) => text
+                .strip_suffix("us")
+                .and_then(|number| number.trim_end().parse().ok())
+                .filter(|micros| (50..=2000).contains(micros))
+                .map(|micros| Self(Some(Duration::from_micros(micros))))
+                .ok_or_else(|| Mistake::new(format!("{text:?} is not a time to gather for"), remedy)),
+            None => Err(Mistake::new("is not a string", remedy)),
+        }
+    }
+}
+
+/// As [`Gather`] reads it.
+pub(super) fn gather_text(gather: Option<Duration>) -> String {
+    gather.map_or_else(|| "off".to_owned(), |time| format!("{}us", time.as_micros()))
+}
+
 /// Worker threads: a number, or `"auto"` for one per usable processor.
 #[derive(Debug)]
 pub(super) struct Workers(pub(super) Option<usize>);
@@ -360,6 +385,20 @@ mod tests {
         assert!(
             read::<Workers>("0").is_err() && read::<Workers>("257").is_err() && read::<Workers>("\"all\"").is_err()
         );
+    }
+
+    #[test]
+    fn gathering_is_a_matter_of_microseconds() {
+        assert_eq!(read::<Gather>("\"off\"").unwrap().0, None);
+        for (text, micros) in [("50us", 50), ("200us", 200), ("2000us", 2000)] {
+            let gather = read::<Gather>(&format!("\"{text}\"")).unwrap().0;
+            assert_eq!(gather, Some(Duration::from_micros(micros)));
+            assert_eq!(gather_text(gather), text);
+        }
+        for wrong in ["\"49us\"", "\"2001us\"", "\"1ms\"", "\"\"", "\"us\"", "200", "true"] {
+            assert!(read::<Gather>(wrong).unwrap_err().remedy.contains("\"off\""), "{wrong}");
+        }
+        assert_eq!(gather_text(None), "off");
     }
 
     #[test]

@@ -122,6 +122,8 @@ pub(super) struct Datagrams {
     batch: Batch,
     inbox: Inbox,
     out: Outbox,
+    /// Datagrams received since they were last asked for.
+    handled: usize,
 }
 
 impl Datagrams {
@@ -132,7 +134,7 @@ impl Datagrams {
             from: Vec::with_capacity(BATCH),
             message: Vec::new(),
         };
-        Self { batch, inbox: Inbox::default(), out }
+        Self { batch, inbox: Inbox::default(), out, handled: 0 }
     }
 
     /// Handles one batch from a listener.
@@ -143,6 +145,7 @@ impl Datagrams {
             Err(error) => return complaint::about_receiving(&error),
         };
         core.listeners[listener].busy = self.batch.is_full();
+        self.handled += new.len();
         for at in new {
             let received = self.batch.received(at);
             let client = client(core, listener, &received);
@@ -209,6 +212,7 @@ impl Datagrams {
             }
         };
         let drained = !self.batch.is_full();
+        self.handled += new.len();
         for at in new {
             let received = self.batch.received(at);
             let peer = core.shared.outward(received.source);
@@ -247,6 +251,11 @@ impl Datagrams {
         self.out.send(core, self.batch.bytes());
         self.batch.clear();
         core.wake_workers();
+    }
+
+    /// How many datagrams were received since the last call.
+    pub(super) const fn take_handled(&mut self) -> usize {
+        std::mem::replace(&mut self.handled, 0)
     }
 
     /// Forgets everything, after a fault.

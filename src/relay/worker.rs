@@ -21,10 +21,11 @@ use super::{
     complaint,
     core::{Core, Listener, Token},
     datagrams::Datagrams,
+    pace::Pace,
     rules::{self, WorkerPolicy},
     shared::Shared,
     stream::{self, READ_BUFFER, Streams},
-    system::{Batch, Io, Poller, Ready, UdpSocket},
+    system::{self, Batch, Io, Poller, Ready, UdpSocket},
 };
 use crate::{
     auth::users::StaticUsers,
@@ -70,6 +71,7 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
     let limits = parts.settings.tcp.clone();
     let wide_channels = parts.settings.compatibility.rfc5766_channel_numbers;
     let io = parts.io;
+    let gather = parts.settings.process.gather.filter(|_| system::sleeps_exactly());
     let (core, poller, listeners) = assemble(parts)?;
     let core = Rc::new(RefCell::new(core));
     let changed = Rc::new(Notify::new());
@@ -90,6 +92,7 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
     let shared = Arc::clone(&core.borrow().shared);
     let mailbox = &shared.mailboxes[usize::from(core.borrow().worker)];
     let mut datagrams = Datagrams::new(Batch::new(io));
+    let mut pace = Pace::new(gather, std::time::Instant::now());
     let mut ready = Vec::new();
     // An error means that the main thread is gone, which is a reason to stop, too.
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
@@ -122,7 +125,12 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
                         if drained.is_none() {
                             datagrams.give_up(&mut core.borrow_mut());
                         }
-                        turn.end(drained == Some(true))
+                        let idle = turn.end(drained == Some(true));
+                        if let Some(rest) = pace.rest(datagrams.take_handled(), std::time::Instant::now()) {
+                            // The thread sleeps, as the runtime's timers are too coarse for this; it is short.
+                            std::thread::sleep(rest);
+                        }
+                        idle
                     }
                     Err(error) => {
                         complaint::about_receiving(&error);

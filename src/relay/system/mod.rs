@@ -150,6 +150,14 @@ pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     None
 }
 
+/// Makes short sleeps of this thread as exact as the system can; whether that is some microseconds.
+pub(crate) fn sleeps_exactly() -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::sleep_exactly().is_ok();
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
 /// Whether this process, or the whole system, has no file descriptor left.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     #[cfg(unix)]
