@@ -12,6 +12,7 @@ mod core;
 mod datagrams;
 mod mail;
 mod open;
+mod outbox;
 mod ports;
 mod queue;
 mod rules;
