@@ -12,6 +12,7 @@ mod core;
 mod datagrams;
 mod mail;
 mod open;
+mod outbox;
 mod pace;
 mod ports;
 mod queue;
