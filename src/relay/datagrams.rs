@@ -4,7 +4,7 @@ use super::{
     complaint,
     core::{Core, Destination, Outcome, Way},
     mail::Inbox,
-    outbox::{From, Outbox, Payload},
+    outbox::{Outbox, Payload},
     system::{Batch, Outgoing, Received, SendOptions},
 };
 use crate::turn::{Client, Drop, FiveTuple, RelayId, Time, ToPeer, Transport};
@@ -65,7 +65,7 @@ impl Datagrams {
             }
             Destination::Outside(address) => {
                 let options = SendOptions { from: None, tos, dont_fragment: false };
-                out.queue(From::Relay(relay), Outgoing::bare(address, options, place));
+                out.queue_to_peer(relay, Outgoing::bare(address, options, place));
             }
             Destination::Here(other) => {
                 if let Some(peer) = core.external(relay) {

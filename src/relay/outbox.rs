@@ -4,23 +4,25 @@ use std::{net::SocketAddr, ops::Range};
 
 use super::{
     core::{Core, Way},
-    system::{BATCH, Outgoing, SendOptions, Sender},
+    grouping::{Flow, Grouping},
+    system::{BATCH, Outgoing, Run, SendOptions, Sender},
 };
 use crate::turn::{Drop, HEADROOM, RelayId, Time, ToClient};
 
 /// The socket that a queued datagram leaves from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
+enum From {
     Listener(usize),
     Relay(RelayId),
 }
 
-/// What is to be sent, in order. All payloads in it stand in the same place: a batch, or another worker's mail.
+/// What is to be sent. All payloads in it stand in the same place: a batch, or another worker's mail.
 pub(super) struct Outbox {
     sender: Sender,
     outgoing: Vec<Outgoing>,
     /// By entry of `outgoing`: where it leaves from.
     from: Vec<From>,
+    grouping: Grouping,
     /// Where a message to a stream is put together.
     message: Vec<u8>,
 }
@@ -31,23 +33,29 @@ impl Outbox {
             sender: Sender::new(),
             outgoing: Vec::with_capacity(BATCH),
             from: Vec::with_capacity(BATCH),
+            grouping: Grouping::new(BATCH),
             message: Vec::new(),
         }
     }
 
-    /// Queues one datagram.
-    pub(super) fn queue(&mut self, from: From, out: Outgoing) {
-        self.outgoing.push(out);
-        self.from.push(from);
+    /// Queues one datagram for a peer.
+    pub(super) fn queue_to_peer(&mut self, relay: RelayId, out: Outgoing) {
+        self.queue(Flow::to_peers(relay), From::Relay(relay), out);
     }
 
-    /// Queues data for a client: a header, a payload in `bytes`, padding.
+    fn queue(&mut self, flow: Flow, from: From, out: Outgoing) {
+        self.outgoing.push(out);
+        self.from.push(from);
+        self.grouping.add(flow);
+    }
+
+    /// Queues data that came to a relay socket for its client: a header, a payload in `bytes`, padding.
     fn queue_to_client(
         &mut self,
         core: &mut Core,
         bytes: &[u8],
         payload: &Payload,
-        to_client: &ToClient,
+        (relay, to_client): (RelayId, &ToClient),
         head: [u8; HEADROOM],
         now: Time,
     ) {
@@ -57,7 +65,7 @@ impl Outbox {
         match Way::of(client.route) {
             Way::Listener(listener) => {
                 out.options = SendOptions { from: core.source_for(listener, &client), tos: payload.tos, ..out.options };
-                self.queue(From::Listener(listener), out);
+                self.queue(Flow::to_client(relay), From::Listener(listener), out);
             }
             Way::Stream(stream) => {
                 self.message.clear();
@@ -78,7 +86,7 @@ impl Outbox {
     ) -> bool {
         let mut head = [0; HEADROOM];
         match core.peer_datagram(relay, peer, payload.place.len(), &mut head, now) {
-            Some(to_client) => self.queue_to_client(core, bytes, payload, &to_client, head, now),
+            Some(to_client) => self.queue_to_client(core, bytes, payload, (relay, &to_client), head, now),
             None if !core.server.has_effects() => {}
             None => {
                 self.send(core, bytes);
@@ -89,12 +97,13 @@ impl Outbox {
         true
     }
 
-    /// Sends what is queued, in runs from one socket each.
+    /// Sends what is queued, flow by flow, in runs from one socket each.
     pub(super) fn send(&mut self, core: &mut Core, bytes: &[u8]) {
-        let mut start = 0;
-        while let Some(from) = self.from.get(start).copied() {
-            let len = self.from[start..].iter().take_while(|next| **next == from).count();
-            let run = &self.outgoing[start..start + len];
+        let mut order = self.grouping.order();
+        while let Some(&first) = order.first() {
+            let from = self.from[first as usize];
+            let len = order.iter().take_while(|next| self.from[**next as usize] == from).count();
+            let run = Run::new(&self.outgoing, &order[..len]);
             let socket = match from {
                 From::Listener(at) => Some(&core.listeners[at].socket),
                 From::Relay(id) => core.relays.get(id.0 as usize).map(|relay| &relay.socket),
@@ -103,7 +112,7 @@ impl Outbox {
             for _ in 0..refused {
                 core.server.count_drop(Drop::SendFailed);
             }
-            start += len;
+            order = &order[len..];
         }
         self.clear();
     }
@@ -112,6 +121,7 @@ impl Outbox {
     pub(super) fn clear(&mut self) {
         self.outgoing.clear();
         self.from.clear();
+        self.grouping.clear();
     }
 }
 

@@ -169,6 +169,40 @@ impl Outgoing {
     }
 }
 
+/// Datagrams that leave from one socket, in this order.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'r> {
+    outgoing: &'r [Outgoing],
+    order: &'r [u32],
+}
+
+impl<'r> Run<'r> {
+    /// `order` holds places in `outgoing`.
+    pub(crate) const fn new(outgoing: &'r [Outgoing], order: &'r [u32]) -> Self {
+        Self { outgoing, order }
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = &'r Outgoing> {
+        self.order.iter().map(move |at| &self.outgoing[*at as usize])
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn get(self, at: usize) -> &'r Outgoing {
+        &self.outgoing[self.order[at] as usize]
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) const fn len(self) -> usize {
+        self.order.len()
+    }
+
+    /// What is left after so many.
+    #[cfg(target_os = "linux")]
+    pub(super) fn after(self, count: usize) -> Self {
+        Self { order: &self.order[count..], ..self }
+    }
+}
+
 /// Sends runs of datagrams from one socket.
 pub(crate) struct Sender {
     #[cfg(target_os = "linux")]
@@ -187,13 +221,13 @@ impl Sender {
     }
 
     /// Sends all of `run`, whose payloads stand in `bytes`; returns how many the system refused.
-    pub(crate) fn send(&mut self, socket: &UdpSocket, run: &[Outgoing], bytes: &[u8]) -> usize {
+    pub(crate) fn send(&mut self, socket: &UdpSocket, run: Run<'_>, bytes: &[u8]) -> usize {
         match socket {
             #[cfg(target_os = "linux")]
             UdpSocket::Batched(socket) => self.calls.send(socket, run, bytes),
             UdpSocket::Portable(_) => {
                 let mut refused = 0;
-                for out in run {
+                for out in run.iter() {
                     self.whole.clear();
                     out.parts(bytes).into_iter().for_each(|part| self.whole.extend_from_slice(part));
                     refused += usize::from(socket.send(&self.whole, out.to, out.options).is_err());

@@ -11,7 +11,7 @@ mod epoll;
 mod linux;
 mod portable;
 
-pub(super) use batch::{BATCH, Batch, Outgoing, Received, SendOptions, Sender};
+pub(super) use batch::{BATCH, Batch, Outgoing, Received, Run, SendOptions, Sender};
 
 use std::{io, marker::PhantomData, net::SocketAddr};
 

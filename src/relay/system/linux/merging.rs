@@ -8,7 +8,7 @@ use std::{cell::Cell, os::fd::AsRawFd};
 use super::{super::Received, LinuxSocket, set_int};
 
 /// Datagrams between two decisions.
-const WINDOW: u32 = 128;
+const WINDOW: u32 = 32;
 /// Longest datagram that is sent merged: what every path can be expected to carry. A merged datagram that does not fit the link is
 /// refused as a whole.
 const LONGEST: u16 = 1472;
