@@ -85,9 +85,7 @@ fn inside() {
     let host = if configuration == BUILT_IN_IPV4 { &HOST[..1] } else { &HOST[..] };
     ip("link set lo up");
     for address in host {
-        // Until the kernel has found no duplicate of it, an IPv6 address cannot be bound.
-        let at_once = if address.contains(':') { " nodad" } else { "" };
-        ip(&format!("address add {address} dev lo{at_once}"));
+        ip(&format!("address add {address} dev lo"));
     }
     match configuration.as_str() {
         BUILT_IN | BUILT_IN_IPV4 => built_in(host),
