@@ -127,9 +127,9 @@ fn what_the_kernel_refuses_is_found_at_the_start_and_done_without() {
     ];
     for (wanted, denied, io, on, off) in cases {
         let configuration = LOOPBACK.replace("workers = 2", &format!("workers = 2\nudp-io = \"{wanted}\""));
-        let server = Server::start_with(&configuration, |command| {
-            denied.into_iter().for_each(|denied| deny(command, denied));
-        });
+        let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
+        denied.into_iter().for_each(|denied| deny(&mut command, denied));
+        let server = Server::launch(command, &configuration);
         let line = server.await_logged("datagrams");
         assert_eq!((line["io"].as_str(), line["on"].as_str()), (Some(io), on), "{line}");
         match off {
@@ -162,4 +162,113 @@ fn check_says_the_same() {
     let printed = check(Some(Denied { call: libc::SYS_recvmmsg, option: None, errno: libc::ENOSYS }));
     assert!(printed.contains("\n# datagrams on this host: portable\n"), "{printed}");
     assert!(printed.contains("\n# off: recvmmsg and sendmmsg: Function not implemented"), "{printed}");
+}
+
+/// A status field of every thread of the server whose name begins with `worker-`, by name.
+fn of_workers(server: &Server, field: &str) -> Vec<(String, String)> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("the server's threads");
+    let mut found: Vec<(String, String)> = tasks
+        .filter_map(|task| {
+            let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            let get = |key: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+                line.map(|value| value.trim().to_owned())
+            };
+            Some((get("Name")?, get(field)?)).filter(|(name, _)| name.starts_with("worker-"))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// The processors that this test may use.
+fn processors() -> Vec<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").expect("the status of this process");
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("its processors");
+    list.trim()
+        .split(',')
+        .flat_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let [first, last] = [first, last].map(|number| number.parse::<usize>().expect("a number"));
+            first..=last
+        })
+        .collect()
+}
+
+#[test]
+fn workers_are_pinned_one_after_the_other_if_asked() {
+    let processors = processors();
+    let all = |server: &Server| of_workers(server, "Cpus_allowed_list");
+    let server = Server::start(&LOOPBACK.replace("workers = 2", "workers = 3\npin-workers = true"));
+    let pinned: Vec<_> =
+        (0..3).map(|at| (format!("worker-{at}"), processors[at % processors.len()].to_string())).collect();
+    assert_eq!(all(&server), pinned);
+    relay(&server);
+    server.stop();
+
+    // The processors are those that the process may use.
+    let last = *processors.last().expect("a processor");
+    let server = Server::launch(
+        on_processor(last, env!("CARGO_BIN_EXE_turnserver")),
+        &LOOPBACK.replace("workers = 2", "workers = 1\npin-workers = true"),
+    );
+    assert_eq!(all(&server), [("worker-0".to_owned(), last.to_string())]);
+    server.stop();
+
+    let server = Server::start(LOOPBACK);
+    let own = std::fs::read_to_string("/proc/self/status").expect("the status of this process");
+    assert!(all(&server).iter().all(|(_, list)| own.contains(&format!("Cpus_allowed_list:\t{list}\n"))));
+    server.stop();
+}
+
+/// A command for `program` on one processor only.
+fn on_processor(processor: usize, program: &str) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", &processor.to_string(), program]);
+    command
+}
+
+#[test]
+fn there_is_a_worker_for_every_processor_that_the_process_may_use() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), LOOPBACK.replace("workers = 2", "workers = \"auto\"")).expect("writing it");
+    for processor in processors() {
+        let mut command = on_processor(processor, env!("CARGO_BIN_EXE_turnserver"));
+        let output = command.args(["check", "-c"]).arg(file.path()).output().expect("taskset (util-linux)");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && printed.contains("\nworkers = 1\n"), "{output:?}");
+    }
+}
+
+/// While the server stands still, what does not fit its listener's buffer is dropped by the kernel, and counted.
+#[test]
+fn what_the_kernel_drops_on_a_listener_is_reported() {
+    const SENT: u64 = 2000;
+    for (workers, udp_io) in [(1, "auto"), (2, "auto"), (1, "portable")] {
+        let process = format!("workers = {workers}\nlistener-buffer = \"16KiB\"\nudp-io = \"{udp_io}\"");
+        let mut server = Server::start(&LOOPBACK.replace("workers = 2", &process));
+        let (flooded, spared) = (server.ipv4("udp"), server.ipv6("udp"));
+        server.signal("STOP");
+        // From several ports, so that all workers' sockets are hit.
+        let senders: Vec<UdpSocket> = (0..8).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a socket")).collect();
+        for sender in senders.iter().cycle().take(SENT as usize) {
+            sender.send_to(&[0xFF; 1000], flooded).expect("sending");
+        }
+        server.signal("CONT");
+        // Answered after what has been in the worker's buffers for longer.
+        Client::new("udp", spared, None).binding();
+        server.signal("TERM");
+        let stopped = server.await_logged("stopped");
+        let kernel_drops = stopped["kernel_drops"].as_str().expect("kernel_drops");
+        let dropped: u64 = match kernel_drops.split_once('=') {
+            Some((address, count)) if address == flooded.to_string() => count.parse().expect("a count"),
+            _ => panic!("{kernel_drops:?} is of {flooded} alone, not of {spared}"),
+        };
+        let drops = stopped["drops"].as_str().expect("drops");
+        let read = drops.split(' ').find_map(|drop| drop.strip_prefix("not-served=")).expect("what was read");
+        let read: u64 = read.parse().expect("a count");
+        assert!(dropped > SENT / 2 && dropped + read <= SENT, "{dropped} and {read} of {SENT}");
+        // Another worker may stop before it has read everything.
+        assert!(workers > 1 || dropped + read == SENT, "{dropped} and {read} of {SENT}");
+    }
 }

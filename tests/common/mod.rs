@@ -65,14 +65,8 @@ impl Server {
         Self::launch(command_in(namespace, env!("CARGO_BIN_EXE_turnserver")), configuration)
     }
 
-    /// The same, with a command of which `prepare` has made what it likes.
-    pub(crate) fn start_with(configuration: &str, prepare: impl FnOnce(&mut Command)) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
-        prepare(&mut command);
-        Self::launch(command, configuration)
-    }
-
-    fn launch(mut command: Command, configuration: &str) -> Self {
+    /// The same, with a command of one's own for the program.
+    pub(crate) fn launch(mut command: Command, configuration: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("turnserver.toml");
         std::fs::write(&file, configuration).expect("writing the configuration");
