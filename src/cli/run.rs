@@ -15,8 +15,8 @@ use crate::{
         EMBEDDED_USER, Loaded, Settings,
         settings::{Log, LogFormat},
     },
-    relay::{Endpoint, KernelDrops, Relay},
-    turn::{Drop, Totals},
+    relay::{Counts, Endpoint, KernelDrops, Relay},
+    turn::Drop,
 };
 
 /// Starts the server with `loaded`; `generated_password` is set if the built-in configuration is used.
@@ -72,8 +72,7 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
         };
         tracing::info!(signal, "stopping");
         // Joining the workers takes no longer than closing their sockets.
-        let (totals, drops) = relay.stop();
-        log_totals(&totals, &drops);
+        log_counts(&relay.stop());
         Ok(())
     })
 }
@@ -162,7 +161,7 @@ fn primary_address(ipv6: bool) -> Option<IpAddr> {
     host.primary.into_iter().find(|ip| ip.is_ipv6() == ipv6)
 }
 
-fn log_totals(totals: &Totals, kernel_drops: &[KernelDrops]) {
+fn log_counts(Counts { totals, kernel_drops }: &Counts) {
     let drops: Vec<String> = Drop::ALL
         .iter()
         .filter(|reason| totals.dropped(**reason) > 0)

@@ -25,5 +25,5 @@ mod system;
 mod worker;
 
 pub use listeners::{Endpoint, KernelDrops};
-pub use start::{Relay, StartError};
+pub use start::{Counts, Relay, StartError};
 pub use system::DatagramPath;

@@ -73,6 +73,15 @@ impl StartError {
     }
 }
 
+/// What a server has counted.
+#[derive(Debug, Clone)]
+pub struct Counts {
+    /// By the workers, in all.
+    pub totals: Totals,
+    /// By the kernel, for each UDP listener; empty on systems that do not tell.
+    pub kernel_drops: Vec<KernelDrops>,
+}
+
 /// A running server.
 pub struct Relay {
     listeners: Listeners,
@@ -177,7 +186,7 @@ impl Relay {
 
     /// Ends all sessions, closes all sockets, and returns what was counted.
     #[must_use]
-    pub fn stop(self) -> (Totals, Vec<KernelDrops>) {
+    pub fn stop(self) -> Counts {
         // Fails only if no worker is left to hear it.
         let _ = self.stop.send(true);
         let mut totals = Totals::default();
@@ -188,7 +197,7 @@ impl Relay {
                 Err(_) => tracing::error!("a worker panicked"),
             }
         }
-        (totals, self.listeners.kernel_drops())
+        Counts { totals, kernel_drops: self.listeners.kernel_drops() }
     }
 }
 

@@ -246,6 +246,8 @@ impl Turn<'_> {
     /// Ends the turn; `drained` says that every ready socket was left empty. Returns whether nothing is left to do, so that the next
     /// wait will wait.
     pub(crate) fn end(self, drained: bool) -> bool {
+        #[cfg(not(target_os = "linux"))]
+        let _ = drained;
         match self {
             #[cfg(target_os = "linux")]
             Self::Epoll(turn) => turn.end(drained),
