@@ -63,10 +63,12 @@ impl Display for Effective<'_> {
 
         let udp_io = match process.udp_io {
             UdpIo::Auto => "auto",
+            UdpIo::Batched => "batched",
             UdpIo::Portable => "portable",
         };
         writeln!(f, "\n[process]")?;
         writeln!(f, "workers = {}", process.workers)?;
+        writeln!(f, "pin-workers = {}", process.pin_workers)?;
         writeln!(f, "udp-io = {}", text(udp_io))?;
         writeln!(f, "listener-buffer = {}", buffer(process.listener_buffer))?;
         writeln!(f, "gather = {}", text(gather_text(process.gather)))?;

@@ -238,6 +238,7 @@ pub(super) fn process(root: &Section<'_>, host: &Host) -> Process {
     let section = root.section("process");
     Process {
         workers: section.get("workers").or(Workers(None)).0.unwrap_or(host.processors.clamp(1, MAX_WORKERS as usize)),
+        pin_workers: section.get("pin-workers").or(false),
         udp_io: section.get("udp-io").or(UdpIo::Auto),
         listener_buffer: section.get("listener-buffer").or(Buffer(Some(4 << 20))).0,
         gather: section.get("gather").or(Gather(Some(GATHER))).0,

@@ -250,7 +250,7 @@ impl Leaf for DefaultFamily {
 
 impl Leaf for UdpIo {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
-        choose(value, &[("auto", Self::Auto), ("portable", Self::Portable)])
+        choose(value, &[("auto", Self::Auto), ("batched", Self::Batched), ("portable", Self::Portable)])
     }
 }
 

@@ -64,7 +64,7 @@ impl Batch {
             used: 0,
             received: Vec::with_capacity(BATCH),
             #[cfg(target_os = "linux")]
-            calls: (io == Io::Batched).then(linux::ReceiveCalls::new),
+            calls: io.is_full().then(linux::ReceiveCalls::new),
         }
     }
 

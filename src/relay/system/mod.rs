@@ -1,7 +1,7 @@
 //! The border to the operating system: sockets, batches, readiness, limits.
 //!
 //! Everything that only Linux has is in `linux` and `epoll.rs`; `portable.rs` does the same work with one portable call per
-//! datagram and is compiled, and can be chosen, everywhere. Which of the two serves is decided once, at start ([`Io`]).
+//! datagram and is compiled, and can be chosen, everywhere. Which of the two serves is decided once, at start ([`DatagramPath`]).
 //! No protocol here: datagrams come in with their metadata and go out as they are told.
 
 mod batch;
@@ -9,53 +9,19 @@ mod batch;
 mod epoll;
 #[cfg(target_os = "linux")]
 mod linux;
+mod path;
 mod portable;
 
 pub(super) use batch::{BATCH, Batch, Outgoing, Received, Run, SendOptions, Sender};
+pub use path::DatagramPath;
+pub(super) use path::Io;
 
 use std::{io, marker::PhantomData, net::SocketAddr};
 
 use batch::{MAX_DATAGRAM, payload_start};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{config::settings::UdpIo, turn::IcmpError};
-
-/// How datagrams cross the border.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Io {
-    /// recvmmsg, sendmmsg, epoll; DSCP/ECN, DF, ICMP errors, the local address of wildcard listeners.
-    #[cfg(target_os = "linux")]
-    Batched,
-    /// One portable call per datagram, payloads and addresses only.
-    Portable,
-}
-
-impl Io {
-    /// The best of this system, unless the operator wants the portable way.
-    pub(crate) const fn choose(wanted: UdpIo) -> Self {
-        match wanted {
-            #[cfg(target_os = "linux")]
-            UdpIo::Auto => Self::Batched,
-            #[cfg(not(target_os = "linux"))]
-            UdpIo::Auto => Self::Portable,
-            UdpIo::Portable => Self::Portable,
-        }
-    }
-
-    /// Whether it can set the DF bit per datagram (RFC 8656 §14) and tell the local address of a wildcard listener.
-    pub(crate) const fn is_full(self) -> bool {
-        !matches!(self, Self::Portable)
-    }
-
-    /// For the log.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            #[cfg(target_os = "linux")]
-            Self::Batched => "batched",
-            Self::Portable => "portable",
-        }
-    }
-}
+use crate::turn::IcmpError;
 
 /// What a socket is for; decides its options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +47,7 @@ pub(crate) fn bind_udp(
         let _ = socket.set_send_buffer_size(bytes);
     }
     #[cfg(target_os = "linux")]
-    if io == Io::Batched {
+    if io.is_full() {
         linux::set_options(&socket, address, usage)?;
     }
     #[cfg(not(target_os = "linux"))]
@@ -147,6 +113,36 @@ pub(crate) fn sleeps_exactly() -> bool {
     false
 }
 
+/// The processors that this process may use, in ascending order.
+pub(crate) fn processors() -> io::Result<Vec<usize>> {
+    #[cfg(target_os = "linux")]
+    return linux::processors();
+    #[cfg(not(target_os = "linux"))]
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Keeps the calling thread on one processor.
+pub(crate) fn pin_thread(processor: usize) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return linux::pin_thread(processor);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = processor;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// How many datagrams the kernel has dropped on a socket, modulo 2^32; `None` if it does not tell.
+pub(crate) fn kernel_drops(socket: &std::net::UdpSocket) -> Option<u32> {
+    #[cfg(target_os = "linux")]
+    return linux::kernel_drops(socket);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = socket;
+        None
+    }
+}
+
 /// Whether this process, or the whole system, has no file descriptor left.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     #[cfg(unix)]
@@ -171,7 +167,7 @@ impl UdpSocket {
     pub(crate) fn new(socket: std::net::UdpSocket, io: Io) -> io::Result<Self> {
         match io {
             #[cfg(target_os = "linux")]
-            Io::Batched => Ok(Self::Batched(linux::LinuxSocket::new(socket))),
+            Io::Batched(merges) => Ok(Self::Batched(linux::LinuxSocket::new(socket, merges))),
             Io::Portable => Ok(Self::Portable(tokio::net::UdpSocket::from_std(socket)?.into())),
         }
     }
@@ -218,7 +214,7 @@ impl Poller {
     pub(crate) fn new(io: Io) -> io::Result<Self> {
         match io {
             #[cfg(target_os = "linux")]
-            Io::Batched => epoll::Epoll::new().map(Self::Epoll),
+            Io::Batched(_) => epoll::Epoll::new().map(Self::Epoll),
             Io::Portable => Ok(Self::Portable(portable::Poller::default())),
         }
     }
@@ -258,6 +254,8 @@ impl Turn<'_> {
     /// Ends the turn; `drained` says that every ready socket was left empty. Returns whether nothing is left to do, so that the next
     /// wait will wait.
     pub(crate) fn end(self, drained: bool) -> bool {
+        #[cfg(not(target_os = "linux"))]
+        let _ = drained;
         match self {
             #[cfg(target_os = "linux")]
             Self::Epoll(turn) => turn.end(drained),

@@ -5,10 +5,13 @@
 
 #![allow(unsafe_code)]
 
+mod host;
 mod merging;
+pub(super) mod probe;
 mod receive;
 mod send;
 
+pub(super) use host::{kernel_drops, pin_thread, processors};
 pub(super) use receive::ReceiveCalls;
 pub(super) use send::{SendCalls, send_one};
 
@@ -23,7 +26,7 @@ use libc::{c_int, c_void};
 
 use merging::Merging;
 
-use super::Use;
+use super::{Use, path::Merges};
 use crate::turn::IcmpError;
 
 /// Control data of one datagram; 64-bit words for the alignment that the headers need. Room for PKTINFO, a traffic class and
@@ -40,8 +43,8 @@ pub(crate) struct LinuxSocket {
 }
 
 impl LinuxSocket {
-    pub(super) fn new(socket: std::net::UdpSocket) -> Self {
-        Self { socket, merging: Merging::default() }
+    pub(super) fn new(socket: std::net::UdpSocket, merges: Merges) -> Self {
+        Self { socket, merging: Merging::new(merges) }
     }
 }
 

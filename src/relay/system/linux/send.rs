@@ -175,11 +175,11 @@ impl SendCalls {
 }
 
 /// A slice for the kernel to read.
-fn iovec(bytes: &[u8]) -> libc::iovec {
+pub(super) fn iovec(bytes: &[u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
 }
 
-fn fill_header(
+pub(super) fn fill_header(
     header: &mut libc::msghdr,
     name: &mut libc::sockaddr_storage,
     control: &mut Control,
