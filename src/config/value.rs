@@ -176,17 +176,18 @@ pub(super) struct Gather(pub(super) Option<Duration>);
 
 impl Leaf for Gather {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
-        let remedy = "write \"off\", or microseconds from \"50us\" to \"2000us\"";
-        match value.as_str() {
-            Some("off") => Ok(Self(None)),
-            Some(text) => text
-                .strip_suffix("us")
-                .and_then(|number| number.trim_end().parse().ok())
-                .filter(|micros| (50..=2000).contains(micros))
-                .map(|micros| Self(Some(Duration::from_micros(micros))))
-                .ok_or_else(|| Mistake::new(format!("{text:?} is not a time to gather for"), remedy)),
-            None => Err(Mistake::new("is not a string", remedy)),
+        let text = text(value, "a time in microseconds, or \"off\"")?;
+        if text == "off" {
+            return Ok(Self(None));
         }
+        text.strip_suffix("us")
+            .and_then(|number| number.trim_end().parse().ok())
+            .filter(|micros| (50..=2000).contains(micros))
+            .map(|micros| Self(Some(Duration::from_micros(micros))))
+            .ok_or_else(|| {
+                let remedy = "write \"off\", or microseconds from \"50us\" to \"2000us\"";
+                Mistake::new(format!("{text:?} is not a time to gather for"), remedy)
+            })
     }
 }
 
@@ -395,9 +396,10 @@ mod tests {
             assert_eq!(gather, Some(Duration::from_micros(micros)));
             assert_eq!(gather_text(gather), text);
         }
-        for wrong in ["\"49us\"", "\"2001us\"", "\"1ms\"", "\"\"", "\"us\"", "200", "true"] {
+        for wrong in ["\"49us\"", "\"2001us\"", "\"1ms\"", "\"\"", "\"us\""] {
             assert!(read::<Gather>(wrong).unwrap_err().remedy.contains("\"off\""), "{wrong}");
         }
+        assert!(read::<Gather>("200").unwrap_err().what.starts_with("is of type integer"));
         assert_eq!(gather_text(None), "off");
     }
 
