@@ -85,7 +85,8 @@ impl Display for Effective<'_> {
 impl Effective<'_> {
     fn listeners(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for listener in &self.0.listeners {
-            let transports = [("udp", listener.udp), ("tcp", listener.tcp)];
+            let transports =
+                [("udp", listener.udp), ("tcp", listener.tcp), ("tls", listener.tls), ("dtls", listener.dtls)];
             let transports: Vec<&str> = transports.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
             writeln!(f, "[[listener]]")?;
             writeln!(f, "listening-ip = {}", list(&listener.addresses))?;

@@ -42,12 +42,16 @@ pub struct Settings {
 pub struct Listener {
     /// Local addresses; may be unspecified (`0.0.0.0`, `::`).
     pub addresses: Vec<IpAddr>,
-    /// UDP and TCP port; 0 lets the system choose (each address and transport its own; used by tests).
+    /// UDP and TCP port, for what is secured, too; 0 lets the system choose (each address and transport its own; used by tests).
     pub port: u16,
     /// Serve UDP.
     pub udp: bool,
     /// Serve TCP.
     pub tcp: bool,
+    /// Serve TLS over TCP; with `tcp` on the same port, told apart by the first byte.
+    pub tls: bool,
+    /// Serve DTLS over UDP; with `udp` on the same port, told apart by the first byte.
+    pub dtls: bool,
 }
 
 /// The relay side (`[relay]`).

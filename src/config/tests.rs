@@ -77,7 +77,7 @@ fn credentials_alone_give_the_defaults() {
     assert_eq!(settings.listeners.len(), 1);
     let listener = &settings.listeners[0];
     assert_eq!(listener.addresses, ["0.0.0.0".parse::<IpAddr>().unwrap(), "::".parse().unwrap()]);
-    assert!(listener.port == 3478 && listener.udp && listener.tcp);
+    assert!(listener.port == 3478 && listener.udp && listener.tcp && !listener.tls && !listener.dtls);
     let relayed: Vec<String> = settings.relay.addresses.iter().map(|address| address.local.to_string()).collect();
     assert_eq!(relayed, ["192.0.2.7", "2001:db8::7"]);
     assert_eq!((settings.relay.min_port, settings.relay.max_port), (49_152, 65_535));

@@ -231,11 +231,11 @@ fn bind(
     let address = SocketAddr::new(address.ip(), port);
     for worker in bound {
         match transport {
-            Transport::Udp => {
+            Transport::Udp | Transport::Dtls => {
                 let buffer = settings.process.listener_buffer;
                 worker.udp.push(system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?);
             }
-            Transport::Tcp => worker.tcp.push(system::bind_tcp(address).map_err(fail)?),
+            Transport::Tcp | Transport::Tls => worker.tcp.push(system::bind_tcp(address).map_err(fail)?),
         }
     }
     Ok(Endpoint { transport, address })
