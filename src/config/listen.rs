@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use super::{
-    address::{ExternalIp, LocalIp},
+    address::{ExternalIp, LocalIp, PeerRange},
     finding::Place,
     host::Host,
     reader::{Entry, Section},
@@ -66,7 +68,24 @@ fn listener(section: &Section<'_>, host: &Host, bound: &mut Vec<(IpAddr, u16, &'
         tcp: transports.contains(&Transport::Tcp),
         tls: transports.contains(&Transport::Tls),
         dtls: transports.contains(&Transport::Dtls),
+        proxies: proxies(section, &transports),
     }
+}
+
+/// The balancers whose connections begin with a PROXY protocol header.
+fn proxies(section: &Section<'_>, transports: &[Transport]) -> Vec<IpNet> {
+    let Entry::Given(given, place) = section.list::<PeerRange>("proxy-protocol") else { return Vec::new() };
+    if given.is_empty() {
+        section.report.error(&place, "is empty", "write the networks of your balancers, or leave it out");
+    } else if !transports.is_empty() && !transports.iter().any(|transport| transport.port_kind() == "TCP") {
+        section.report.error(&place, "is for TCP and TLS, which this listener does not serve", "remove it");
+    }
+    let networks: Vec<IpNet> = given.into_iter().flat_map(|(PeerRange(networks), _)| networks).collect();
+    if networks.iter().any(|network| network.prefix_len() == 0) {
+        let what = "lets every client choose the address that it is known by";
+        section.report.warning(&place, what, "write the networks of your balancers only");
+    }
+    networks
 }
 
 fn transports(section: &Section<'_>) -> Vec<Transport> {
@@ -80,8 +99,8 @@ fn transports(section: &Section<'_>) -> Vec<Transport> {
             for (transport, place) in given {
                 if transports.contains(&transport) {
                     section.report.error(&place, "is listed twice", "remove one");
-                } else if transport.is_secure() {
-                    section.report.error(&place, "is not served by this version", "remove it");
+                } else if transport == Transport::Dtls {
+                    section.report.error(&place, "DTLS is not served by this version", "remove it");
                 }
                 transports.push(transport);
             }

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     reader::{Leaf, Mistake},
     schema,
-    settings::{DefaultFamily, LogFormat, UdpIo},
+    settings::{DefaultFamily, LogFormat, TlsVersion, UdpIo},
 };
 
 /// Longest duration taken; keeps sums of instants far from overflow.
@@ -189,7 +189,7 @@ impl Leaf for Workers {
 }
 
 /// One of a few words.
-fn choose<T: Copy>(value: &DeValue<'_>, choices: &[(&'static str, T)]) -> Result<T, Mistake> {
+pub(super) fn choose<T: Copy>(value: &DeValue<'_>, choices: &[(&'static str, T)]) -> Result<T, Mistake> {
     let words: Vec<&'static str> = choices.iter().map(|(word, _)| *word).collect();
     let all = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
     let written = text(value, &format!("one of {all}"))?;
@@ -252,6 +252,12 @@ impl Leaf for Transport {
 impl Leaf for DefaultFamily {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
         choose(value, &[("ipv4", Self::Ipv4), ("ipv6", Self::Ipv6), ("keep", Self::Keep)])
+    }
+}
+
+impl Leaf for TlsVersion {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        choose(value, &[("1.2", Self::V1_2), ("1.3", Self::V1_3)])
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! The protocol itself is in [`crate::turn`]; here it is only asked what to do, and done.
 
+mod accept;
 mod clock;
 mod complaint;
 mod core;
@@ -13,12 +14,14 @@ mod datagrams;
 mod mail;
 mod open;
 mod ports;
+mod proxy;
 mod queue;
 mod rules;
 mod shared;
 mod start;
 mod stream;
 mod system;
+mod tls;
 mod worker;
 
 pub use start::{Endpoint, Relay, StartError};

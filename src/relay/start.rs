@@ -13,15 +13,17 @@ use tokio::sync::{
 };
 
 use super::{
+    accept::Door,
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
     shared::Shared,
     system::{self, Io, Use},
+    tls::Tls,
     worker::{self, LastWord, Parts},
 };
 use crate::{
     auth::users::{StaticUsers, UsersError},
-    config::Settings,
+    config::settings::{Listener, Settings},
     policy::peer::PeerRules,
     turn::{Totals, Transport},
 };
@@ -52,6 +54,9 @@ pub enum StartError {
     /// A user cannot be prepared.
     #[error("[[auth.user]]: {0}")]
     Users(#[from] UsersError),
+    /// The certificates cannot be used together.
+    #[error("[tls]: {0}")]
+    Tls(rustls::Error),
     /// The limit of file descriptors does not even do for the listeners.
     #[error("cannot start: {0}; {RAISE_DESCRIPTORS}")]
     Descriptors(io::Error),
@@ -95,7 +100,7 @@ pub struct Relay {
 /// The sockets of one endpoint, one for each worker.
 struct Bound {
     udp: Vec<std::net::UdpSocket>,
-    tcp: Vec<std::net::TcpListener>,
+    doors: Vec<Door>,
 }
 
 impl Relay {
@@ -118,16 +123,17 @@ impl Relay {
                 .map_err(|error| StartError::Relay { address: relay.local, error })?;
         }
 
+        let tls = settings.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?.map(Arc::new);
         let mut endpoints = Vec::new();
-        let mut bound: Vec<Bound> = (0..workers).map(|_| Bound { udp: Vec::new(), tcp: Vec::new() }).collect();
+        let mut bound: Vec<Bound> = (0..workers).map(|_| Bound { udp: Vec::new(), doors: Vec::new() }).collect();
         for listener in &settings.listeners {
             for ip in listener.addresses.iter().flat_map(|ip| addresses(*ip, io)) {
                 let address = SocketAddr::new(ip, listener.port);
                 if listener.udp {
-                    endpoints.push(bind(Transport::Udp, address, &settings, io, &mut bound)?);
+                    endpoints.push(bind_udp(address, &settings, io, &mut bound)?);
                 }
-                if listener.tcp {
-                    endpoints.push(bind(Transport::Tcp, address, &settings, io, &mut bound)?);
+                if listener.tcp || listener.tls {
+                    endpoints.extend(bind_tcp(address, listener, &mut bound)?);
                 }
             }
         }
@@ -143,7 +149,7 @@ impl Relay {
         let (stop, stopped) = watch::channel(false);
         let (last_word, gone) = unbounded_channel();
         let mut relay = Self { endpoints, io, workers: Vec::with_capacity(workers), stop, gone };
-        for (index, Bound { udp, tcp }) in bound.into_iter().enumerate() {
+        for (index, Bound { udp, doors }) in bound.into_iter().enumerate() {
             let parts = Parts {
                 index,
                 settings: Arc::clone(&settings),
@@ -155,7 +161,8 @@ impl Relay {
                 nonce_secret,
                 seed: random()?,
                 udp,
-                tcp,
+                doors,
+                tls: tls.clone(),
             };
             let stopped = stopped.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
@@ -217,28 +224,39 @@ impl Relay {
     }
 }
 
-/// Opens one endpoint for every worker.
-fn bind(
-    transport: Transport,
-    address: SocketAddr,
-    settings: &Settings,
-    io: Io,
-    bound: &mut [Bound],
-) -> Result<Endpoint, StartError> {
-    let fail =
-        |error: io::Error| StartError::Listen { transport: transport.name(), address, remedy: remedy(&error), error };
-    let port = system::probe(address, transport.is_stream()).map_err(fail)?;
+/// Opens one UDP endpoint for every worker.
+fn bind_udp(address: SocketAddr, settings: &Settings, io: Io, bound: &mut [Bound]) -> Result<Endpoint, StartError> {
+    let fail = |error| cannot_listen(Transport::Udp, address, error);
+    let port = system::probe(address, false).map_err(fail)?;
     let address = SocketAddr::new(address.ip(), port);
     for worker in bound {
-        match transport {
-            Transport::Udp | Transport::Dtls => {
-                let buffer = settings.process.listener_buffer;
-                worker.udp.push(system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?);
-            }
-            Transport::Tcp | Transport::Tls => worker.tcp.push(system::bind_tcp(address).map_err(fail)?),
-        }
+        let buffer = settings.process.listener_buffer;
+        worker.udp.push(system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?);
     }
-    Ok(Endpoint { transport, address })
+    Ok(Endpoint { transport: Transport::Udp, address })
+}
+
+/// Opens one TCP port for every worker: an endpoint for each protocol that is served there.
+fn bind_tcp(address: SocketAddr, listener: &Listener, bound: &mut [Bound]) -> Result<Vec<Endpoint>, StartError> {
+    let transport = if listener.tcp { Transport::Tcp } else { Transport::Tls };
+    let fail = |error| cannot_listen(transport, address, error);
+    let port = system::probe(address, true).map_err(fail)?;
+    let address = SocketAddr::new(address.ip(), port);
+    let proxies: Arc<[_]> = listener.proxies.as_slice().into();
+    for worker in bound {
+        worker.doors.push(Door {
+            listener: system::bind_tcp(address).map_err(fail)?,
+            plain: listener.tcp,
+            tls: listener.tls,
+            proxies: Arc::clone(&proxies),
+        });
+    }
+    let served = [(Transport::Tcp, listener.tcp), (Transport::Tls, listener.tls)];
+    Ok(served.into_iter().filter(|(_, on)| *on).map(|(transport, _)| Endpoint { transport, address }).collect())
+}
+
+fn cannot_listen(transport: Transport, address: SocketAddr, error: io::Error) -> StartError {
+    StartError::Listen { transport: transport.name(), address, remedy: remedy(&error), error }
 }
 
 fn remedy(error: &io::Error) -> &'static str {

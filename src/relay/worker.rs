@@ -17,14 +17,16 @@ use tokio::{
 };
 
 use super::{
+    accept::{self, Door, Reception},
     clock::Clock,
     complaint,
     core::{Core, Listener, Token},
     datagrams::Datagrams,
     rules::{self, WorkerPolicy},
     shared::Shared,
-    stream::{self, READ_BUFFER, Streams},
+    stream::{READ_BUFFER, Streams},
     system::{Batch, Io, Poller, Ready, UdpSocket},
+    tls::Tls,
 };
 use crate::{
     auth::users::StaticUsers,
@@ -46,7 +48,8 @@ pub(super) struct Parts {
     /// Unpredictable, different for each worker.
     pub(super) seed: [u8; 32],
     pub(super) udp: Vec<std::net::UdpSocket>,
-    pub(super) tcp: Vec<std::net::TcpListener>,
+    pub(super) doors: Vec<Door>,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// Tells that a worker is gone, however it went.
@@ -69,8 +72,8 @@ pub(super) fn run(parts: Parts, started: &SyncSender<()>, stop: watch::Receiver<
 async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<bool>) -> io::Result<Totals> {
     let limits = parts.settings.tcp.clone();
     let wide_channels = parts.settings.compatibility.rfc5766_channel_numbers;
-    let io = parts.io;
-    let (core, poller, listeners) = assemble(parts)?;
+    let (io, workers, tls) = (parts.io, parts.settings.process.workers, parts.tls.clone());
+    let (core, poller, doors) = assemble(parts)?;
     let core = Rc::new(RefCell::new(core));
     let changed = Rc::new(Notify::new());
     let streams = Rc::new(Streams {
@@ -80,9 +83,9 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
         wide_channels,
         changed: Rc::clone(&changed),
     });
-    for listener in listeners {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        tokio::task::spawn_local(accept(listener, Rc::clone(&streams)));
+    let reception = Rc::new(Reception::new(streams, tls, workers));
+    for door in doors {
+        tokio::task::spawn_local(accept::open(door, Rc::clone(&reception))?);
     }
 
     // Nobody waits for it only if the start was given up, which `stop` tells.
@@ -208,8 +211,8 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
     }
 }
 
-fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpListener>)> {
-    let Parts { index, settings, users, peers, shared, clock, io, nonce_secret, seed, udp, tcp } = parts;
+fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
+    let Parts { index, settings, users, peers, shared, clock, io, nonce_secret, seed, udp, doors, tls: _ } = parts;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
     let policy = WorkerPolicy::new(peers, &settings.limits, settings.process.workers, [draw(), draw()]);
@@ -228,26 +231,5 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpList
         poller.add(&socket, Token::Listener(at).encode())?;
         core.listeners.push(Listener { socket, local, busy: false });
     }
-    Ok((core, poller, tcp))
-}
-
-/// Accepts connections as long as the worker runs.
-async fn accept(listener: tokio::net::TcpListener, streams: Rc<Streams>) {
-    loop {
-        match listener.accept().await {
-            Ok((connection, client)) => {
-                let lease = streams.core.borrow().shared.take_connection(client.ip());
-                // Over the limit: closed at once. The same for a connection that is gone already.
-                let (Some(lease), Ok(server)) = (lease, connection.local_addr()) else { continue };
-                // A datagram that waits for its neighbours is late. Where it cannot be set, service is slower, not wrong.
-                let _ = connection.set_nodelay(true);
-                tokio::task::spawn_local(stream::serve(Rc::clone(&streams), connection, client, server, lease));
-            }
-            Err(error) => {
-                complaint::about_accept(&error);
-                // Most likely descriptors have run out: pausing lets others finish instead of spinning.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-        }
-    }
+    Ok((core, poller, doors))
 }
