@@ -123,7 +123,8 @@ impl ResolvesServerCert for Certificates {
             let host = host.to_ascii_lowercase();
             usable().find(|(names, _)| names.iter().any(|name| covers(name, &host)))
         });
-        named.or_else(|| usable().next()).map(|(_, key)| Arc::clone(key))
+        // A client that can use none is refused for what it lacks, with the alert that belongs to that.
+        named.or_else(|| usable().next()).or(self.0.first()).map(|(_, key)| Arc::clone(key))
     }
 }
 
