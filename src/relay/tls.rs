@@ -5,10 +5,10 @@
 //! cache.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, Write},
     pin::Pin,
     sync::{Arc, PoisonError, RwLock},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -32,8 +32,8 @@ use crate::config::settings;
 /// Names of the protocol in ALPN (RFC 7443 §2).
 const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 
-/// How much that a client has not taken yet may wait encrypted, on top of its queue; one record.
-const UNSENT: usize = 16 << 10;
+/// So much is encrypted at a time before it is sent; what a client does not take waits in its queue, where it can be dropped.
+const BATCH: usize = 16 << 10;
 
 /// Whether the first byte of a connection begins a TLS record (RFC 7983 §7).
 pub(super) const fn is_record(first: u8) -> bool {
@@ -64,7 +64,8 @@ impl Tls {
     pub(super) async fn accept(&self, connection: TcpStream) -> io::Result<Stream> {
         let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         let mut stream = TlsAcceptor::from(config).accept(connection).await?;
-        stream.get_mut().1.set_buffer_limit(Some(UNSENT));
+        // `Stream` sees to it, in whole messages.
+        stream.get_mut().1.set_buffer_limit(None);
         Ok(Stream(stream))
     }
 }
@@ -158,20 +159,35 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
+    /// A record of its own for each slice, which is one message, and all of them in one call to the system. A TLS stream has no
+    /// boundaries, but there are clients (`turnutils_uclient` is one) that take a record for a message and lose what follows.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, slices)
+        ready!(self.as_mut().poll_flush(context))?;
+        let mut writer = self.0.get_mut().1.writer();
+        let mut written = 0;
+        for slice in slices {
+            written += writer.write(slice)?;
+            if written >= BATCH {
+                break;
+            }
+        }
+        // What cannot be sent now is sent before anything else is taken.
+        match self.poll_flush(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(written)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
