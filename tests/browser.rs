@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use common::process::run;
-use common::{LOOPBACK, PASSWORD, Server, USER};
+use common::{LOOPBACK, PASSWORD, Server, USER, loopback_with_tls};
 
 /// One browser run takes 2 to 10 seconds on an idle machine.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -22,8 +22,9 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// The relay address in [`LOOPBACK`] for a client over IPv4.
 const RELAY: &str = "127.0.0.1";
 
-/// Runs `run.mjs` in one of its modes with one `iceServers` entry and returns what it prints.
-fn browse(mode: &str, ice_server: &Value) -> Value {
+/// Runs `run.mjs` in one of its modes with one `iceServers` entry and returns what it prints. The browser trusts `authority`, a
+/// certificate in PEM, besides those that it came with.
+fn browse(mode: &str, ice_server: &Value, authority: Option<&Path>) -> Value {
     let _one_at_a_time = lock();
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     if !directory.join("node_modules/playwright-core").exists() {
@@ -31,11 +32,28 @@ fn browse(mode: &str, ice_server: &Value) -> Value {
         npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&directory);
         run(npm, LIMIT);
     }
+    let home = tempfile::tempdir().expect("a folder");
+    if let Some(authority) = authority {
+        trust(home.path(), authority);
+    }
     let mut node = Command::new("node");
-    node.arg("run.mjs").arg(mode).arg(ice_server.to_string()).current_dir(&directory);
+    node.env("HOME", home.path()).arg("run.mjs").arg(mode).arg(ice_server.to_string()).current_dir(&directory);
     let output = run(node, LIMIT);
     let result = output.lines().find(|line| line.starts_with('{')).and_then(|line| serde_json::from_str(line).ok());
     result.unwrap_or_else(|| panic!("run.mjs printed no JSON object:\n{output}"))
+}
+
+/// Makes an authority one that Chromium believes, for the user whose home this is: it looks into his NSS database.
+fn trust(home: &Path, authority: &Path) {
+    let database = home.join(".pki/nssdb");
+    std::fs::create_dir_all(&database).expect("a folder");
+    let database = format!("sql:{}", database.display());
+    let mut create = Command::new("certutil");
+    create.args(["-N", "--empty-password", "-d", &database]);
+    run(create, LIMIT);
+    let mut add = Command::new("certutil");
+    add.args(["-A", "-n", "authority of the tests", "-t", "C,,", "-d", &database, "-i"]).arg(authority);
+    run(add, LIMIT);
 }
 
 /// Two browsers at a time, or two `npm ci`, are too much for a small machine; other test processes are kept out as
@@ -47,16 +65,32 @@ fn lock() -> File {
     file
 }
 
+/// A server for a transport, and the authority that vouches for it.
+fn start(transport: &str) -> (Server, Option<PathBuf>) {
+    match transport {
+        "tls" => {
+            let server = Server::start(&loopback_with_tls());
+            let authority = server.folder().join("ca.pem");
+            (server, Some(authority))
+        }
+        _ => (Server::start(LOOPBACK), None),
+    }
+}
+
 /// The `iceServers` entry for a server.
 fn ice_server(server: &Server, transport: &str, credential: &str) -> Value {
-    let url = format!("turn:{}?transport={transport}", server.ipv4(transport));
+    let address = server.ipv4(transport);
+    let url = match transport {
+        "tls" => format!("turns:{address}?transport=tcp"),
+        _ => format!("turn:{address}?transport={transport}"),
+    };
     json!({"urls": url, "username": USER, "credential": credential})
 }
 
 fn gathers_a_relay_candidate(transport: &str) {
-    let server = Server::start(LOOPBACK);
+    let (server, authority) = start(transport);
     let ice_server = ice_server(&server, transport, PASSWORD);
-    let result = browse("gather", &ice_server);
+    let result = browse("gather", &ice_server, authority.as_deref());
     eprintln!("{result:#}");
 
     let candidates = result["candidates"].as_array().expect("candidates");
@@ -79,11 +113,28 @@ fn gathers_a_relay_candidate_over_tcp() {
     gathers_a_relay_candidate("tcp");
 }
 
+#[test]
+fn gathers_a_relay_candidate_over_tls() {
+    gathers_a_relay_candidate("tls");
+}
+
+/// Chromium checks the certificate: from an authority that it does not know there is no relay candidate.
+#[test]
+fn gathers_nothing_over_tls_from_a_stranger() {
+    let (server, _) = start("tls");
+    let result = browse("gather", &ice_server(&server, "tls", PASSWORD), None);
+    let candidates = result["candidates"].as_array().expect("candidates");
+    assert!(candidates.iter().all(|candidate| candidate["type"] != "relay"), "{result:#}");
+    let errors = result["errors"].as_array().expect("errors");
+    assert!(errors.iter().any(|error| error["errorCode"] == 701), "{result:#}");
+    server.stop();
+}
+
 /// The page's other column: with a wrong password there is an error 401 and no relay candidate.
 #[test]
 fn gathers_an_error_with_a_wrong_password() {
     let server = Server::start(LOOPBACK);
-    let result = browse("gather", &ice_server(&server, "udp", "wrong"));
+    let result = browse("gather", &ice_server(&server, "udp", "wrong"), None);
     let candidates = result["candidates"].as_array().expect("candidates");
     assert!(candidates.iter().all(|candidate| candidate["type"] != "relay"), "{result:#}");
     let errors = result["errors"].as_array().expect("errors");
@@ -93,9 +144,9 @@ fn gathers_an_error_with_a_wrong_password() {
 
 /// A call with fake audio and video and a file each way, `iceTransportPolicy: "relay"` on both sides.
 fn holds_a_call(transport: &str) {
-    let server = Server::start(LOOPBACK);
+    let (server, authority) = start(transport);
     let ice_server = ice_server(&server, transport, PASSWORD);
-    let result = browse("call", &ice_server);
+    let result = browse("call", &ice_server, authority.as_deref());
     eprintln!("{result:#}");
 
     let files = result["files"].as_array().expect("files");
@@ -136,4 +187,9 @@ fn holds_a_call_over_udp() {
 #[test]
 fn holds_a_call_over_tcp() {
     holds_a_call("tcp");
+}
+
+#[test]
+fn holds_a_call_over_tls() {
+    holds_a_call("tls");
 }

@@ -1,5 +1,5 @@
-//! Every configuration that we hand out is started, serves its user over UDP and TCP, and stops cleanly; so is the
-//! built-in one.
+//! Every configuration that we hand out is started, serves its user over UDP and TCP, and TLS where it has that, and stops
+//! cleanly; so is the built-in one.
 //!
 //! They listen on port 3478 of all addresses, so each has a network namespace without a name, which the kernel removes
 //! with the last process in it: the test starts its own binary again through `unshare --net`, with the one test
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use client::Client;
 use common::PATIENCE;
 use common::process::{Process, run};
+use common::tls;
 use serde_json::Value;
 
 /// Set inside a namespace: the configuration to start, or [`BUILT_IN`].
@@ -32,6 +33,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// What the configurations are written for: UDP and TCP on this port.
 const PORT: u16 = 3478;
+
+/// User and password.
+type Credentials<'c> = Option<(&'c str, &'c str)>;
 
 fn in_a_namespace(configuration: &str) {
     let user = std::fs::metadata("/proc/self").expect("/proc").uid();
@@ -117,6 +121,11 @@ fn ip(arguments: &str) {
 }
 
 fn configured(file: &Path) {
+    // Certificates are looked for beside the file.
+    let folder = tempfile::tempdir().expect("a folder");
+    let copy = folder.path().join("turnserver.toml");
+    std::fs::copy(file, &copy).expect("copying the configuration");
+    let file = &copy;
     let text = std::fs::read_to_string(file).expect("the configuration");
     let settings: toml::Table = text.parse().expect("TOML");
     let listening = settings.get("listener").map(|listeners| listeners[0].get("listening-ip"));
@@ -131,13 +140,37 @@ fn configured(file: &Path) {
     let external = external.map(|text| text.split('/').next().unwrap_or(text).parse().expect("an address"));
     let relayed: IpAddr = external.unwrap_or(addresses[0]);
 
+    let secured = settings.get("tls").and_then(|tls| tls.get("cert")).is_some();
+    if secured {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
+        command.args([
+            "certificate",
+            "--self-signed",
+            "--name",
+            tls::HOST,
+            "--out-cert",
+            "cert.pem",
+            "--out-key",
+            "key.pem",
+        ]);
+        command.current_dir(folder.path());
+        run(command, PATIENCE);
+        std::fs::copy(folder.path().join("cert.pem"), folder.path().join("ca.pem")).expect("copying the certificate");
+    }
     let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
     command.arg("-c").arg(file);
     let server = Process::start(command);
     server.find_line(PATIENCE, |line| line.contains(" ready ").then_some(()));
     for address in addresses {
         for transport in ["udp", "tcp"] {
-            serves(transport, SocketAddr::new(address, PORT), credentials, relayed);
+            let connect = |user: Credentials<'_>| Client::new(transport, SocketAddr::new(address, PORT), user);
+            serves(&connect, credentials, relayed);
+        }
+        for port in if secured { &[5349, 443][..] } else { &[] } {
+            let server = SocketAddr::new(address, *port);
+            let connect =
+                |user: Credentials<'_>| Client::over_tls(tls::connect(tls::client(folder.path()), server), user);
+            serves(&connect, credentials, relayed);
         }
     }
     stop(server);
@@ -158,25 +191,25 @@ fn built_in(host: &[&str]) {
     for url in urls {
         let (socket, transport) = url.strip_prefix("turn:").and_then(|it| it.split_once("?transport=")).expect("a URL");
         let socket = socket.parse().expect("an address");
-        serves(transport, socket, Some((&user, &password)), host[0].parse().expect("an address"));
+        let connect = |user: Credentials<'_>| Client::new(transport, socket, user);
+        serves(&connect, Some((&user, &password)), host[0].parse().expect("an address"));
     }
     let log = stop(server);
     assert_eq!(log.matches(&password).count(), 1, "the password belongs on standard output, once:\n{log}");
 }
 
 /// Binding, and an allocation with the right password but not with a wrong one.
-fn serves(transport: &str, server: SocketAddr, credentials: Option<(&str, &str)>, relayed: IpAddr) {
-    let mut client = Client::new(transport, server, credentials);
+fn serves(connect: &dyn Fn(Credentials<'_>) -> Client, credentials: Credentials<'_>, relayed: IpAddr) {
+    let mut client = connect(credentials);
     let mapped = client.binding();
     assert_eq!(mapped.port(), client.local().port());
-    let address = client.allocate().unwrap_or_else(|refused| panic!("{transport} {server}: {refused:?}"));
-    assert_eq!(address.ip(), relayed, "{transport} {server}");
+    let address = client.allocate().unwrap_or_else(|refused| panic!("{}: {refused:?}", client.local()));
+    assert_eq!(address.ip(), relayed, "{}", client.local());
     assert!(address.port() >= 49_152, "{address}");
     client.delete().expect("deleting the allocation");
     if let Some((user, password)) = credentials {
-        let wrong = format!("{password}?");
-        let refused = Client::new(transport, server, Some((user, &wrong))).allocate();
-        assert_eq!(refused, Err(client::Refused(401)), "{transport} {server}");
+        let refused = connect(Some((user, &format!("{password}?")))).allocate();
+        assert_eq!(refused, Err(client::Refused(401)), "{}", client.local());
     }
 }
 

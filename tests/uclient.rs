@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::process::{Process, free_port_pair};
 use common::uclient::{LIMIT, Run};
-use common::{LOOPBACK, PATIENCE, Server, USER};
+use common::{LOOPBACK, PATIENCE, Server, USER, loopback_with_tls};
 
 const IPV4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const IPV6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -52,7 +52,7 @@ fn await_echo(peer: SocketAddr) {
 
 /// A server and a peer of the test's own, and one run over IPv4 with the listener for `transport`.
 fn relay_over_ipv4(transport: &str, options: &[&str], sessions: usize) {
-    let (server, peer) = (Server::start(LOOPBACK), Peer::start());
+    let (server, peer) = (Server::start(&loopback_with_tls()), Peer::start());
     let peer = Some(SocketAddr::new(IPV4, peer.port));
     Run { namespace: None, server: server.ipv4(transport), peer, options, sessions }.check();
     server.stop();
@@ -80,6 +80,17 @@ fn tcp_indications() {
     relay_over_ipv4("tcp", &["-X", "-t", "-s"], 2);
 }
 
+/// Over TLS, whose certificate the tool does not look at.
+#[test]
+fn tls_channels() {
+    relay_over_ipv4("tls", &["-X", "-t", "-S"], 2);
+}
+
+#[test]
+fn tls_indications() {
+    relay_over_ipv4("tls", &["-X", "-t", "-S", "-s"], 2);
+}
+
 /// DONT-FRAGMENT in requests, ChannelData padded over UDP as well, and repeated CreatePermission and ChannelBind.
 #[test]
 fn dont_fragment_padding_and_extra_requests() {
@@ -89,6 +100,11 @@ fn dont_fragment_padding_and_extra_requests() {
 #[test]
 fn several_clients_over_udp() {
     relay_over_ipv4("udp", &["-X", "-c", "-m", "10"], 10);
+}
+
+#[test]
+fn several_clients_over_tls() {
+    relay_over_ipv4("tls", &["-X", "-t", "-S", "-c", "-m", "10"], 10);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! A command reads its settings through [`crate::config`], calls the other rooms, and prints. Configuration errors go to
 //! standard error, one a line, and end the process with status 78 (`EX_CONFIG`).
 
+mod certificate;
 mod check;
 mod run;
 
@@ -49,6 +50,8 @@ Examples:
       turnserver check -c /etc/turnserver.toml
   Run with it:
       turnserver -c /etc/turnserver.toml
+  Make a certificate to test TLS with:
+      turnserver certificate --self-signed --name turn.example.org --out-cert cert.pem --out-key key.pem
 
 Exit status:
   0 after a clean stop, 2 for a wrong command line, 78 for a wrong configuration,
@@ -61,6 +64,11 @@ enum Command {
     /// Prints the settings as TOML on standard output, defaults included, and warnings on standard error. If anything is
     /// wrong, prints every error on standard error instead and exits with status 78.
     Check,
+    /// Make a certificate and its key for TLS, to test with
+    ///
+    /// Clients refuse it unless they are told to trust it. Writes two PEM files, the key readable for its owner only, and
+    /// never over files that exist.
+    Certificate(certificate::Certificate),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -83,20 +91,26 @@ impl From<Format> for LogFormat {
 /// Parses the command line and hands over to one command.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    let (mut loaded, generated_password) = match configuration(&args) {
+    match &args.command {
+        Some(Command::Certificate(certificate)) => certificate.make(),
+        Some(Command::Check) => configured(&args, |loaded, _| check::check(&loaded)),
+        None => configured(&args, run::run),
+    }
+}
+
+/// Runs a command with the configuration and the password that was made for it, if it is the built-in one.
+fn configured(args: &Args, command: impl FnOnce(Loaded, Option<String>) -> ExitCode) -> ExitCode {
+    let (mut loaded, generated_password) = match configuration(args) {
         Ok(configuration) => configuration,
         Err(errors) => return refuse(&errors),
     };
-    if let Some(level) = args.log_level {
-        loaded.settings.log.level = level;
+    if let Some(level) = &args.log_level {
+        loaded.settings.log.level.clone_from(level);
     }
     if let Some(format) = args.log_format {
         loaded.settings.log.format = format.into();
     }
-    match args.command {
-        Some(Command::Check) => check::check(&loaded),
-        None => run::run(loaded, generated_password),
-    }
+    command(loaded, generated_password)
 }
 
 /// The configuration that was named, or else the built-in one and its generated password.

@@ -16,7 +16,7 @@ use crate::{
         settings::{Log, LogFormat},
     },
     relay::{Counts, Endpoint, KernelDrops, Relay},
-    turn::Drop,
+    turn::{Drop, Transport},
 };
 
 /// Starts the server with `loaded`; `generated_password` is set if the built-in configuration is used.
@@ -152,7 +152,13 @@ fn url(endpoint: &Endpoint) -> Option<String> {
         ip => ip,
     };
     let host = SocketAddr::new(ip, endpoint.address.port());
-    Some(format!("turn:{host}?transport={}", endpoint.transport.name()))
+    let (scheme, transport) = match endpoint.transport {
+        Transport::Udp => ("turn", "udp"),
+        Transport::Tcp => ("turn", "tcp"),
+        Transport::Tls => ("turns", "tcp"),
+        Transport::Dtls => ("turns", "udp"),
+    };
+    Some(format!("{scheme}:{host}?transport={transport}"))
 }
 
 /// The host's address towards the world, in one family, if it has one there.

@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use super::{
-    address::{ExternalIp, LocalIp},
+    address::{ExternalIp, LocalIp, PeerRange},
     finding::Place,
     host::Host,
     reader::{Entry, Section},
@@ -11,8 +13,10 @@ use super::{
     value::{Buffer, Int, Transport},
 };
 
-/// Port of STUN and TURN over UDP and TCP (RFC 8656 §17).
+/// Port of STUN and TURN over UDP and TCP (RFC 8656 §4.1).
 const DEFAULT_PORT: u16 = 3478;
+/// Port of STUN and TURN over TLS and DTLS (RFC 8656 §4.1).
+const DEFAULT_SECURE_PORT: u16 = 5349;
 
 /// Dynamic ports (RFC 8656 §7.2).
 const RELAY_PORTS: (u16, u16) = (49_152, 65_535);
@@ -20,30 +24,15 @@ const RELAY_PORTS: (u16, u16) = (49_152, 65_535);
 /// Reads every `[[listener]]`; without any, one with the defaults.
 pub(super) fn listeners(root: &Section<'_>, host: &Host) -> Vec<Listener> {
     let sections = root.sections("listener").unwrap_or_else(|| vec![root.section("listener")]);
-    let mut bound: Vec<(IpAddr, u16, Transport, usize)> = Vec::new();
+    let mut bound: Vec<(IpAddr, u16, &'static str, usize)> = Vec::new();
     sections.iter().map(|section| listener(section, host, &mut bound)).collect()
 }
 
-fn listener(section: &Section<'_>, host: &Host, bound: &mut Vec<(IpAddr, u16, Transport, usize)>) -> Listener {
-    let port = port(section.get::<Int<0, 65_535>>("listening-port"), DEFAULT_PORT);
-    let transports = match section.list::<Transport>("transports") {
-        Entry::Given(transports, place) if transports.is_empty() => {
-            section.report.error(&place, "is empty", "write [\"udp\", \"tcp\"] or one of them");
-            Vec::new()
-        }
-        Entry::Given(given, _) => {
-            let mut transports = Vec::new();
-            for (transport, place) in given {
-                if transports.contains(&transport) {
-                    section.report.error(&place, "is listed twice", "remove one");
-                } else {
-                    transports.push(transport);
-                }
-            }
-            transports
-        }
-        Entry::Absent | Entry::Bad => vec![Transport::Udp, Transport::Tcp],
-    };
+fn listener(section: &Section<'_>, host: &Host, bound: &mut Vec<(IpAddr, u16, &'static str, usize)>) -> Listener {
+    let transports = transports(section);
+    let secure = !transports.is_empty() && transports.iter().all(|transport| transport.is_secure());
+    let default_port = if secure { DEFAULT_SECURE_PORT } else { DEFAULT_PORT };
+    let port = port(section.get::<Int<0, 65_535>>("listening-port"), default_port);
     let addresses = match section.list::<LocalIp>("listening-ip") {
         Entry::Given(addresses, place) if addresses.is_empty() => {
             section.report.error(&place, "is empty", "write an address, or leave it out to listen on all addresses");
@@ -56,17 +45,19 @@ fn listener(section: &Section<'_>, host: &Host, bound: &mut Vec<(IpAddr, u16, Tr
         Entry::Bad => Vec::new(),
         Entry::Absent => everywhere(section, host),
     };
+    let mut kinds: Vec<&'static str> = transports.iter().map(|transport| transport.port_kind()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
     for (address, place) in &addresses {
-        for transport in &transports {
+        for &kind in &kinds {
             let line = section.report.line(place.offset.unwrap_or_default());
-            let twin = bound.iter().find(|(ip, p, t, _)| (ip, *p, t) == (address, port, transport));
+            let twin = bound.iter().find(|(ip, p, k, _)| (ip, *p, *k) == (address, port, kind));
             match twin {
                 Some((.., first)) if port != 0 => {
-                    let transport = if *transport == Transport::Udp { "UDP" } else { "TCP" };
-                    let what = format!("{transport} port {port} of {address} is already listened on (line {first})");
+                    let what = format!("{kind} port {port} of {address} is already listened on (line {first})");
                     section.report.error(place, what, "remove one, or change its listening-port or transports");
                 }
-                _ => bound.push((*address, port, *transport, line)),
+                _ => bound.push((*address, port, kind, line)),
             }
         }
     }
@@ -75,6 +66,47 @@ fn listener(section: &Section<'_>, host: &Host, bound: &mut Vec<(IpAddr, u16, Tr
         port,
         udp: transports.contains(&Transport::Udp),
         tcp: transports.contains(&Transport::Tcp),
+        tls: transports.contains(&Transport::Tls),
+        dtls: transports.contains(&Transport::Dtls),
+        proxies: proxies(section, &transports),
+    }
+}
+
+/// The balancers whose connections begin with a PROXY protocol header.
+fn proxies(section: &Section<'_>, transports: &[Transport]) -> Vec<IpNet> {
+    let Entry::Given(given, place) = section.list::<PeerRange>("proxy-protocol") else { return Vec::new() };
+    if given.is_empty() {
+        section.report.error(&place, "is empty", "write the networks of your balancers, or leave it out");
+    } else if !transports.is_empty() && !transports.iter().any(|transport| transport.port_kind() == "TCP") {
+        section.report.error(&place, "is for TCP and TLS, which this listener does not serve", "remove it");
+    }
+    let networks: Vec<IpNet> = given.into_iter().flat_map(|(PeerRange(networks), _)| networks).collect();
+    if networks.iter().any(|network| network.prefix_len() == 0) {
+        let what = "lets every client choose the address that it is known by";
+        section.report.warning(&place, what, "write the networks of your balancers only");
+    }
+    networks
+}
+
+fn transports(section: &Section<'_>) -> Vec<Transport> {
+    match section.list::<Transport>("transports") {
+        Entry::Given(transports, place) if transports.is_empty() => {
+            section.report.error(&place, "is empty", "write [\"udp\", \"tcp\"] or one of them");
+            Vec::new()
+        }
+        Entry::Given(given, _) => {
+            let mut transports = Vec::new();
+            for (transport, place) in given {
+                if transports.contains(&transport) {
+                    section.report.error(&place, "is listed twice", "remove one");
+                } else if transport == Transport::Dtls {
+                    section.report.error(&place, "DTLS is not served by this version", "remove it");
+                }
+                transports.push(transport);
+            }
+            transports
+        }
+        Entry::Absent | Entry::Bad => vec![Transport::Udp, Transport::Tcp],
     }
 }
 

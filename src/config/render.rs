@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::{
-    settings::{DefaultFamily, LogFormat, Settings, UdpIo, User, UserSecret},
+    settings::{Certificate, ClientCa, DefaultFamily, LogFormat, Settings, TlsVersion, UdpIo, User, UserSecret},
     value::{gather_text, period_text, size_text},
 };
 
@@ -57,6 +57,8 @@ impl Display for Effective<'_> {
         writeln!(f, "queue-bytes = {}", text(size_text(tcp.queue_bytes)))?;
         writeln!(f, "queue-age = {}", text(period_text(tcp.queue_age)))?;
 
+        self.tls(f)?;
+
         writeln!(f, "\n[compatibility]")?;
         writeln!(f, "rfc3489 = {}", compatibility.rfc3489)?;
         writeln!(f, "rfc5766-channel-numbers = {}", compatibility.rfc5766_channel_numbers)?;
@@ -88,12 +90,17 @@ impl Display for Effective<'_> {
 impl Effective<'_> {
     fn listeners(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for listener in &self.0.listeners {
-            let transports = [("udp", listener.udp), ("tcp", listener.tcp)];
+            let transports =
+                [("udp", listener.udp), ("tcp", listener.tcp), ("tls", listener.tls), ("dtls", listener.dtls)];
             let transports: Vec<&str> = transports.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
             writeln!(f, "[[listener]]")?;
             writeln!(f, "listening-ip = {}", list(&listener.addresses))?;
             writeln!(f, "listening-port = {}", listener.port)?;
-            writeln!(f, "transports = {}\n", list(&transports))?;
+            writeln!(f, "transports = {}", list(&transports))?;
+            if !listener.proxies.is_empty() {
+                writeln!(f, "proxy-protocol = {}", list(&listener.proxies))?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -123,6 +130,29 @@ impl Effective<'_> {
         writeln!(f, "max-port = {}", relay.max_port)?;
         writeln!(f, "socket-buffer = {}", buffer(relay.socket_buffer))?;
         writeln!(f, "allocation-default-address-family = {}", text(family))
+    }
+
+    fn tls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(tls) = &self.0.tls else { return Ok(()) };
+        let min_version = match tls.min_version {
+            TlsVersion::V1_2 => "1.2",
+            TlsVersion::V1_3 => "1.3",
+        };
+        writeln!(f, "\n[tls]")?;
+        writeln!(f, "min-version = {}", text(min_version))?;
+        if let Some(ClientCa { file, required, .. }) = &tls.clients {
+            writeln!(f, "client-ca = {}", text(file.display()))?;
+            writeln!(f, "client-certificate = {}", text(if *required { "required" } else { "optional" }))?;
+        }
+        writeln!(f, "handshake-timeout = {}", text(period_text(tls.handshake_timeout)))?;
+        writeln!(f, "max-handshakes = {}", tls.max_handshakes)?;
+        for Certificate { cert, pkey, names, .. } in &tls.certificates {
+            writeln!(f, "\n# {}", names.join(" "))?;
+            writeln!(f, "[[tls.certificate]]")?;
+            writeln!(f, "cert = {}", text(cert.display()))?;
+            writeln!(f, "pkey = {}", text(pkey.display()))?;
+        }
+        Ok(())
     }
 
     fn auth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,6 +24,7 @@ pub(super) const ROOT: Table = Table {
         "peers",
         "redirect",
         "tcp",
+        "tls",
         "compatibility",
         "process",
         "log",
@@ -32,7 +33,11 @@ pub(super) const ROOT: Table = Table {
 
 /// Every table in the order of the example file.
 pub(super) const TABLES: &[Table] = &[
-    Table { name: "listener", repeated: true, keys: &["listening-ip", "listening-port", "transports"] },
+    Table {
+        name: "listener",
+        repeated: true,
+        keys: &["listening-ip", "listening-port", "transports", "proxy-protocol"],
+    },
     Table {
         name: "relay",
         repeated: false,
@@ -101,6 +106,21 @@ pub(super) const TABLES: &[Table] = &[
             "queue-age",
         ],
     },
+    Table {
+        name: "tls",
+        repeated: false,
+        keys: &[
+            "cert",
+            "pkey",
+            "min-version",
+            "client-ca",
+            "client-certificate",
+            "handshake-timeout",
+            "max-handshakes",
+            "certificate",
+        ],
+    },
+    Table { name: "tls.certificate", repeated: true, keys: &["cert", "pkey"] },
     Table { name: "compatibility", repeated: false, keys: &["rfc3489", "rfc5766-channel-numbers"] },
     Table {
         name: "process",

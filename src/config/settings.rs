@@ -5,10 +5,13 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use ipnet::IpNet;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Everything an operator can decide, resolved against this host.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub struct Settings {
     pub redirect: Option<Redirect>,
     /// Connections of clients over TCP.
     pub tcp: Tcp,
+    /// What secures TLS and DTLS; there if a listener serves one of them.
+    pub tls: Option<Tls>,
     /// Departures from the newest RFCs for the sake of old clients.
     pub compatibility: Compatibility,
     /// The process: threads and packet input/output.
@@ -42,12 +47,18 @@ pub struct Settings {
 pub struct Listener {
     /// Local addresses; may be unspecified (`0.0.0.0`, `::`).
     pub addresses: Vec<IpAddr>,
-    /// UDP and TCP port; 0 lets the system choose (each address and transport its own; used by tests).
+    /// UDP and TCP port, for what is secured, too; 0 lets the system choose (each address and transport its own; used by tests).
     pub port: u16,
     /// Serve UDP.
     pub udp: bool,
     /// Serve TCP.
     pub tcp: bool,
+    /// Serve TLS over TCP; with `tcp` on the same port, told apart by the first byte.
+    pub tls: bool,
+    /// Serve DTLS over UDP; with `udp` on the same port, told apart by the first byte.
+    pub dtls: bool,
+    /// Networks of load balancers, whose TCP and TLS connections begin with a PROXY protocol header.
+    pub proxies: Vec<IpNet>,
 }
 
 /// The relay side (`[relay]`).
@@ -200,6 +211,56 @@ pub struct Tcp {
     pub queue_bytes: usize,
     /// Age at which queued data are dropped.
     pub queue_age: Duration,
+}
+
+/// What secures TLS and DTLS (`[tls]`).
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// What the server proves itself with; at least one. The first is for clients that name no host that another one has.
+    pub certificates: Vec<Certificate>,
+    /// The lowest version spoken.
+    pub min_version: TlsVersion,
+    /// Who vouches for clients, if they are to show certificates.
+    pub clients: Option<ClientCa>,
+    /// A handshake that takes longer ends the connection.
+    pub handshake_timeout: Duration,
+    /// Unfinished handshakes in total; beyond them the oldest give way.
+    pub max_handshakes: usize,
+}
+
+/// A certificate with its chain and key, as read and checked.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// File of the chain.
+    pub cert: PathBuf,
+    /// File of the private key.
+    pub pkey: PathBuf,
+    /// The certificate and what leads to its root, in DER.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key that belongs to the certificate.
+    pub key: Secret<Arc<PrivateKeyDer<'static>>>,
+    /// DNS names in it, in lower case; a first label `*` stands for any one label.
+    pub names: Vec<String>,
+}
+
+/// Who vouches for clients (`client-ca`).
+#[derive(Debug, Clone)]
+pub struct ClientCa {
+    /// File of the root certificates.
+    pub file: PathBuf,
+    /// The root certificates, in DER.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Refuse clients without a certificate.
+    pub required: bool,
+}
+
+/// A version of TLS (`min-version`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2
+    V1_2,
+    /// 1.3
+    V1_3,
 }
 
 /// Switches for old clients (`[compatibility]`), all off by default.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, env::VarError, net::IpAddr, path::Path, time::D
 
 use super::{
     schema,
-    settings::{DefaultFamily, RelayAddress, Secret, UserSecret},
+    settings::{DefaultFamily, RelayAddress, Secret, TlsVersion, UserSecret},
     *,
 };
 
@@ -23,6 +23,52 @@ fn host() -> Host {
             "EMPTY" => Ok(String::new()),
             _ => Err(VarError::NotPresent),
         },
+    }
+}
+
+/// A listener for TLS.
+const SERVES_TLS: &str = "[[listener]]\ntransports = \"tls\"\n";
+
+/// A certificate and its key in files.
+struct Pem(tempfile::TempDir);
+
+impl Pem {
+    fn new(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        Self::of(rcgen::CertificateParams::new(names).unwrap())
+    }
+
+    fn of(params: rcgen::CertificateParams) -> Self {
+        let (key, pem) = (rcgen::KeyPair::generate().unwrap(), Self(tempfile::tempdir().unwrap()));
+        std::fs::write(pem.path("cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(pem.path("key.pem"), key.serialize_pem()).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(pem.path("key.pem"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        pem
+    }
+
+    fn path(&self, file: &str) -> String {
+        self.0.path().join(file).to_str().unwrap().to_owned()
+    }
+
+    /// `[tls]` with both.
+    fn table(&self) -> String {
+        format!("[tls]\ncert = {:?}\npkey = {:?}\n", self.path("cert.pem"), self.path("key.pem"))
+    }
+
+    fn settings(&self, text: &str) -> Settings {
+        settings(&format!("{text}{}", self.table()))
+    }
+
+    fn errors(&self, text: &str) -> Vec<String> {
+        errors(&format!("{text}{}", self.table()))
+    }
+
+    fn warnings(&self, text: &str) -> Vec<String> {
+        warnings(&format!("{text}{}", self.table()))
     }
 }
 
@@ -77,7 +123,7 @@ fn credentials_alone_give_the_defaults() {
     assert_eq!(settings.listeners.len(), 1);
     let listener = &settings.listeners[0];
     assert_eq!(listener.addresses, ["0.0.0.0".parse::<IpAddr>().unwrap(), "::".parse().unwrap()]);
-    assert!(listener.port == 3478 && listener.udp && listener.tcp);
+    assert!(listener.port == 3478 && listener.udp && listener.tcp && !listener.tls && !listener.dtls);
     let relayed: Vec<String> = settings.relay.addresses.iter().map(|address| address.local.to_string()).collect();
     assert_eq!(relayed, ["192.0.2.7", "2001:db8::7"]);
     assert_eq!((settings.relay.min_port, settings.relay.max_port), (49_152, 65_535));
@@ -243,6 +289,123 @@ fn listeners_must_not_repeat_each_other() {
     assert!(errors("[[listener]]\ntransports = []")[0].contains("is empty"));
     assert!(errors("[[listener]]\nlistening-ip = []")[0].contains("is empty"));
     assert!(errors("[[listener]]\nlistening-port = 70000")[0].contains("write a number from 0 to 65535"));
+}
+
+#[test]
+fn secured_transports_have_a_default_port_and_share_ports() {
+    let files = Pem::new(&["turn.example.org"]);
+    let settings =
+        files.settings("[[listener]]\ntransports = \"tls\"\n[[listener]]\ntransports = [\"tls\", \"tcp\"]\n");
+    let ports: Vec<_> = settings.listeners.iter().map(|it| (it.port, it.udp, it.tcp, it.tls)).collect();
+    assert_eq!(ports, [(5349, false, false, true), (3478, false, true, true)]);
+    let twins = "[[listener]]\nlistening-ip = \"10.0.0.7\"\nlistening-port = 443\ntransports = \"tls\"\n";
+    let lines = files.errors(&format!("{twins}{}", twins.replace("tls", "tcp")));
+    assert_eq!(
+        lines,
+        [
+            "t.toml:6:16: listener.listening-ip = \"10.0.0.7\": TCP port 443 of 10.0.0.7 is already listened on (line 2); \
+          remove one, or change its listening-port or transports"
+        ]
+    );
+    assert_eq!(
+        errors("[[listener]]\ntransports = \"dtls\""),
+        [
+            "t.toml:2:14: listener.transports = \"dtls\": DTLS is not served by this version; remove it",
+            "t.toml: tls.cert: is missing, but a [[listener]] serves TLS; write cert and pkey, two PEM files (`turnserver \
+             certificate` makes them for tests), or remove \"tls\" from transports",
+        ]
+    );
+}
+
+#[test]
+fn balancers_are_networks_and_only_for_streams() {
+    let one = |proxies: &str| format!("[[listener]]\ntransports = \"tcp\"\nproxy-protocol = {proxies}\n");
+    let listener = &settings(&one("[\"10.0.0.0/24\", \"192.0.2.9\"]")).listeners[0];
+    assert_eq!(listener.proxies, ["10.0.0.0/24".parse().unwrap(), "192.0.2.9/32".parse().unwrap()]);
+    assert!(errors(&one("[]"))[0].contains("proxy-protocol = []: is empty"));
+    assert!(errors(&one("\"localhost\""))[0].contains("is not an IP address"));
+    assert!(errors(&one("\"10.0.0.0/8\"").replace("tcp", "udp"))[0].contains("is for TCP and TLS"));
+    assert!(warnings(&one("\"0.0.0.0/0\""))[0].contains("lets every client choose the address"));
+}
+
+#[test]
+fn certificates_are_read_and_checked() {
+    let files = Pem::new(&["turn.example.org", "*.example.net"]);
+    let tls = files.settings(SERVES_TLS).tls.unwrap();
+    assert_eq!(tls.certificates[0].names, ["turn.example.org", "*.example.net"]);
+    assert_eq!((tls.min_version, tls.max_handshakes), (TlsVersion::V1_2, 1_000));
+    assert!(tls.clients.is_none());
+    assert!(files.settings("").tls.is_none(), "nobody serves it");
+    assert!(files.warnings("")[0].contains("no [[listener]] serves TLS"));
+
+    let other = Pem::new(&["other.example.org"]);
+    let path = |file: &str| other.path(file);
+    let missing = other.path("missing.pem");
+    std::fs::write(path("empty.pem"), "").unwrap();
+    std::fs::write(path("junk.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    std::fs::write(
+        path("encrypted.pem"),
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    )
+    .unwrap();
+    for (cert, pkey, wanted) in [
+        (&missing, &path("key.pem"), "cannot read"),
+        (&path("cert.pem"), &missing, "cannot read"),
+        (&path(""), &path("key.pem"), "is not a file"),
+        (&path("empty.pem"), &path("key.pem"), "holds no certificate in PEM"),
+        (&path("key.pem"), &path("key.pem"), "holds no certificate in PEM"),
+        (&path("junk.pem"), &path("key.pem"), "does not begin with an X.509 certificate"),
+        (&path("cert.pem"), &path("empty.pem"), "holds no usable private key"),
+        (&path("cert.pem"), &path("cert.pem"), "holds no usable private key"),
+        (&path("cert.pem"), &path("encrypted.pem"), "is encrypted"),
+        (&path("cert.pem"), &files.path("key.pem"), "is not the key of the first certificate in"),
+    ] {
+        let lines = errors(&format!("{SERVES_TLS}[tls]\ncert = {cert:?}\npkey = {pkey:?}\n"));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains(wanted) && lines[0].contains("t.toml:"), "{wanted}: {lines:?}");
+    }
+    let alone = format!("{SERVES_TLS}[tls]\ncert = {:?}\n", path("cert.pem"));
+    assert_eq!(errors(&alone), [format!("t.toml:3:1: tls.pkey: is missing; write the PEM file of the private key")]);
+}
+
+#[test]
+fn certificates_that_need_attention_are_warned_about() {
+    let mut old = rcgen::CertificateParams::new(["old.example.org".to_owned()]).unwrap();
+    (old.not_before, old.not_after) = (rcgen::date_time_ymd(2019, 1, 1), rcgen::date_time_ymd(2020, 1, 1));
+    assert!(Pem::of(old.clone()).warnings(SERVES_TLS)[0].contains("has expired"));
+    (old.not_before, old.not_after) = (rcgen::date_time_ymd(3000, 1, 1), rcgen::date_time_ymd(3001, 1, 1));
+    assert!(Pem::of(old).warnings(SERVES_TLS)[0].contains("is not valid before"));
+    let nameless = Pem::new(&[]);
+    assert!(nameless.warnings(SERVES_TLS).is_empty(), "the first is for everybody");
+    let second = format!(
+        "{SERVES_TLS}{}[[tls.certificate]]\ncert = {:?}\npkey = {:?}\n",
+        Pem::new(&["turn.example.org"]).table(),
+        nameless.path("cert.pem"),
+        nameless.path("key.pem")
+    );
+    assert!(refuse(&format!("{second}{CREDENTIALS}")).len() == 2, "the first pair of files is gone");
+    let first = Pem::new(&["turn.example.org"]);
+    let second =
+        format!("[[tls.certificate]]\ncert = {:?}\npkey = {:?}\n", nameless.path("cert.pem"), nameless.path("key.pem"));
+    assert!(warnings(&format!("{SERVES_TLS}{}{second}", first.table()))[0].contains("holds no DNS name"));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(first.path("key.pem"), std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(first.warnings(SERVES_TLS)[0].contains("is readable by everyone"));
+    }
+}
+
+#[test]
+fn clients_may_have_to_show_certificates() {
+    let files = Pem::new(&["turn.example.org"]);
+    let clients = |more: &str| format!("{SERVES_TLS}{}client-ca = {:?}\n{more}", files.table(), files.path("cert.pem"));
+    assert!(settings(&clients("")).tls.unwrap().clients.unwrap().required);
+    assert!(!settings(&clients("client-certificate = \"optional\"\n")).tls.unwrap().clients.unwrap().required);
+    let without = errors(&format!("{SERVES_TLS}{}client-certificate = \"required\"\n", files.table()));
+    assert!(without[0].contains("is given without client-ca"), "{without:?}");
+    let wrong = errors(&format!("{SERVES_TLS}{}client-ca = {:?}\n", files.table(), files.path("key.pem")));
+    assert!(wrong[0].contains("holds no certificate in PEM"), "{wrong:?}");
 }
 
 #[test]
@@ -517,7 +680,11 @@ udp-io = \"batched\"
 level = \"info,turnserver::turn=debug\"
 format = \"json\"
 ";
-    for text in ["", everything] {
+    let files = Pem::new(&["turn.example.org"]);
+    let clients = format!("min-version = \"1.3\"\nclient-ca = {:?}\n", files.path("cert.pem"));
+    let tls =
+        format!("[[listener]]\ntransports = \"tls\"\nproxy-protocol = \"10.0.0.0/8\"\n{}{clients}", files.table());
+    for text in ["", everything, &tls] {
         let printed = Effective(&settings(text)).to_string();
         assert!(printed.contains("password = \"****\""), "{printed}");
         assert_eq!(Effective(&accept(&printed).settings).to_string(), printed);
@@ -562,12 +729,11 @@ fn example_keys() -> BTreeSet<String> {
     let mut table = String::new();
     let mut keys = BTreeSet::new();
     for line in EXAMPLE.lines() {
-        let header = line.trim_start_matches('[').trim_end_matches(']');
-        if line.starts_with('[') {
-            table = header.to_owned();
+        let written = line.strip_prefix("# ").unwrap_or(line);
+        if written.starts_with('[') {
+            table = written.trim_start_matches('[').trim_end_matches(']').to_owned();
             continue;
         }
-        let written = line.strip_prefix("# ").unwrap_or(line);
         let Some((key, _)) = written.split_once(" = ") else { continue };
         if key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
             keys.insert(format!("{table}.{key}"));
@@ -580,10 +746,12 @@ fn example_keys() -> BTreeSet<String> {
 fn the_example_has_every_key_and_no_other() {
     let known =
         schema::TABLES.iter().flat_map(|table| table.keys.iter().map(move |key| format!("{}.{key}", table.name)));
-    let known: BTreeSet<String> = known.filter(|key| key != "auth.user").collect();
+    let known: BTreeSet<String> = known.filter(|key| key != "auth.user" && key != "tls.certificate").collect();
     assert_eq!(example_keys(), known);
     for table in schema::TABLES {
-        assert!(EXAMPLE.lines().any(|line| line == schema::header(table)), "{} is missing", table.name);
+        let header = schema::header(table);
+        let is_header = |line: &str| line.strip_prefix("# ").unwrap_or(line) == header;
+        assert!(EXAMPLE.lines().any(is_header), "{header} is missing");
     }
 }
 
@@ -598,7 +766,7 @@ fn the_example_gives_the_built_in_defaults() {
 #[test]
 fn every_key_is_read() {
     for table in schema::TABLES {
-        for key in table.keys.iter().filter(|key| **key != "user") {
+        for key in table.keys.iter().filter(|key| !["user", "certificate"].contains(key)) {
             // A date is a value of no key: whoever reads the key refuses it.
             let header = schema::header(table);
             let text = match table.name {

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     reader::{Leaf, Mistake},
     schema,
-    settings::{DefaultFamily, LogFormat, UdpIo},
+    settings::{DefaultFamily, LogFormat, TlsVersion, UdpIo},
 };
 
 /// Longest duration taken; keeps sums of instants far from overflow.
@@ -215,7 +215,7 @@ impl Leaf for Workers {
 }
 
 /// One of a few words.
-fn choose<T: Copy>(value: &DeValue<'_>, choices: &[(&'static str, T)]) -> Result<T, Mistake> {
+pub(super) fn choose<T: Copy>(value: &DeValue<'_>, choices: &[(&'static str, T)]) -> Result<T, Mistake> {
     let words: Vec<&'static str> = choices.iter().map(|(word, _)| *word).collect();
     let all = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
     let written = text(value, &format!("one of {all}"))?;
@@ -235,17 +235,55 @@ pub(super) enum Transport {
     Udp,
     /// TCP.
     Tcp,
+    /// TLS over TCP.
+    Tls,
+    /// DTLS over UDP.
+    Dtls,
+}
+
+impl Transport {
+    /// Every one, in the order that they are printed in.
+    pub(super) const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Tls, Self::Dtls];
+
+    /// Name as written in the file.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Dtls => "dtls",
+        }
+    }
+
+    /// The kind of port that it is served on.
+    pub(super) const fn port_kind(self) -> &'static str {
+        match self {
+            Self::Udp | Self::Dtls => "UDP",
+            Self::Tcp | Self::Tls => "TCP",
+        }
+    }
+
+    /// Whether it protects what it carries; such transports have a default port of their own.
+    pub(super) const fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::Dtls)
+    }
 }
 
 impl Leaf for Transport {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
-        choose(value, &[("udp", Self::Udp), ("tcp", Self::Tcp)])
+        choose(value, &Self::ALL.map(|transport| (transport.name(), transport)))
     }
 }
 
 impl Leaf for DefaultFamily {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
         choose(value, &[("ipv4", Self::Ipv4), ("ipv6", Self::Ipv6), ("keep", Self::Keep)])
+    }
+}
+
+impl Leaf for TlsVersion {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        choose(value, &[("1.2", Self::V1_2), ("1.3", Self::V1_3)])
     }
 }
 
@@ -361,7 +399,10 @@ mod tests {
     #[test]
     fn words_are_suggested() {
         assert_eq!(read::<Transport>("\"UDP\"").unwrap_err().remedy, "did you mean \"udp\"?");
-        assert_eq!(read::<Transport>("\"sctp\"").unwrap_err().remedy, "write one of \"udp\", \"tcp\"");
+        assert_eq!(
+            read::<Transport>("\"sctp\"").unwrap_err().remedy,
+            "write one of \"udp\", \"tcp\", \"tls\", \"dtls\""
+        );
         assert_eq!(read::<LogFormat>("\"jsno\"").unwrap_err().remedy, "did you mean \"json\"?");
         assert_eq!(read::<bool>("\"true\"").unwrap_err().remedy, "write true or false without quotes");
     }

@@ -52,6 +52,23 @@ pub(super) fn about_accept(error: &io::Error) {
     }
 }
 
+/// A connection from a balancer did not say whose it is.
+pub(super) fn about_proxy(balancer: SocketAddr) {
+    static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
+    if THROTTLE.permits() {
+        let remedy = "make the balancer send the PROXY protocol, or take it out of proxy-protocol";
+        tracing::warn!(%balancer, remedy, "closed a connection without a PROXY protocol header");
+    }
+}
+
+/// Handshakes were given up for newer ones.
+pub(super) fn about_handshakes() {
+    static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
+    if THROTTLE.permits() {
+        tracing::warn!("too many unfinished TLS handshakes (max-handshakes); the oldest give way to new ones");
+    }
+}
+
 /// A socket gave an error that is not about one datagram.
 pub(super) fn about_receiving(error: &io::Error) {
     static THROTTLE: Throttle = Throttle(AtomicU64::new(0));

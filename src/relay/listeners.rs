@@ -8,15 +8,19 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{
+    accept::Door,
     start::StartError,
     system::{self, Io, Use},
 };
-use crate::{config::Settings, turn::Transport};
+use crate::{
+    config::{Settings, settings::Listener},
+    turn::Transport,
+};
 
 /// Where clients are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,15 +45,15 @@ pub struct KernelDrops {
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     udp: Vec<UdpSocket>,
-    tcp: Vec<TcpListener>,
+    doors: Vec<Door>,
 }
 
 impl Sockets {
     /// The same sockets, for the worker to use as its own.
-    pub(super) fn lend(&self) -> io::Result<(Vec<UdpSocket>, Vec<TcpListener>)> {
+    pub(super) fn lend(&self) -> io::Result<(Vec<UdpSocket>, Vec<Door>)> {
         let udp = self.udp.iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
-        let tcp = self.tcp.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
-        Ok((udp, tcp))
+        let doors = self.doors.iter().map(Door::try_clone).collect::<io::Result<_>>()?;
+        Ok((udp, doors))
     }
 }
 
@@ -81,10 +85,10 @@ impl Listeners {
             for ip in listener.addresses.iter().flat_map(|ip| addresses(*ip, io)) {
                 let address = SocketAddr::new(ip, listener.port);
                 if listener.udp {
-                    endpoints.push(bind(Transport::Udp, address, settings, io, &mut sockets)?);
+                    endpoints.push(bind_udp(address, settings, io, &mut sockets)?);
                 }
-                if listener.tcp {
-                    endpoints.push(bind(Transport::Tcp, address, settings, io, &mut sockets)?);
+                if listener.tcp || listener.tls {
+                    endpoints.extend(bind_tcp(address, listener, &mut sockets)?);
                 }
             }
         }
@@ -109,28 +113,39 @@ impl Listeners {
     }
 }
 
-/// Opens one endpoint for every worker.
-fn bind(
-    transport: Transport,
-    address: SocketAddr,
-    settings: &Settings,
-    io: Io,
-    sockets: &mut [Sockets],
-) -> Result<Endpoint, StartError> {
-    let fail =
-        |error: io::Error| StartError::Listen { transport: transport.name(), address, remedy: remedy(&error), error };
-    let port = system::probe(address, transport.is_stream()).map_err(fail)?;
+/// Opens one UDP endpoint for every worker.
+fn bind_udp(address: SocketAddr, settings: &Settings, io: Io, sockets: &mut [Sockets]) -> Result<Endpoint, StartError> {
+    let fail = |error| cannot_listen(Transport::Udp, address, error);
+    let port = system::probe(address, false).map_err(fail)?;
     let address = SocketAddr::new(address.ip(), port);
     for worker in sockets {
-        match transport {
-            Transport::Udp => {
-                let buffer = settings.process.listener_buffer;
-                worker.udp.push(system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?);
-            }
-            Transport::Tcp => worker.tcp.push(system::bind_tcp(address).map_err(fail)?),
-        }
+        let buffer = settings.process.listener_buffer;
+        worker.udp.push(system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?);
     }
-    Ok(Endpoint { transport, address })
+    Ok(Endpoint { transport: Transport::Udp, address })
+}
+
+/// Opens one TCP port for every worker: an endpoint for each protocol that is served there.
+fn bind_tcp(address: SocketAddr, listener: &Listener, sockets: &mut [Sockets]) -> Result<Vec<Endpoint>, StartError> {
+    let transport = if listener.tcp { Transport::Tcp } else { Transport::Tls };
+    let fail = |error| cannot_listen(transport, address, error);
+    let port = system::probe(address, true).map_err(fail)?;
+    let address = SocketAddr::new(address.ip(), port);
+    let proxies: Arc<[_]> = listener.proxies.as_slice().into();
+    for worker in sockets {
+        worker.doors.push(Door {
+            listener: system::bind_tcp(address).map_err(fail)?,
+            plain: listener.tcp,
+            tls: listener.tls,
+            proxies: Arc::clone(&proxies),
+        });
+    }
+    let served = [(Transport::Tcp, listener.tcp), (Transport::Tls, listener.tls)];
+    Ok(served.into_iter().filter(|(_, on)| *on).map(|(transport, _)| Endpoint { transport, address }).collect())
+}
+
+fn cannot_listen(transport: Transport, address: SocketAddr, error: io::Error) -> StartError {
+    StartError::Listen { transport: transport.name(), address, remedy: remedy(&error), error }
 }
 
 fn remedy(error: &io::Error) -> &'static str {

@@ -6,6 +6,7 @@
 //!
 //! The protocol itself is in [`crate::turn`]; here it is only asked what to do, and done.
 
+mod accept;
 mod clock;
 mod complaint;
 mod core;
@@ -18,6 +19,7 @@ mod open;
 mod outbox;
 mod pace;
 mod ports;
+mod proxy;
 mod queue;
 mod rules;
 mod shared;
@@ -25,6 +27,7 @@ mod start;
 mod stream;
 mod supervise;
 mod system;
+mod tls;
 mod worker;
 
 pub use listeners::{Endpoint, KernelDrops};

@@ -153,17 +153,18 @@ impl Shared {
         next
     }
 
-    /// Counts one more connection from this address's prefix, if the limits allow it.
-    pub(super) fn take_connection(self: &Arc<Self>, ip: IpAddr) -> Option<ConnectionLease> {
-        let source = self.source(ip);
-        let mut connections = lock(&self.connections);
-        let from_source = connections.by_source.get(&source).copied().unwrap_or(0);
-        if connections.total >= self.tcp.max_connections || from_source >= self.tcp.max_connections_per_ip {
-            return None;
+    /// Counts one more connection from this address's prefix, if the limits allow it. Without an address it is one whose
+    /// source is not known yet, to be [charged](ConnectionLease::charge) later.
+    pub(super) fn take_connection(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<ConnectionLease> {
+        {
+            let mut connections = lock(&self.connections);
+            if connections.total >= self.tcp.max_connections {
+                return None;
+            }
+            connections.total += 1;
         }
-        connections.total += 1;
-        connections.by_source.insert(source, from_source + 1);
-        Some(ConnectionLease { shared: Arc::clone(self), source })
+        let mut lease = ConnectionLease { shared: Arc::clone(self), source: None };
+        ip.is_none_or(|ip| lease.charge(ip)).then_some(lease)
     }
 
     /// What counts as one source, as for the rate limits. An IPv4-mapped address is its IPv4 address.
@@ -230,17 +231,34 @@ impl Drop for QuotaLease {
 #[derive(Debug)]
 pub(super) struct ConnectionLease {
     shared: Arc<Shared>,
-    source: IpNet,
+    /// The prefix that it is counted for, once it is known.
+    source: Option<IpNet>,
+}
+
+impl ConnectionLease {
+    /// Counts the connection for this address's prefix, if the limit allows it.
+    pub(super) fn charge(&mut self, ip: IpAddr) -> bool {
+        let source = self.shared.source(ip);
+        let mut connections = lock(&self.shared.connections);
+        let count = connections.by_source.get(&source).copied().unwrap_or(0);
+        if self.source.is_some() || count >= self.shared.tcp.max_connections_per_ip {
+            return false;
+        }
+        connections.by_source.insert(source, count + 1);
+        self.source = Some(source);
+        true
+    }
 }
 
 impl Drop for ConnectionLease {
     fn drop(&mut self) {
         let mut connections = lock(&self.shared.connections);
         connections.total = connections.total.saturating_sub(1);
-        if let Some(count) = connections.by_source.get_mut(&self.source) {
+        let Some(source) = self.source else { return };
+        if let Some(count) = connections.by_source.get_mut(&source) {
             *count -= 1;
             if *count == 0 {
-                connections.by_source.remove(&self.source);
+                connections.by_source.remove(&source);
             }
         }
     }
@@ -257,7 +275,7 @@ mod tests {
                     [limits]\nsource-prefix-ipv4 = 24\nsource-prefix-ipv6 = 56\n";
         let settings = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap().settings;
         let shared = Shared::new(&settings);
-        let take = |ip: &str| shared.take_connection(ip.parse().unwrap());
+        let take = |ip: &str| shared.take_connection(Some(ip.parse().unwrap()));
         let mut leases = Vec::new();
         for [first, second, refused, other] in [
             ["2001:db8::1", "2001:db8:0:ff::1", "2001:db8:0:7::2", "2001:db8:0:100::1"],
@@ -266,7 +284,15 @@ mod tests {
             leases.extend([first, second, other].map(|ip| take(ip).expect(ip)));
             assert!(take(refused).is_none(), "{refused}");
         }
+        let late = |ip: &str| {
+            let mut lease = shared.take_connection(None).unwrap();
+            lease.charge(ip.parse().unwrap()).then_some(lease)
+        };
+        assert!(late("192.0.2.9").is_none());
+        leases.push(late("192.0.3.2").expect("there is room for one more"));
+        assert!(take("192.0.3.3").is_none());
         leases.clear();
+        assert_eq!(lock(&shared.connections).total, 0);
         assert!(lock(&shared.connections).by_source.is_empty());
         assert!(take("192.0.2.1").is_some());
     }

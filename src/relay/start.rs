@@ -16,6 +16,7 @@ use super::{
     shared::Shared,
     supervise,
     system::{self, DatagramPath, Use},
+    tls::Tls,
     worker::Plan,
 };
 use crate::{
@@ -51,6 +52,9 @@ pub enum StartError {
     /// A user cannot be prepared.
     #[error("[[auth.user]]: {0}")]
     Users(#[from] UsersError),
+    /// The certificates cannot be used together.
+    #[error("[tls]: {0}")]
+    Tls(rustls::Error),
     /// The limit of file descriptors does not even do for the listeners.
     #[error("cannot start: {0}; {RAISE_DESCRIPTORS}")]
     Descriptors(io::Error),
@@ -113,6 +117,7 @@ impl Relay {
                 .map_err(|error| StartError::Relay { address: relay.local, error })?;
         }
 
+        let tls = settings.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?.map(Arc::new);
         let listeners = Listeners::open(&settings, workers, io)?;
         let own: Vec<SocketAddr> = listeners.endpoints.iter().map(|endpoint| endpoint.address).collect();
         let ports = settings.relay.min_port..=settings.relay.max_port;
@@ -131,6 +136,7 @@ impl Relay {
             io,
             nonce_secret: random()?,
             sockets: Arc::default(),
+            tls,
             processor: None,
         };
         let mut relay = Self {

@@ -8,7 +8,6 @@ use std::{
     future::{Future, poll_fn},
     io::{self, IoSlice},
     mem,
-    net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
@@ -29,7 +28,7 @@ use super::{
 use crate::{
     config::settings::Tcp,
     stun::frame::{self, Frame},
-    turn::{Client, Drop, EndReason, FiveTuple, Transport},
+    turn::{Client, Drop, EndReason, FiveTuple},
 };
 
 /// More than the longest message, 64 KiB and a header.
@@ -89,19 +88,13 @@ enum Pause {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve<S>(
-    shared: Rc<Streams>,
-    stream: S,
-    client: SocketAddr,
-    server: SocketAddr,
-    _lease: ConnectionLease,
-) where
+pub(super) async fn serve<S>(shared: Rc<Streams>, stream: S, tuple: FiveTuple, _lease: ConnectionLease)
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = &shared.limits;
     let queue = Queue::new(limits.queue_bytes, limits.queue_age);
     let at = shared.core.borrow_mut().streams.insert(Stream { queue, waker: None });
-    let tuple = FiveTuple { client, server, transport: Transport::Tcp };
     let client = Client { tuple, route: Way::Stream(at).route() };
     let shared_too = Rc::clone(&shared);
     let mut connection = Connection::new(shared, stream, client, at);
@@ -110,6 +103,8 @@ pub(super) async fn serve<S>(
     if outlive(poll_fn(|context| connection.turn(context, timer.as_mut()))).await.is_none() {
         complaint::about_panic(tuple.client);
     }
+    // A client of TLS is told that nothing was cut off; nobody waits until it can be told.
+    let _ = poll_fn(|context| Poll::Ready(Pin::new(&mut connection.stream).poll_shutdown(context))).await;
     let mut core = shared_too.core.borrow_mut();
     let now = core.clock.now();
     core.wake_workers();

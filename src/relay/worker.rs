@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    accept::{self, Door, Reception},
     clock::Clock,
     complaint,
     core::{Core, Listener, Token},
@@ -24,8 +25,9 @@ use super::{
     pace::Pace,
     rules::{self, WorkerPolicy},
     shared::Shared,
-    stream::{self, READ_BUFFER, Streams},
+    stream::{READ_BUFFER, Streams},
     system::{self, Batch, Io, Poller, Ready, UdpSocket},
+    tls::Tls,
 };
 use crate::{
     auth::users::StaticUsers,
@@ -46,6 +48,8 @@ pub(super) struct Plan {
     pub(super) io: Io,
     pub(super) nonce_secret: [u8; 32],
     pub(super) sockets: Arc<Sockets>,
+    /// There if any listener serves TLS.
+    pub(super) tls: Option<Arc<Tls>>,
     /// Where it is pinned to, if it is.
     pub(super) processor: Option<usize>,
 }
@@ -58,7 +62,7 @@ pub(super) struct Parts {
     /// The id of its first session.
     pub(super) first_id: u64,
     pub(super) udp: Vec<std::net::UdpSocket>,
-    pub(super) tcp: Vec<std::net::TcpListener>,
+    pub(super) doors: Vec<Door>,
 }
 
 /// What a life came to.
@@ -75,7 +79,8 @@ pub(super) async fn work(parts: Parts, started: &SyncSender<()>, stop: watch::Re
     let datagrams = Datagrams::new(Batch::new(parts.plan.io));
     let gather = parts.plan.settings.process.gather.filter(|_| system::sleeps_exactly());
     let pace = Pace::new(gather, std::time::Instant::now());
-    let (core, poller, listeners) = assemble(parts)?;
+    let (workers, tls) = (parts.plan.settings.process.workers, parts.plan.tls.clone());
+    let (core, poller, doors) = assemble(parts)?;
     let core = Rc::new(RefCell::new(core));
     let changed = Rc::new(Notify::new());
     let streams = Rc::new(Streams {
@@ -85,14 +90,9 @@ pub(super) async fn work(parts: Parts, started: &SyncSender<()>, stop: watch::Re
         wide_channels,
         changed: Rc::clone(&changed),
     });
-    for listener in listeners {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let streams = Rc::clone(&streams);
-        tokio::task::spawn_local(async move {
-            while outlive(accept(&listener, &streams)).await.is_none() {
-                complaint::about_fault();
-            }
-        });
+    let reception = Rc::new(Reception::new(streams, tls, workers));
+    for door in doors {
+        tokio::task::spawn_local(accept::open(door, Rc::clone(&reception))?);
     }
 
     // Nobody waits for it if this is not the first life, or if the start was given up, which `stop` tells.
@@ -228,8 +228,8 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
     }
 }
 
-fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpListener>)> {
-    let Parts { plan, seed, first_id, udp, tcp } = parts;
+fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
+    let Parts { plan, seed, first_id, udp, doors } = parts;
     let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, .. } = plan;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
@@ -251,26 +251,5 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpList
         poller.add(&socket, Token::Listener(at).encode())?;
         core.listeners.push(Listener { socket, local, busy: false });
     }
-    Ok((core, poller, tcp))
-}
-
-/// Accepts connections as long as the worker runs.
-async fn accept(listener: &tokio::net::TcpListener, streams: &Rc<Streams>) {
-    loop {
-        match listener.accept().await {
-            Ok((connection, client)) => {
-                let lease = streams.core.borrow().shared.take_connection(client.ip());
-                // Over the limit: closed at once. The same for a connection that is gone already.
-                let (Some(lease), Ok(server)) = (lease, connection.local_addr()) else { continue };
-                // A datagram that waits for its neighbours is late. Where it cannot be set, service is slower, not wrong.
-                let _ = connection.set_nodelay(true);
-                tokio::task::spawn_local(stream::serve(Rc::clone(streams), connection, client, server, lease));
-            }
-            Err(error) => {
-                complaint::about_accept(&error);
-                // Most likely descriptors have run out: pausing lets others finish instead of spinning.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-        }
-    }
+    Ok((core, poller, doors))
 }

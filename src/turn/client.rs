@@ -14,21 +14,27 @@ pub enum Transport {
     Udp,
     /// TCP: a stream.
     Tcp,
+    /// TLS over TCP: a stream.
+    Tls,
+    /// DTLS over UDP: datagrams.
+    Dtls,
 }
 
 impl Transport {
     /// Whether messages travel in a stream, where ChannelData must be padded (RFC 8656 §12.5).
     #[must_use]
     pub const fn is_stream(self) -> bool {
-        matches!(self, Self::Tcp)
+        matches!(self, Self::Tcp | Self::Tls)
     }
 
-    /// Lower-case name, as in URIs.
+    /// Lower-case name, as in the configuration and in log lines.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Dtls => "dtls",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A small TURN client on the library's own codec, over UDP or one TCP connection.
+//! A small TURN client on the library's own codec, over UDP, or one connection with TCP or TLS.
 //!
 //! It does what a test of the process needs (Binding, Allocate, permissions, data, deletion) and answers a challenge by
 //! itself. That the codec is right is shown elsewhere, against other implementations.
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use md5::{Digest, Md5};
+use rustls::{ClientConnection, StreamOwned};
 use turnserver::stun::frame::{Frame, front};
 use turnserver::stun::{
     AttributeType, Class, IntegrityKey, MacAlgorithm, Message, MessageWriter, Method, TransactionId,
@@ -28,7 +29,11 @@ pub(crate) struct Refused(pub(crate) u16);
 enum Connection {
     Udp(UdpSocket),
     Tcp(TcpStream, Vec<u8>),
+    Tls(Box<TlsStream>, Vec<u8>),
 }
+
+/// TLS after its handshake.
+type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
 /// A client with at most one allocation.
 pub(crate) struct Client {
@@ -54,6 +59,20 @@ impl Client {
             }
             other => panic!("no transport {other}"),
         };
+        Self::of(connection, credentials)
+    }
+
+    /// The same over a connection that is there already.
+    pub(crate) fn over_tcp(stream: TcpStream, credentials: Option<(&str, &str)>) -> Self {
+        Self::of(Connection::Tcp(stream, Vec::new()), credentials)
+    }
+
+    /// The same over TLS.
+    pub(crate) fn over_tls(stream: TlsStream, credentials: Option<(&str, &str)>) -> Self {
+        Self::of(Connection::Tls(Box::new(stream), Vec::new()), credentials)
+    }
+
+    fn of(connection: Connection, credentials: Option<(&str, &str)>) -> Self {
         let credentials = credentials.map(|(user, password)| (user.to_owned(), password.to_owned()));
         Self { connection, credentials, challenge: None }
     }
@@ -63,6 +82,7 @@ impl Client {
         match &self.connection {
             Connection::Udp(socket) => socket.local_addr(),
             Connection::Tcp(stream, _) => stream.local_addr(),
+            Connection::Tls(stream, _) => stream.sock.local_addr(),
         }
         .expect("the local address")
     }
@@ -166,7 +186,7 @@ impl Client {
             self.transmit(&request);
             let again = match self.connection {
                 Connection::Udp(_) => Instant::now() + RETRANSMIT,
-                Connection::Tcp(..) => deadline,
+                Connection::Tcp(..) | Connection::Tls(..) => deadline,
             };
             while let Some(bytes) = self.next(again) {
                 let message = Message::parse(&bytes).expect("a STUN message");
@@ -192,6 +212,9 @@ impl Client {
             // An ICMP error about something sent before is reported here, and is no reason to give up.
             Connection::Udp(socket) => drop(socket.send(message)),
             Connection::Tcp(stream, _) => stream.write_all(message).expect("writing to the server"),
+            Connection::Tls(stream, _) => {
+                stream.write_all(message).and_then(|()| stream.flush()).expect("writing to the server");
+            }
         }
     }
 
@@ -199,7 +222,7 @@ impl Client {
     fn next(&mut self, deadline: Instant) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 65_536];
         loop {
-            if let Connection::Tcp(_, received) = &mut self.connection
+            if let Connection::Tcp(_, received) | Connection::Tls(_, received) = &mut self.connection
                 && let Frame::Stun(length) = front(received, false)
             {
                 return Some(received.drain(..length).collect());
@@ -214,11 +237,17 @@ impl Client {
                     stream.set_read_timeout(Some(left)).expect("a timeout");
                     stream.read(&mut buffer)
                 }
+                Connection::Tls(stream, _) => {
+                    stream.sock.set_read_timeout(Some(left)).expect("a timeout");
+                    stream.read(&mut buffer)
+                }
             };
             match (read, &mut self.connection) {
                 (Ok(length), Connection::Udp(_)) => return Some(buffer[..length].to_vec()),
-                (Ok(0), Connection::Tcp(..)) => panic!("the server has closed the connection"),
-                (Ok(length), Connection::Tcp(_, received)) => received.extend_from_slice(&buffer[..length]),
+                (Ok(0), Connection::Tcp(..) | Connection::Tls(..)) => panic!("the server has closed the connection"),
+                (Ok(length), Connection::Tcp(_, received) | Connection::Tls(_, received)) => {
+                    received.extend_from_slice(&buffer[..length]);
+                }
                 (Err(error), _) if is_passing(error.kind()) => {}
                 (Err(error), _) => panic!("receiving: {error}"),
             }

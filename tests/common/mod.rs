@@ -4,11 +4,12 @@
 
 pub(crate) mod client;
 pub(crate) mod process;
+pub(crate) mod tls;
 pub(crate) mod uclient;
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
+use std::{path::Path, process::Command};
 
 use process::{Process, command_in};
 
@@ -45,17 +46,34 @@ rfc5766-channel-numbers = true
 workers = 2
 "#;
 
+/// [`LOOPBACK`] with TLS on a port of its own.
+pub(crate) fn loopback_with_tls() -> String {
+    format!("{LOOPBACK}{TLS}")
+}
+
+/// A listener for TLS alone, on a port chosen by the system.
+pub(crate) const TLS: &str = r#"
+[[listener]]
+listening-ip = ["127.0.0.1", "::1"]
+listening-port = 0
+transports = ["tls"]
+[tls]
+cert = "cert.pem"
+pkey = "cert.key"
+"#;
+
 /// The built `turnserver` with a configuration of its own.
 pub(crate) struct Server {
     process: Process,
     listeners: Vec<(String, SocketAddr)>,
     stopped: bool,
-    /// Holds the configuration file for as long as the server runs.
-    _directory: tempfile::TempDir,
+    /// Holds the configuration file and certificates for as long as the server runs.
+    directory: tempfile::TempDir,
 }
 
 impl Server {
-    /// Starts the server with `configuration` and waits until it listens everywhere.
+    /// Starts the server with `configuration` and waits until it listens everywhere. Where that has a table `[tls]`, there is
+    /// `cert.pem` with `cert.key`, for [`tls::HOST`] and 127.0.0.1, of the authority in `ca.pem`.
     pub(crate) fn start(configuration: &str) -> Self {
         Self::start_in(None, configuration)
     }
@@ -66,8 +84,21 @@ impl Server {
     }
 
     /// The same, with a command of one's own for the program.
-    pub(crate) fn launch(mut command: Command, configuration: &str) -> Self {
+    pub(crate) fn launch(command: Command, configuration: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        if configuration.contains("[tls]") {
+            let authority = tls::Authority::new();
+            authority.write(directory.path(), "cert", authority.issue(&[tls::HOST, "127.0.0.1"]));
+        }
+        Self::launch_in(directory, command, configuration)
+    }
+
+    /// Starts the server with what is in the configuration's folder already.
+    pub(crate) fn start_with(configuration: &str, directory: tempfile::TempDir) -> Self {
+        Self::launch_in(directory, Command::new(env!("CARGO_BIN_EXE_turnserver")), configuration)
+    }
+
+    fn launch_in(directory: tempfile::TempDir, mut command: Command, configuration: &str) -> Self {
         let file = directory.path().join("turnserver.toml");
         std::fs::write(&file, configuration).expect("writing the configuration");
         command.arg("-c").arg(&file).args(["--log-format", "json"]);
@@ -76,7 +107,7 @@ impl Server {
         let listeners = (0..expected_listeners(configuration))
             .map(|_| process.find_line(PATIENCE, parse_listening))
             .collect::<Vec<_>>();
-        Self { process, listeners, stopped: false, _directory: directory }
+        Self { process, listeners, stopped: false, directory }
     }
 
     /// Where the server listens for `transport` (`udp`, `tcp`) over IPv4.
@@ -92,6 +123,11 @@ impl Server {
     /// Where the server listens for `transport`, everywhere.
     pub(crate) fn addresses(&self, transport: &str) -> Vec<SocketAddr> {
         self.listeners.iter().filter(|(of, _)| of == transport).map(|(_, address)| *address).collect()
+    }
+
+    /// The folder of the configuration.
+    pub(crate) fn folder(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The server's process id.

@@ -1,4 +1,4 @@
-//! A client: one 5-tuple over UDP or TCP, with what came in and was not asked for kept in order.
+//! A client: one 5-tuple over UDP, TCP or TLS, with what came in and was not asked for kept in order.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::common::{Server, tls};
 use crate::wire::{
     BINDING, DATA, DATA_METHOD, ERROR, ICMP, INDICATION, Msg, Reply, SUCCESS, TransactionId, XOR_PEER_ADDRESS,
 };
@@ -27,6 +28,7 @@ pub(crate) enum Event {
 enum Link {
     Udp(UdpSocket),
     Tcp { stream: TcpStream, received: Vec<u8> },
+    Tls { stream: Box<tls::Stream>, received: Vec<u8> },
 }
 
 pub(crate) struct Client {
@@ -64,8 +66,19 @@ impl Client {
         Self { link, local, waiting: VecDeque::new(), answered: HashSet::new() }
     }
 
+    /// A client over TLS.
+    pub(crate) fn tls(server: &Server, address: SocketAddr) -> Self {
+        Self::of_tls(tls::connect(tls::client(server.folder()), address))
+    }
+
+    pub(crate) fn of_tls(stream: tls::Stream) -> Self {
+        let local = stream.sock.local_addr().unwrap();
+        let link = Link::Tls { stream: Box::new(stream), received: Vec::new() };
+        Self { link, local, waiting: VecDeque::new(), answered: HashSet::new() }
+    }
+
     pub(crate) fn is_stream(&self) -> bool {
-        matches!(self.link, Link::Tcp { .. })
+        matches!(self.link, Link::Tcp { .. } | Link::Tls { .. })
     }
 
     pub(crate) fn udp_socket(&self) -> &UdpSocket {
@@ -78,11 +91,12 @@ impl Client {
         match &self.link {
             Link::Udp(socket) => socket.peer_addr().unwrap().port(),
             Link::Tcp { stream, .. } => stream.peer_addr().unwrap().port(),
+            Link::Tls { stream, .. } => stream.sock.peer_addr().unwrap().port(),
         }
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
-        let Link::Tcp { stream, .. } = &self.link else { panic!("a UDP client") };
+        let Link::Tcp { stream, .. } = &self.link else { panic!("no TCP client") };
         stream
     }
 
@@ -97,6 +111,7 @@ impl Client {
                 }
             },
             Link::Tcp { stream, .. } => stream.write_all(bytes).expect("writing to the server"),
+            Link::Tls { stream, .. } => tls::send(stream, bytes),
         }
     }
 
@@ -110,7 +125,7 @@ impl Client {
         let deadline = Instant::now() + limit;
         let mut buffer = vec![0; 70_000];
         loop {
-            if let Link::Tcp { received, .. } = &mut self.link
+            if let Link::Tcp { received, .. } | Link::Tls { received, .. } = &mut self.link
                 && let Some(event) = take_frame(received)
             {
                 return Ok(Some(event));
@@ -128,17 +143,25 @@ impl Client {
                     stream.set_read_timeout(Some(left)).unwrap();
                     stream.read(&mut buffer)
                 }
+                Link::Tls { stream, .. } => {
+                    stream.sock.set_read_timeout(Some(left)).unwrap();
+                    stream.read(&mut buffer)
+                }
             };
             match (result, &mut self.link) {
                 (Ok(length), Link::Udp(_)) => return Ok(Some(datagram(&buffer[..length]))),
-                (Ok(0), Link::Tcp { .. }) => return Err(()),
-                (Ok(length), Link::Tcp { received, .. }) => received.extend(&buffer[..length]),
+                (Ok(0), Link::Tcp { .. } | Link::Tls { .. }) => return Err(()),
+                (Ok(length), Link::Tcp { received, .. } | Link::Tls { received, .. }) => {
+                    received.extend(&buffer[..length]);
+                }
                 (Err(error), _) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     return Ok(None);
                 }
                 (Err(error), _) if error.kind() == ErrorKind::Interrupted => {}
                 (Err(error), Link::Udp(_)) if error.kind() == ErrorKind::ConnectionRefused => {}
-                (Err(error), _) if error.kind() == ErrorKind::ConnectionReset => return Err(()),
+                (Err(error), _) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                    return Err(());
+                }
                 (Err(error), _) => panic!("receiving: {error}"),
             }
         }

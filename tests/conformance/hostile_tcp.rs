@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use crate::client::{Client, Event, PATIENCE};
+use crate::common::tls;
 use crate::hostile_flood::resources;
-use crate::setup::{ALICE, Session, connected, server};
+use crate::setup::{ALICE, Server, Session, connected, server};
 use crate::wire::{BINDING, Msg, SUCCESS, padded_channel_data};
 
 const MANY: &[(&str, &str)] = &[("tcp.max-connections-per-ip", "2000")];
@@ -162,15 +163,32 @@ fn h_11_huge_lengths_on_streams_allocate_nothing() {
 
 #[test]
 fn h_15_a_reader_that_does_not_read_loses_data_but_no_response() {
-    const FLOOD: u32 = 40_000;
     let server = server(&[]);
+    let client = Client::of_stream(small(server.ipv4("tcp")));
+    loses_data_but_no_response(&server, client);
+}
+
+#[test]
+fn h_15_a_reader_of_tls_that_does_not_read_loses_data_but_no_response() {
+    let server = server(&[]);
+    let stream = tls::handshake(tls::client(server.folder()), small(server.ipv4("tls")));
+    loses_data_but_no_response(&server, Client::of_tls(stream));
+}
+
+/// A connection with little room for what comes.
+fn small(address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    socket.connect(&server.ipv4("tcp").into()).unwrap();
-    let (mut session, peer, relayed) = connected(Session::over(Client::of_stream(socket.into()), ALICE));
+    socket.connect(&address.into()).unwrap();
+    socket.into()
+}
+
+fn loses_data_but_no_response(server: &Server, client: Client) {
+    const FLOOD: u32 = 40_000;
+    let (mut session, peer, relayed) = connected(Session::over(client, ALICE));
     session.bind(0x4000, peer.address);
-    let (mut other, other_peer, other_relayed) = connected(Session::udp(&server));
-    let before = resources(&server);
+    let (mut other, other_peer, other_relayed) = connected(Session::udp(server));
+    let before = resources(server);
     let mut requests = Vec::new();
     let mut most = before;
     for count in 0..FLOOD {
@@ -181,7 +199,7 @@ fn h_15_a_reader_that_does_not_read_loses_data_but_no_response() {
             let request = Msg::new(BINDING);
             session.send(&request.0);
             requests.push(request.id());
-            most = most.max(resources(&server));
+            most = most.max(resources(server));
             // Meanwhile others are served.
             other.round_trip(&other_peer, other_relayed);
         }

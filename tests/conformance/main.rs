@@ -15,6 +15,8 @@ mod setup;
 mod sniff;
 mod wire;
 
+mod tls;
+
 mod r8489_compatibility;
 mod r8489_credentials;
 mod r8489_discard;

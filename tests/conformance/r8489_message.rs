@@ -10,12 +10,14 @@ use crate::wire::{
     Reply, SOFTWARE, SUCCESS, UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS, XOR_PEER_ADDRESS, XOR_RELAYED_ADDRESS, allocate,
 };
 
-fn clients(server: &crate::setup::Server) -> [Client; 4] {
+fn clients(server: &crate::setup::Server) -> [Client; 6] {
     [
         Client::udp(server.ipv4("udp")),
         Client::udp(server.ipv6("udp")),
         Client::tcp(server.ipv4("tcp")),
         Client::tcp(server.ipv6("tcp")),
+        Client::tls(server, server.ipv4("tls")),
+        Client::tls(server, server.ipv6("tls")),
     ]
 }
 

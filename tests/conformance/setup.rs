@@ -20,12 +20,19 @@ pub(crate) const BOB: (&str, &str) = ("bob", "another secret");
 pub(crate) const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(crate) const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// Serves clients and peers on this host: IPv4 and IPv6, UDP and TCP, without rate limits.
+/// Serves clients and peers on this host: IPv4 and IPv6, UDP, TCP and TLS, without rate limits.
 const BASE: &str = r#"
 [[listener]]
 listening-ip = ["127.0.0.1", "::1"]
 listening-port = 0
 transports = ["udp", "tcp"]
+[[listener]]
+listening-ip = ["127.0.0.1", "::1"]
+listening-port = 0
+transports = ["tls"]
+[tls]
+cert = "cert.pem"
+pkey = "cert.key"
 [relay]
 relay-ip = ["127.0.0.1", "::1"]
 [auth]
@@ -124,9 +131,14 @@ impl Session {
         Self::over(Client::tcp(server.ipv4("tcp")), ALICE)
     }
 
-    /// Both.
-    pub(crate) fn each(server: &Server) -> [Self; 2] {
-        [Self::udp(server), Self::tcp(server)]
+    /// alice over TLS and IPv4.
+    pub(crate) fn tls(server: &Server) -> Self {
+        Self::over(Client::tls(server, server.ipv4("tls")), ALICE)
+    }
+
+    /// All three.
+    pub(crate) fn each(server: &Server) -> [Self; 3] {
+        [Self::udp(server), Self::tcp(server), Self::tls(server)]
     }
 
     /// bob over UDP and IPv4.

@@ -20,7 +20,7 @@ use crate::{
         system::{DatagramPath, Poller},
     },
     stun::{AttributeType, Class, MessageWriter, Method, TransactionId},
-    turn::{IcmpError, Server},
+    turn::{IcmpError, Server, Transport},
 };
 
 /// An empty message on a channel that is not bound.
@@ -136,9 +136,10 @@ async fn requests_with_more_responses_than_may_wait_are_all_answered() {
     let mut shared = streams();
     Rc::get_mut(&mut shared).unwrap().limits.queue_bytes = 1000;
     let (stream, mut other) = duplex(1 << 20);
-    let lease = shared.core.borrow().shared.take_connection("127.0.0.1".parse().unwrap()).unwrap();
+    let lease = shared.core.borrow().shared.take_connection(None).unwrap();
     let (client, server) = ("127.0.0.1:1000".parse().unwrap(), "127.0.0.1:3478".parse().unwrap());
-    let serving = serve(shared, stream, client, server, lease);
+    let tuple = FiveTuple { client, server, transport: Transport::Tcp };
+    let serving = serve(shared, stream, tuple, lease);
     let asking = async {
         const COUNT: usize = 10_000;
         other.write_all(&binding().repeat(COUNT)).await.unwrap();
