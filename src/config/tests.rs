@@ -365,7 +365,7 @@ fn certificates_are_read_and_checked() {
         assert!(lines[0].contains(wanted) && lines[0].contains("t.toml:"), "{wanted}: {lines:?}");
     }
     let alone = format!("{SERVES_TLS}[tls]\ncert = {:?}\n", path("cert.pem"));
-    assert_eq!(errors(&alone), [format!("t.toml:3:1: tls.pkey: is missing; write the PEM file of the private key")]);
+    assert_eq!(errors(&alone), ["t.toml:3:1: tls.pkey: is missing; write the PEM file of the private key"]);
 }
 
 #[test]
