@@ -13,8 +13,9 @@ use super::{
     value::text,
 };
 
-/// Port of an alternate server that names none (RFC 8656 §17).
+/// Ports of alternate servers that name none (RFC 8656 §4.1).
 const DEFAULT_PORT: u16 = 3478;
+pub(super) const DEFAULT_SECURE_PORT: u16 = 5349;
 
 /// Parses an address; the IPv4-mapped form is refused so that one address has one spelling.
 fn address(written: &str) -> Result<IpAddr, Mistake> {
@@ -111,11 +112,11 @@ fn range(first: IpAddr, last: IpAddr) -> Result<Vec<IpNet>, Mistake> {
     }
 }
 
-/// `alternate-server`: an address with an optional port.
+/// `alternate-server`, `tls-alternate-server`: an address with an optional port.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ServerAddress(pub(super) SocketAddr);
+pub(super) struct ServerAddress<const PORT: u16 = DEFAULT_PORT>(pub(super) SocketAddr);
 
-impl Leaf for ServerAddress {
+impl<const PORT: u16> Leaf for ServerAddress<PORT> {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
         let written = text(value, "an address with an optional port")?.trim();
         let server = match SocketAddr::from_str(written) {
@@ -130,7 +131,7 @@ impl Leaf for ServerAddress {
                         Mistake::new("is not a server address", remedy)
                     }
                 })?;
-                SocketAddr::new(address, DEFAULT_PORT)
+                SocketAddr::new(address, PORT)
             }
         };
         one_host(server.ip())?;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::{
-    address::{ExternalIp, LocalIp, PeerRange},
+    address::{DEFAULT_SECURE_PORT, ExternalIp, LocalIp, PeerRange},
     finding::Place,
     host::Host,
     reader::{Entry, Section},
@@ -15,8 +15,6 @@ use super::{
 
 /// Port of STUN and TURN over UDP and TCP (RFC 8656 §4.1).
 const DEFAULT_PORT: u16 = 3478;
-/// Port of STUN and TURN over TLS and DTLS (RFC 8656 §4.1).
-const DEFAULT_SECURE_PORT: u16 = 5349;
 
 /// Dynamic ports (RFC 8656 §7.2).
 const RELAY_PORTS: (u16, u16) = (49_152, 65_535);

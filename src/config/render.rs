@@ -44,6 +44,7 @@ impl Display for Effective<'_> {
         if let Some(redirect) = &self.0.redirect {
             writeln!(f, "\n[redirect]")?;
             writeln!(f, "alternate-server = {}", list(&redirect.servers))?;
+            writeln!(f, "tls-alternate-server = {}", list(&redirect.secure_servers))?;
             if let Some(domain) = &redirect.domain {
                 writeln!(f, "alternate-domain = {}", text(domain))?;
             }

@@ -93,7 +93,11 @@ pub(super) const TABLES: &[Table] = &[
         ],
     },
     Table { name: "peers", repeated: false, keys: &["allowed-peer-ip", "denied-peer-ip"] },
-    Table { name: "redirect", repeated: false, keys: &["alternate-server", "alternate-domain"] },
+    Table {
+        name: "redirect",
+        repeated: false,
+        keys: &["alternate-server", "tls-alternate-server", "alternate-domain"],
+    },
     Table {
         name: "tcp",
         repeated: false,

@@ -190,8 +190,10 @@ pub struct Peers {
 /// Redirection of every authenticated Allocate (`[redirect]`, RFC 8489 §10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
-    /// ALTERNATE-SERVER candidates, taken in turn; at least one.
+    /// ALTERNATE-SERVER candidates for clients over UDP and TCP, taken in turn; at least one.
     pub servers: Vec<SocketAddr>,
+    /// The same for clients over TLS and DTLS.
+    pub secure_servers: Vec<SocketAddr>,
     /// ALTERNATE-DOMAIN.
     pub domain: Option<String>,
 }

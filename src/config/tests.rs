@@ -365,7 +365,7 @@ fn certificates_are_read_and_checked() {
         assert!(lines[0].contains(wanted) && lines[0].contains("t.toml:"), "{wanted}: {lines:?}");
     }
     let alone = format!("{SERVES_TLS}[tls]\ncert = {:?}\n", path("cert.pem"));
-    assert_eq!(errors(&alone), [format!("t.toml:3:1: tls.pkey: is missing; write the PEM file of the private key")]);
+    assert_eq!(errors(&alone), ["t.toml:3:1: tls.pkey: is missing; write the PEM file of the private key"]);
 }
 
 #[test]
@@ -634,6 +634,17 @@ fn redirects_lead_elsewhere() {
             .contains("is listed twice")
     );
     assert!(settings("[redirect]\nalternate-server = \"192.0.2.7:3479\"").redirect.is_some());
+    let secured = |text: &str| settings(text).redirect.unwrap().secure_servers;
+    let two = "[redirect]\nalternate-server = [\"198.51.100.1:80\", \"2001:db8::9\"]\n";
+    assert_eq!(secured(two), ["198.51.100.1:5349".parse().unwrap(), "[2001:db8::9]:5349".parse().unwrap()]);
+    let other = format!("{two}tls-alternate-server = [\"198.51.100.2\", \"198.51.100.2:443\"]\n");
+    assert_eq!(secured(&other), ["198.51.100.2:5349".parse().unwrap(), "198.51.100.2:443".parse().unwrap()]);
+    assert!(
+        errors("[redirect]\ntls-alternate-server = \"198.51.100.2\"")[0].contains("given without alternate-server")
+    );
+    let files = Pem::new(&["turn.example.org"]);
+    let own = files.errors(&format!("{SERVES_TLS}[redirect]\nalternate-server = \"192.0.2.7:3479\"\n"));
+    assert!(own[0].contains("would send clients over TLS to 192.0.2.7:5349"), "{own:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 use super::system::Io;
 use crate::{
     auth::users::StaticUsers,
-    config::settings::{DefaultFamily, Limits, Settings},
+    config::settings::{self, DefaultFamily, Limits, Settings},
     policy::{peer::PeerRules, rate::SourceRate},
     turn::{Answer, Family, Identity, Policy, Query, Redirect, Rules, Time, Unauthenticated},
 };
@@ -39,10 +39,11 @@ pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io) -> Rules {
         dont_fragment: io.is_full(),
         rfc3489: settings.compatibility.rfc3489,
         wide_channels: settings.compatibility.rfc5766_channel_numbers,
-        redirect: settings
-            .redirect
-            .as_ref()
-            .map(|redirect| Redirect { servers: redirect.servers.clone(), domain: redirect.domain.clone() }),
+        redirect: settings.redirect.clone().map(|settings::Redirect { servers, secure_servers, domain }| Redirect {
+            servers,
+            secure_servers,
+            domain,
+        }),
     }
 }
 

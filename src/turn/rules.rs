@@ -60,8 +60,10 @@ impl Rules {
 /// Where new allocations are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
-    /// ALTERNATE-SERVER candidates, taken in turn.
+    /// ALTERNATE-SERVER candidates for clients over UDP and TCP, taken in turn.
     pub servers: Vec<SocketAddr>,
+    /// The same for clients over TLS and DTLS, which stay with their transport (RFC 8489 §10).
+    pub secure_servers: Vec<SocketAddr>,
     /// ALTERNATE-DOMAIN.
     pub domain: Option<String>,
 }
