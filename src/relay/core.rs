@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, mem,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
@@ -20,7 +20,7 @@ use super::{
     mail::{LONGEST, Letter, Posted},
     open,
     ports::{Owner, Place, PortLease},
-    queue::Queue,
+    queue::{Queue, Spare},
     rules,
     shared::{QuotaLease, Shared},
     system::{Io, Poller, SendOptions, UdpSocket},
@@ -131,8 +131,32 @@ impl fmt::Display for Addresses {
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) queue: Queue,
-    /// Wakes the connection's task when there is something to write.
-    pub(super) waker: Option<Waker>,
+    /// The connection's task.
+    waker: Option<Waker>,
+    /// The task has written all and does not know of what is queued from now on.
+    sleeps: bool,
+}
+
+impl Stream {
+    /// Wakes the connection's task because there is something to write: once, however much there is.
+    fn wake(&mut self) {
+        if let (true, Some(waker)) = (mem::take(&mut self.sleeps), &self.waker) {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The task has written all: it is to be woken when there is more.
+    pub(super) fn sleep(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+        self.sleeps = true;
+    }
+
+    /// The task writes: it is not to be woken.
+    pub(super) const fn stay_awake(&mut self) {
+        self.sleeps = false;
+    }
 }
 
 /// What to do about a client's message.
@@ -178,8 +202,10 @@ pub(super) struct Core {
     relay_peak: Peak,
     rng: StdRng,
     io: Io,
-    /// Where a message from a stream's client to another client is put together.
-    message: Vec<u8>,
+    /// Memory for the streams' queues.
+    pub(super) spare: Spare,
+    /// Decides when the table of streams gives memory back.
+    stream_peak: Peak,
     /// Workers to be woken for what they have been sent.
     to_wake: Vec<u16>,
 }
@@ -212,7 +238,8 @@ impl Core {
             relay_peak: Peak::default(),
             rng,
             io,
-            message: Vec::new(),
+            spare: Spare::default(),
+            stream_peak: Peak::default(),
             to_wake: Vec::new(),
         }
     }
@@ -338,40 +365,12 @@ impl Core {
         }
     }
 
-    /// Sends one datagram to a peer now, whichever way it takes.
-    pub(super) fn send_to_peer(&mut self, to_peer: &ToPeer, bytes: &[u8], tos: u8, now: Time) {
-        match self.destination(to_peer) {
-            Destination::Outside(address) => self.send_outside(to_peer, address, bytes, tos),
-            Destination::Here(relay) => self.turn_around(to_peer.relay, relay, bytes, now),
-            Destination::There(owner, place) => self.post(to_peer.relay, owner, place, bytes, tos),
-        }
-    }
-
     /// Sends one datagram by the system now.
     pub(super) fn send_outside(&mut self, to_peer: &ToPeer, address: SocketAddr, bytes: &[u8], tos: u8) {
         let Some(relay) = self.relays.get(to_peer.relay.0 as usize) else { return };
         let options = SendOptions { from: None, tos, dont_fragment: to_peer.dont_fragment };
         if relay.socket.send(bytes, address, options).is_err() {
             self.server.count_drop(Drop::SendFailed);
-        }
-    }
-
-    /// Delivers one datagram of a stream's client from one relay socket to another of this worker.
-    fn turn_around(&mut self, from: RelayId, to: RelayId, bytes: &[u8], now: Time) {
-        let Some(peer) = self.external(from) else { return };
-        let mut head = [0; HEADROOM];
-        if let Some(ToClient { client, header_len, padding }) =
-            self.peer_datagram(to, peer, bytes.len(), &mut head, now)
-        {
-            let mut message = std::mem::take(&mut self.message);
-            message.clear();
-            message.extend_from_slice(&head[HEADROOM - header_len..]);
-            message.extend_from_slice(bytes);
-            message.extend_from_slice(&[0; 3][..padding]);
-            self.send_to_client(&client, &message, now);
-            self.message = message;
-        } else if self.server.has_effects() {
-            self.apply_effects();
         }
     }
 
@@ -435,7 +434,7 @@ impl Core {
                     self.server.count_drop(Drop::SendFailed);
                 }
             }
-            Way::Stream(at) => self.queue_data(at, bytes, now),
+            Way::Stream(at) => self.queue_data(at, [bytes, &[], &[]], now),
         }
     }
 
@@ -444,13 +443,28 @@ impl Core {
         self.listeners[listener].local.ip().is_unspecified().then_some(client.tuple.server.ip())
     }
 
-    /// Queues one message of data for a client's connection.
-    pub(super) fn queue_data(&mut self, stream: usize, bytes: &[u8], now: Time) {
+    /// Queues one message of data, given in parts, for a client's connection.
+    pub(super) fn queue_data(&mut self, stream: usize, parts: [&[u8]; 3], now: Time) {
         if let Some(stream) = self.streams.get_mut(stream) {
-            for _ in 0..stream.queue.push_data(bytes, now) {
+            for _ in 0..stream.queue.push_data(parts, now, &mut self.spare) {
                 self.server.count_drop(Drop::QueueFull);
             }
-            wake(stream);
+            stream.wake();
+        }
+    }
+
+    /// Adds a client's connection.
+    pub(super) fn add_stream(&mut self, queue: Queue) -> usize {
+        let at = self.streams.insert(Stream { queue, waker: None, sleeps: false });
+        self.stream_peak.rise(self.streams.len());
+        at
+    }
+
+    /// Forgets a client's connection.
+    pub(super) fn remove_stream(&mut self, at: usize) {
+        self.streams.remove(at);
+        if self.stream_peak.has_fallen(self.streams.len()) {
+            self.streams.shrink_to_fit();
         }
     }
 
@@ -512,12 +526,6 @@ impl Core {
     pub(super) fn stop(&mut self, now: Time) {
         self.server.end_all(EndReason::Stopped, now);
         self.apply_effects();
-    }
-}
-
-fn wake(stream: &mut Stream) {
-    if let Some(waker) = stream.waker.take() {
-        waker.wake();
     }
 }
 

@@ -10,6 +10,7 @@ mod clock;
 mod complaint;
 mod core;
 mod datagrams;
+mod kept;
 mod mail;
 mod open;
 mod outbox;

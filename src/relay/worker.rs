@@ -23,7 +23,7 @@ use super::{
     datagrams::Datagrams,
     rules::{self, WorkerPolicy},
     shared::Shared,
-    stream::{self, READ_BUFFER, Streams},
+    stream::{self, Streams},
     system::{Batch, Io, Poller, Ready, UdpSocket},
 };
 use crate::{
@@ -73,13 +73,7 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
     let (core, poller, listeners) = assemble(parts)?;
     let core = Rc::new(RefCell::new(core));
     let changed = Rc::new(Notify::new());
-    let streams = Rc::new(Streams {
-        core: Rc::clone(&core),
-        buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
-        limits,
-        wide_channels,
-        changed: Rc::clone(&changed),
-    });
+    let streams = Rc::new(Streams::new(Rc::clone(&core), limits, wide_channels, Rc::clone(&changed)));
     for listener in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tokio::task::spawn_local(accept(listener, Rc::clone(&streams)));
@@ -236,7 +230,7 @@ async fn accept(listener: tokio::net::TcpListener, streams: Rc<Streams>) {
     loop {
         match listener.accept().await {
             Ok((connection, client)) => {
-                let lease = streams.core.borrow().shared.take_connection(client.ip());
+                let lease = streams.take_connection(client.ip());
                 // Over the limit: closed at once. The same for a connection that is gone already.
                 let (Some(lease), Ok(server)) = (lease, connection.local_addr()) else { continue };
                 // A datagram that waits for its neighbours is late. Where it cannot be set, service is slower, not wrong.

@@ -40,20 +40,14 @@ fn streams() -> Rc<Streams> {
     let poller = Rc::new(Poller::new(io).unwrap());
     let rng = StdRng::from_seed([5; 32]);
     let core = Core::new(0, server, users, Shared::new(&settings), Clock::new(), poller, rng, io);
-    Rc::new(Streams {
-        core: Rc::new(RefCell::new(core)),
-        buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
-        limits: settings.tcp,
-        wide_channels: false,
-        changed: Rc::default(),
-    })
+    Rc::new(Streams::new(Rc::new(RefCell::new(core)), settings.tcp, false, Rc::default()))
 }
 
 /// A connection whose client has the other end.
 fn connect(shared: &Rc<Streams>) -> (Connection<DuplexStream>, DuplexStream) {
     let (stream, other) = duplex(1 << 20);
     let queue = Queue::new(shared.limits.queue_bytes, shared.limits.queue_age);
-    let at = shared.core.borrow_mut().streams.insert(Stream { queue, waker: None });
+    let at = shared.core.borrow_mut().add_stream(queue);
     let (client, server) = ("127.0.0.1:1000".parse().unwrap(), "127.0.0.1:3478".parse().unwrap());
     let tuple = FiveTuple { client, server, transport: Transport::Tcp };
     let client = Client { tuple, route: Way::Stream(at).route() };
