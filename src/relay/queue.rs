@@ -85,6 +85,12 @@ impl Spare {
             storage.messages.clear();
             self.memory += memory;
             self.unused.push(storage);
+            // The larger of the two that are next: so all that are in use become large enough for steady traffic.
+            if let [.., before, last] = &mut self.unused[..]
+                && last.memory() < before.memory()
+            {
+                mem::swap(before, last);
+            }
         }
     }
 }
@@ -120,17 +126,11 @@ impl Lane {
 /// A message that is partly written. Nothing may come between its parts, and it does not give way any more.
 #[derive(Debug, Default)]
 struct Begun {
-    bytes: Vec<u8>,
-    written: usize,
+    /// The bytes that are not written.
+    storage: Storage,
     is_data: bool,
     /// What is counted for it until it is written.
     size: usize,
-}
-
-impl Begun {
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.written..]
-    }
 }
 
 /// Messages in order.
@@ -192,7 +192,7 @@ impl Queue {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.begun.rest().is_empty()
+        self.begun.storage.bytes.is_empty()
             && self.data.storage.messages.is_empty()
             && self.control.storage.messages.is_empty()
     }
@@ -261,7 +261,8 @@ impl Queue {
             }
             count < slices.len()
         };
-        let mut more = add(self.begun.rest());
+        let (first, second) = self.begun.storage.bytes.as_slices();
+        let mut more = add(first) && add(second);
         let (mut data, mut control) = (Cursor::new(&self.data), Cursor::new(&self.control));
         while more && data.place() != control.place() {
             let (next, other) =
@@ -289,7 +290,7 @@ impl Queue {
                     lane.pop();
                 }
                 Some(_) => {
-                    self.begin(is_data, left);
+                    self.begin(is_data, left, spare);
                     break;
                 }
                 None => break,
@@ -300,24 +301,24 @@ impl Queue {
 
     /// Notes that more of the message that is partly written was written; returns how many of so many bytes belong to it.
     fn go_on(&mut self, bytes: usize) -> usize {
-        let part = bytes.min(self.begun.rest().len());
-        self.begun.written += part;
-        if part > 0 && self.begun.rest().is_empty() {
+        let part = bytes.min(self.begun.storage.bytes.len());
+        self.begun.storage.bytes.drain(..part);
+        if part > 0 && self.begun.storage.bytes.is_empty() {
             let lane = if self.begun.is_data { &mut self.data } else { &mut self.control };
             lane.size -= self.begun.size;
-            self.begun.bytes.clear();
-            self.begun.written = 0;
-            self.begun.bytes.shrink_to(FIRST.0);
         }
         part
     }
 
     /// Notes that so many bytes of the first message of a lane were written, and no more.
-    fn begin(&mut self, is_data: bool, written: usize) {
+    fn begin(&mut self, is_data: bool, written: usize, spare: &mut Spare) {
         let lane = if is_data { &mut self.data } else { &mut self.control };
         let Some(message) = lane.storage.messages.pop_front() else { return };
+        if self.begun.storage.bytes.capacity() == 0 {
+            self.begun.storage = spare.take();
+        }
         for piece in pieces(&lane.storage.bytes, written..message.len) {
-            self.begun.bytes.extend_from_slice(piece);
+            self.begun.storage.bytes.extend(piece);
         }
         lane.storage.bytes.drain(..message.len);
         (self.begun.is_data, self.begun.size) = (is_data, OVERHEAD + message.len);
@@ -347,8 +348,8 @@ impl Queue {
                 spare.give(mem::take(&mut lane.storage));
             }
         }
-        if self.is_empty() {
-            self.begun = Begun::default();
+        if self.begun.storage.bytes.is_empty() {
+            spare.give(mem::take(&mut self.begun.storage));
         }
     }
 }

@@ -40,7 +40,7 @@ impl Tested {
 
     fn memory(&self) -> usize {
         let Queue { begun, data, control, .. } = &self.queue;
-        begun.bytes.capacity() + data.storage.memory() + control.storage.memory()
+        begun.storage.memory() + data.storage.memory() + control.storage.memory()
     }
 }
 
@@ -150,7 +150,7 @@ fn an_empty_queue_holds_no_memory_and_a_worker_little() {
         queue.advance(1000, &mut spare);
         queue.advance(200 + 799 * 1200 + 8, &mut spare);
         assert!(queue.is_empty());
-        assert_eq!(queue.begun.bytes.capacity(), 0);
+        assert_eq!(queue.begun.storage.memory(), 0);
         assert_eq!(queue.data.storage.memory() + queue.control.storage.memory(), 0);
     }
     let memory = spare.unused.iter().map(Storage::memory).sum::<usize>();
