@@ -3,12 +3,11 @@
 
 use std::{
     collections::HashMap,
-    fmt, mem,
+    fmt,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
-    task::Waker,
 };
 
 use rand::rngs::StdRng;
@@ -19,8 +18,8 @@ use super::{
     complaint,
     mail::{LONGEST, Letter, Posted},
     open,
+    outlets::Outlets,
     ports::{Owner, Place, PortLease},
-    queue::{Queue, Spare},
     rules,
     shared::{QuotaLease, Shared},
     system::{Io, Poller, SendOptions, UdpSocket},
@@ -127,38 +126,6 @@ impl fmt::Display for Addresses {
     }
 }
 
-/// The outgoing side of a client's connection, seen from the worker.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) queue: Queue,
-    /// The connection's task.
-    waker: Option<Waker>,
-    /// The task has written all and does not know of what is queued from now on.
-    sleeps: bool,
-}
-
-impl Stream {
-    /// Wakes the connection's task because there is something to write: once, however much there is.
-    fn wake(&mut self) {
-        if let (true, Some(waker)) = (mem::take(&mut self.sleeps), &self.waker) {
-            waker.wake_by_ref();
-        }
-    }
-
-    /// The task has written all: it is to be woken when there is more.
-    pub(super) fn sleep(&mut self, waker: &Waker) {
-        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            self.waker = Some(waker.clone());
-        }
-        self.sleeps = true;
-    }
-
-    /// The task writes: it is not to be woken.
-    pub(super) const fn stay_awake(&mut self) {
-        self.sleeps = false;
-    }
-}
-
 /// What to do about a client's message.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -189,7 +156,8 @@ pub(super) struct Core {
     pub(super) server: Server,
     pub(super) listeners: Vec<Listener>,
     pub(super) relays: Slab<RelaySocket>,
-    pub(super) streams: Slab<Stream>,
+    /// The outgoing sides of clients' connections.
+    pub(super) outlets: Outlets,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) reply: Box<[u8; REPLY_LEN]>,
@@ -202,10 +170,6 @@ pub(super) struct Core {
     relay_peak: Peak,
     rng: StdRng,
     io: Io,
-    /// Memory for the streams' queues.
-    pub(super) spare: Spare,
-    /// Decides when the table of streams gives memory back.
-    stream_peak: Peak,
     /// Workers to be woken for what they have been sent.
     to_wake: Vec<u16>,
 }
@@ -227,7 +191,7 @@ impl Core {
             server,
             listeners: Vec::new(),
             relays: Slab::new(),
-            streams: Slab::new(),
+            outlets: Outlets::default(),
             shared,
             clock,
             reply: Box::new([0; REPLY_LEN]),
@@ -238,8 +202,6 @@ impl Core {
             relay_peak: Peak::default(),
             rng,
             io,
-            spare: Spare::default(),
-            stream_peak: Peak::default(),
             to_wake: Vec::new(),
         }
     }
@@ -445,26 +407,8 @@ impl Core {
 
     /// Queues one message of data, given in parts, for a client's connection.
     pub(super) fn queue_data(&mut self, stream: usize, parts: [&[u8]; 3], now: Time) {
-        if let Some(stream) = self.streams.get_mut(stream) {
-            for _ in 0..stream.queue.push_data(parts, now, &mut self.spare) {
-                self.server.count_drop(Drop::QueueFull);
-            }
-            stream.wake();
-        }
-    }
-
-    /// Adds a client's connection.
-    pub(super) fn add_stream(&mut self, queue: Queue) -> usize {
-        let at = self.streams.insert(Stream { queue, waker: None, sleeps: false });
-        self.stream_peak.rise(self.streams.len());
-        at
-    }
-
-    /// Forgets a client's connection.
-    pub(super) fn remove_stream(&mut self, at: usize) {
-        self.streams.remove(at);
-        if self.stream_peak.has_fallen(self.streams.len()) {
-            self.streams.shrink_to_fit();
+        for _ in 0..self.outlets.push_data(stream, parts, now) {
+            self.server.count_drop(Drop::QueueFull);
         }
     }
 

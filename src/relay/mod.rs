@@ -14,6 +14,7 @@ mod kept;
 mod mail;
 mod open;
 mod outbox;
+mod outlets;
 mod ports;
 mod queue;
 mod rules;

@@ -130,7 +130,7 @@ pub(super) async fn serve<S>(
 {
     let limits = &shared.limits;
     let queue = Queue::new(limits.queue_bytes, limits.queue_age);
-    let at = shared.core.borrow_mut().add_stream(queue);
+    let at = shared.core.borrow_mut().outlets.add(queue);
     let tuple = FiveTuple { client, server, transport: Transport::Tcp };
     let client = Client { tuple, route: Way::Stream(at).route() };
     let shared_too = Rc::clone(&shared);
@@ -141,7 +141,7 @@ pub(super) async fn serve<S>(
     let mut core = shared_too.core.borrow_mut();
     let now = core.clock.now();
     core.wake_workers();
-    core.remove_stream(at);
+    core.outlets.remove(at);
     core.server.end_client(&client, EndReason::ConnectionClosed, now);
     core.apply_effects();
 }
@@ -209,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn is_stuffed(&self) -> bool {
-        self.core(|core, at| core.streams[at].queue.is_stuffed())
+        self.core(|core, at| core.outlets.is_stuffed(at))
     }
 
     fn core<T>(&self, ask: impl FnOnce(&mut Core, usize) -> T) -> T {
@@ -221,13 +221,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut core = self.shared.core.borrow_mut();
         let now = core.clock.now();
         let core = &mut *core;
-        let entry = &mut core.streams[self.at];
-        for _ in 0..entry.queue.drop_old(now, &mut core.spare) {
+        let (queue, spare) = core.outlets.queue(self.at);
+        for _ in 0..queue.drop_old(now, spare) {
             core.server.count_drop(Drop::QueueFull);
         }
-        while !entry.queue.is_empty() {
+        while !queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let count = entry.queue.gather(&mut slices);
+            let count = queue.gather(&mut slices);
             let stream = Pin::new(&mut self.stream);
             let written = match &slices[..count] {
                 // A short count tells that the stream is full; otherwise it takes another call.
@@ -236,15 +236,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(written) => entry.queue.advance(written?, &mut core.spare),
+                Poll::Ready(written) => queue.advance(written?, spare),
                 Poll::Pending => {
-                    // The stream wakes the task; more in the queue changes nothing.
-                    entry.stay_awake();
+                    core.outlets.stay_awake(self.at);
                     return Ok(Poll::Pending);
                 }
             }
         }
-        entry.sleep(context.waker());
+        core.outlets.sleep(self.at, context.waker());
         match Pin::new(&mut self.stream).poll_flush(context) {
             Poll::Ready(flushed) => flushed.map(Poll::Ready),
             Poll::Pending => Ok(Poll::Pending),
@@ -341,7 +340,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match (whole, *left) {
                 (false, _) => break Ok(Pause::NoMore),
                 (true, 0) => break Ok(Pause::Turn),
-                (true, _) if core.streams[self.at].queue.is_stuffed() => break Ok(Pause::Stuffed),
+                (true, _) if core.outlets.is_stuffed(self.at) => break Ok(Pause::Stuffed),
                 (true, _) => *left -= 1,
             }
             match core.client_message(&self.client, &rest[..len], now) {
@@ -356,7 +355,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     out.send(&mut core, bytes);
                     if let Some(len) = core.settle(&self.client, outcome, now) {
                         let core = &mut *core;
-                        core.streams[self.at].queue.push_control(&core.reply[..len], now, &mut core.spare);
+                        let (queue, spare) = core.outlets.queue(self.at);
+                        queue.push_control(&core.reply[..len], now, spare);
                         self.shared.changed.notify_one();
                         useful = true;
                     }

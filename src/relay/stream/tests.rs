@@ -47,7 +47,7 @@ fn streams() -> Rc<Streams> {
 fn connect(shared: &Rc<Streams>) -> (Connection<DuplexStream>, DuplexStream) {
     let (stream, other) = duplex(1 << 20);
     let queue = Queue::new(shared.limits.queue_bytes, shared.limits.queue_age);
-    let at = shared.core.borrow_mut().add_stream(queue);
+    let at = shared.core.borrow_mut().outlets.add(queue);
     let (client, server) = ("127.0.0.1:1000".parse().unwrap(), "127.0.0.1:3478".parse().unwrap());
     let tuple = FiveTuple { client, server, transport: Transport::Tcp };
     let client = Client { tuple, route: Way::Stream(at).route() };
@@ -170,7 +170,7 @@ async fn reports_of_icmp_errors_give_way_to_later_ones() {
         for _ in 0..10_000 {
             core.icmp_error(handle, peer, IcmpError { kind: 3, code: 3, mtu: 0 }, now);
         }
-        assert!(!core.streams[at].queue.is_stuffed());
+        assert!(!core.outlets.is_stuffed(at));
     });
     assert!(!turn(&mut connection, timer.as_mut()));
     let reports = received(&mut other).await;
