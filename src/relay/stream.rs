@@ -310,13 +310,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         shared.buffers.borrow_mut().replace(&mut self.kept, &bytes[handled..], held);
         // Not if most messages are so short that they are too many for a turn.
         let is_busy = read >= READ && handled >= bytes.len() / 4 * 3;
-        self.room = if is_busy && self.may_read_more() { LONG_READ } else { READ };
+        let may_read_more = is_busy && self.core(|core, _| core.server.has_allocation(&self.client));
+        self.room = if may_read_more { LONG_READ } else { READ };
         Ok(Poll::Ready(pause))
-    }
-
-    /// Whether as much as a busy connection needs may be read, and kept if need be.
-    fn may_read_more(&self) -> bool {
-        self.room == LONG_READ || self.core(|core, _| core.server.has_allocation(&self.client))
     }
 
     /// Handles whole messages, at most so many as are `left`. Returns how many bytes they are, and why it stopped. An error

@@ -126,6 +126,32 @@ async fn a_turn_leaves_most_of_a_flood_for_later_turns() {
 }
 
 #[tokio::test]
+async fn a_busy_connection_with_an_allocation_reads_more_at_once() {
+    let long = [&[0x40, 0, 0x04, 0xB0][..], &[0; 1200]].concat();
+    for (first, room) in [(binding(), READ), (allocate(), LONG_READ)] {
+        let (mut connection, mut other) = connect(&streams());
+        let mut timer = pin!(sleep_until(connection.deadline()));
+        other.write_all(&first).await.unwrap();
+        assert!(!turn(&mut connection, timer.as_mut()));
+        assert_eq!((received(&mut other).await, connection.room), (1, READ));
+        other.write_all(&long.repeat(200)).await.unwrap();
+        assert!(!turn(&mut connection, timer.as_mut()));
+        assert_eq!(connection.room, room);
+        for _ in 0..10 {
+            assert!(!turn(&mut connection, timer.as_mut()));
+        }
+        // No longer busy.
+        other.write_all(&long).await.unwrap();
+        assert!(!turn(&mut connection, timer.as_mut()));
+        assert_eq!((connection.room, connection.kept.capacity()), (READ, 0));
+        // Not for short ones, of which a turn takes few.
+        other.write_all(&EMPTY.repeat(20_000)).await.unwrap();
+        assert!(!turn(&mut connection, timer.as_mut()));
+        assert_eq!(connection.room, READ);
+    }
+}
+
+#[tokio::test]
 async fn requests_with_more_responses_than_may_wait_are_all_answered() {
     let mut shared = streams();
     Rc::get_mut(&mut shared).unwrap().limits.queue_bytes = 1000;
