@@ -8,7 +8,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
-    task::Waker,
 };
 
 use rand::rngs::StdRng;
@@ -19,8 +18,8 @@ use super::{
     complaint,
     mail::{LONGEST, Letter, Posted},
     open,
+    outlets::Outlets,
     ports::{Owner, Place, PortLease},
-    queue::Queue,
     rules,
     shared::{QuotaLease, Shared},
     system::{Io, Poller, SendOptions, UdpSocket},
@@ -127,14 +126,6 @@ impl fmt::Display for Addresses {
     }
 }
 
-/// The outgoing side of a client's connection, seen from the worker.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) queue: Queue,
-    /// Wakes the connection's task when there is something to write.
-    pub(super) waker: Option<Waker>,
-}
-
 /// What to do about a client's message.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -165,7 +156,8 @@ pub(super) struct Core {
     pub(super) server: Server,
     pub(super) listeners: Vec<Listener>,
     pub(super) relays: Slab<RelaySocket>,
-    pub(super) streams: Slab<Stream>,
+    /// The outgoing sides of clients' connections.
+    pub(super) outlets: Outlets,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) reply: Box<[u8; REPLY_LEN]>,
@@ -178,8 +170,6 @@ pub(super) struct Core {
     relay_peak: Peak,
     rng: StdRng,
     io: Io,
-    /// Where a message from a stream's client to another client is put together.
-    message: Vec<u8>,
     /// Workers to be woken for what they have been sent.
     to_wake: Vec<u16>,
 }
@@ -201,7 +191,7 @@ impl Core {
             server,
             listeners: Vec::new(),
             relays: Slab::new(),
-            streams: Slab::new(),
+            outlets: Outlets::default(),
             shared,
             clock,
             reply: Box::new([0; REPLY_LEN]),
@@ -212,7 +202,6 @@ impl Core {
             relay_peak: Peak::default(),
             rng,
             io,
-            message: Vec::new(),
             to_wake: Vec::new(),
         }
     }
@@ -338,40 +327,12 @@ impl Core {
         }
     }
 
-    /// Sends one datagram to a peer now, whichever way it takes.
-    pub(super) fn send_to_peer(&mut self, to_peer: &ToPeer, bytes: &[u8], tos: u8, now: Time) {
-        match self.destination(to_peer) {
-            Destination::Outside(address) => self.send_outside(to_peer, address, bytes, tos),
-            Destination::Here(relay) => self.turn_around(to_peer.relay, relay, bytes, now),
-            Destination::There(owner, place) => self.post(to_peer.relay, owner, place, bytes, tos),
-        }
-    }
-
     /// Sends one datagram by the system now.
     pub(super) fn send_outside(&mut self, to_peer: &ToPeer, address: SocketAddr, bytes: &[u8], tos: u8) {
         let Some(relay) = self.relays.get(to_peer.relay.0 as usize) else { return };
         let options = SendOptions { from: None, tos, dont_fragment: to_peer.dont_fragment };
         if relay.socket.send(bytes, address, options).is_err() {
             self.server.count_drop(Drop::SendFailed);
-        }
-    }
-
-    /// Delivers one datagram of a stream's client from one relay socket to another of this worker.
-    fn turn_around(&mut self, from: RelayId, to: RelayId, bytes: &[u8], now: Time) {
-        let Some(peer) = self.external(from) else { return };
-        let mut head = [0; HEADROOM];
-        if let Some(ToClient { client, header_len, padding }) =
-            self.peer_datagram(to, peer, bytes.len(), &mut head, now)
-        {
-            let mut message = std::mem::take(&mut self.message);
-            message.clear();
-            message.extend_from_slice(&head[HEADROOM - header_len..]);
-            message.extend_from_slice(bytes);
-            message.extend_from_slice(&[0; 3][..padding]);
-            self.send_to_client(&client, &message, now);
-            self.message = message;
-        } else if self.server.has_effects() {
-            self.apply_effects();
         }
     }
 
@@ -435,7 +396,7 @@ impl Core {
                     self.server.count_drop(Drop::SendFailed);
                 }
             }
-            Way::Stream(at) => self.queue_data(at, bytes, now),
+            Way::Stream(at) => self.queue_data(at, [bytes, &[], &[]], now),
         }
     }
 
@@ -444,13 +405,10 @@ impl Core {
         self.listeners[listener].local.ip().is_unspecified().then_some(client.tuple.server.ip())
     }
 
-    /// Queues one message of data for a client's connection.
-    pub(super) fn queue_data(&mut self, stream: usize, bytes: &[u8], now: Time) {
-        if let Some(stream) = self.streams.get_mut(stream) {
-            for _ in 0..stream.queue.push_data(bytes, now) {
-                self.server.count_drop(Drop::QueueFull);
-            }
-            wake(stream);
+    /// Queues one message of data, given in parts, for a client's connection.
+    pub(super) fn queue_data(&mut self, stream: usize, parts: [&[u8]; 3], now: Time) {
+        for _ in 0..self.outlets.push_data(stream, parts, now) {
+            self.server.count_drop(Drop::QueueFull);
         }
     }
 
@@ -512,12 +470,6 @@ impl Core {
     pub(super) fn stop(&mut self, reason: EndReason, now: Time) {
         self.server.end_all(reason, now);
         self.apply_effects();
-    }
-}
-
-fn wake(stream: &mut Stream) {
-    if let Some(waker) = stream.waker.take() {
-        waker.wake();
     }
 }
 

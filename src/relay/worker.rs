@@ -24,7 +24,7 @@ use super::{
     pace::Pace,
     rules::{self, WorkerPolicy},
     shared::Shared,
-    stream::{self, READ_BUFFER, Streams},
+    stream::{self, Streams},
     system::{self, Batch, Io, Poller, Ready, UdpSocket},
 };
 use crate::{
@@ -78,13 +78,7 @@ pub(super) async fn work(parts: Parts, started: &SyncSender<()>, stop: watch::Re
     let (core, poller, listeners) = assemble(parts)?;
     let core = Rc::new(RefCell::new(core));
     let changed = Rc::new(Notify::new());
-    let streams = Rc::new(Streams {
-        core: Rc::clone(&core),
-        buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
-        limits,
-        wide_channels,
-        changed: Rc::clone(&changed),
-    });
+    let streams = Rc::new(Streams::new(Rc::clone(&core), limits, wide_channels, Rc::clone(&changed)));
     for listener in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let streams = Rc::clone(&streams);
@@ -259,7 +253,7 @@ async fn accept(listener: &tokio::net::TcpListener, streams: &Rc<Streams>) {
     loop {
         match listener.accept().await {
             Ok((connection, client)) => {
-                let lease = streams.core.borrow().shared.take_connection(client.ip());
+                let lease = streams.take_connection(client.ip());
                 // Over the limit: closed at once. The same for a connection that is gone already.
                 let (Some(lease), Ok(server)) = (lease, connection.local_addr()) else { continue };
                 // A datagram that waits for its neighbours is late. Where it cannot be set, service is slower, not wrong.

@@ -1,8 +1,8 @@
-//! A small TURN client over UDP for tests that need many allocations rather than a foreign implementation.
+//! A small TURN client for tests that need many allocations rather than a foreign implementation: over UDP, and over TCP.
 
 use std::{
-    io,
-    net::{SocketAddr, UdpSocket},
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use turnserver::{
     auth::key::md5_key,
     stun::{
         AttributeType, ChannelData, ChannelNumber, Class, IntegrityKey, MacAlgorithm, Message, MessageWriter, Method,
-        TransactionId,
+        TransactionId, padded,
     },
 };
 
@@ -32,17 +32,67 @@ pub(crate) fn key() -> IntegrityKey {
     IntegrityKey::new(MacAlgorithm::Sha1, key.as_bytes())
 }
 
+/// What a client talks to its server through.
+pub(crate) trait Link {
+    /// Sends a request until it is answered; other messages that come meanwhile are passed over.
+    fn exchange(&mut self, server: SocketAddr, request: &[u8]) -> Option<Vec<u8>>;
+}
+
+impl Link for UdpSocket {
+    fn exchange(&mut self, server: SocketAddr, request: &[u8]) -> Option<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        for _ in 0..TRIES {
+            self.send_to(request, server).expect("to send");
+            loop {
+                match self.recv_from(&mut buffer) {
+                    Ok((len, from)) if from == server && buffer[8..20] == request[8..20] => {
+                        return Some(buffer[..len].to_vec());
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("cannot receive: {error}"),
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Link for TcpStream {
+    fn exchange(&mut self, _server: SocketAddr, request: &[u8]) -> Option<Vec<u8>> {
+        self.write_all(request).expect("to send");
+        loop {
+            let message = read_message(self);
+            if message.get(8..20) == Some(&request[8..20]) {
+                return Some(message);
+            }
+        }
+    }
+}
+
+/// The next message on a stream, without padding.
+pub(crate) fn read_message(stream: &mut impl Read) -> Vec<u8> {
+    let mut message = vec![0; 4];
+    stream.read_exact(&mut message).expect("a message");
+    let len = usize::from(u16::from_be_bytes([message[2], message[3]])) + if message[0] < 64 { 20 } else { 4 };
+    message.resize(padded(len), 0);
+    stream.read_exact(&mut message[4..]).expect("a whole message");
+    assert!(message[len..].iter().all(|byte| *byte == 0), "padding is of zeros");
+    message.truncate(len);
+    message
+}
+
 /// One 5-tuple of a client.
-pub(crate) struct TurnClient {
-    pub(crate) socket: UdpSocket,
+pub(crate) struct TurnClient<L = UdpSocket> {
+    pub(crate) socket: L,
     pub(crate) server: SocketAddr,
     key: IntegrityKey,
     nonce: Vec<u8>,
     next: u32,
 }
 
-impl TurnClient {
-    pub(crate) fn new(socket: UdpSocket, server: SocketAddr) -> Self {
+impl<L: Link> TurnClient<L> {
+    pub(crate) fn new(socket: L, server: SocketAddr) -> Self {
         Self { socket, server, key: key(), nonce: Vec::new(), next: 0 }
     }
 
@@ -53,8 +103,8 @@ impl TurnClient {
         TransactionId(id)
     }
 
-    /// Sends a request until it is answered; other messages that come meanwhile are passed over.
-    pub(crate) fn request(&mut self, method: Method, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
+    /// A request as bytes, signed if a nonce is known.
+    pub(crate) fn sign(&mut self, method: Method, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
         let (id, mut buffer) = (self.id(), [0; 2048]);
         let mut writer = MessageWriter::new(&mut buffer, method, Class::Request, id);
         attributes(&mut writer);
@@ -65,21 +115,14 @@ impl TurnClient {
             writer.integrity(&self.key);
         }
         let len = writer.finish().expect("room for a request");
-        let request = buffer[..len].to_vec();
-        for _ in 0..TRIES {
-            self.socket.send_to(&request, self.server).expect("to send");
-            loop {
-                match self.socket.recv_from(&mut buffer) {
-                    Ok((len, from)) if from == self.server && buffer[8..20] == request[8..20] => {
-                        return buffer[..len].to_vec();
-                    }
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => panic!("cannot receive: {error}"),
-                }
-            }
-        }
-        panic!("{} was not answered", method.name());
+        buffer[..len].to_vec()
+    }
+
+    /// Sends a request until it is answered; other messages that come meanwhile are passed over.
+    pub(crate) fn request(&mut self, method: Method, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
+        let request = self.sign(method, attributes);
+        let answer = self.socket.exchange(self.server, &request);
+        answer.unwrap_or_else(|| panic!("{} was not answered", method.name()))
     }
 
     /// A request that must succeed.
