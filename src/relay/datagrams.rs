@@ -227,7 +227,7 @@ impl Datagrams {
     /// be queued from before.
     pub(super) fn receive_from_workers(&mut self, core: &mut Core, now: Time) -> bool {
         let Self { inbox, out, .. } = self;
-        inbox.refill(&core.shared.mailboxes[usize::from(core.worker)]);
+        inbox.refill(&core.shared.mailboxes[usize::from(core.worker)], now);
         for _ in 0..LETTERS {
             let Some((letter, place)) = inbox.next() else { break };
             if core.has_address(letter.relay, letter.to) {
@@ -247,6 +247,16 @@ impl Datagrams {
         self.out.send(core, self.batch.bytes());
         self.batch.clear();
         core.wake_workers();
+    }
+
+    /// When [`Datagrams::give_back`] may have something to do.
+    pub(super) const fn next_deadline(&self) -> Option<Time> {
+        self.inbox.next_deadline()
+    }
+
+    /// Gives memory back that was not needed for a while.
+    pub(super) fn give_back(&mut self, core: &Core, now: Time) {
+        self.inbox.give_back(&core.shared.mailboxes[usize::from(core.worker)], now);
     }
 
     /// Forgets everything, after a fault.

@@ -97,7 +97,8 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
     loop {
         let deadline = {
             let core = core.borrow();
-            core.next_deadline().map(|time| Instant::from_std(core.clock.instant(time)))
+            let first = [core.next_deadline(), datagrams.next_deadline()].into_iter().flatten().min();
+            first.map(|time| Instant::from_std(core.clock.instant(time)))
         };
         if let Some(deadline) = deadline
             && timer.deadline() != deadline
@@ -112,6 +113,7 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
                     let mut core = core.borrow_mut();
                     let now = core.clock.now();
                     core.expire(now);
+                    datagrams.give_back(&core, now);
                 });
             }
             () = changed.notified() => {}
