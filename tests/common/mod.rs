@@ -3,10 +3,17 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod client;
+#[cfg(target_os = "linux")]
+pub(crate) mod datagram;
+#[cfg(target_os = "linux")]
+pub(crate) mod namespace;
 pub(crate) mod process;
+#[cfg(target_os = "linux")]
+pub(crate) mod refusal;
 pub(crate) mod uclient;
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use process::{Process, command_in};
@@ -61,11 +68,21 @@ impl Server {
 
     /// The same, inside a network namespace.
     pub(crate) fn start_in(namespace: Option<&str>, configuration: &str) -> Self {
+        Self::start_as(namespace, configuration, |_| {})
+    }
+
+    /// The same, with the command completed by `prepare`.
+    pub(crate) fn start_as(namespace: Option<&str>, configuration: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("turnserver.toml");
         std::fs::write(&file, configuration).expect("writing the configuration");
         let mut command = command_in(namespace, env!("CARGO_BIN_EXE_turnserver"));
         command.arg("-c").arg(&file).args(["--log-format", "json"]);
+        #[cfg(target_os = "linux")]
+        if let Ok(how) = std::env::var(refusal::MERGING) {
+            refusal::refuse_merging(&mut command, &how);
+        }
+        prepare(&mut command);
 
         let process = Process::start(command);
         let listeners = (0..expected_listeners(configuration))
