@@ -22,7 +22,16 @@ const TRIES: usize = 10;
 
 /// A UDP socket on loopback that does not wait forever.
 pub(crate) fn loopback_socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    patient("127.0.0.1:0")
+}
+
+/// The same over IPv6.
+pub(crate) fn loopback_socket_v6() -> UdpSocket {
+    patient("[::1]:0")
+}
+
+fn patient(address: &str) -> UdpSocket {
+    let socket = UdpSocket::bind(address).expect("a socket");
     socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a time limit");
     socket
 }
