@@ -23,7 +23,7 @@ use super::{
     queue::Queue,
     rules,
     shared::{QuotaLease, Shared},
-    system::{Io, Poller, SendOptions, UdpSocket},
+    system::{self, Io, Poller, SendOptions, UdpSocket},
 };
 use crate::{
     auth::users::StaticUsers,
@@ -505,6 +505,7 @@ impl Core {
         if self.relay_peak.has_fallen(self.relays.len()) {
             self.sessions.shrink_to_fit();
             self.relays.shrink_to_fit();
+            system::release_freed_memory();
         }
     }
 
