@@ -94,6 +94,12 @@ fn channel_bind(number: u32) -> Vec<u8> {
     })
 }
 
+fn allocate_request() -> Vec<u8> {
+    request(Method::Allocate, Class::Request, |writer| {
+        writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    })
+}
+
 /// A server with clients.
 struct Engine {
     server: Server,
@@ -112,10 +118,11 @@ impl Engine {
     }
 
     fn allocate(&mut self, number: u32) -> Handle {
-        let message = request(Method::Allocate, Class::Request, |writer| {
-            writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
-        });
-        let step = self.take(&client(number), &message);
+        self.allocate_by(number, &allocate_request())
+    }
+
+    fn allocate_by(&mut self, number: u32, message: &[u8]) -> Handle {
+        let step = self.take(&client(number), message);
         let Step::Allocate(pending) = step else { panic!("{step:?}") };
         let relay = (RelayId(number), address([203, 0], number, 50_000));
         let grant = Grant { relays: [Some(relay), None], ..Grant::default() };
@@ -205,9 +212,7 @@ fn unauthenticated(criterion: &mut Criterion) {
     let mut engine = Engine::new(Rules { anonymous: false, ..rules() });
     let client = client(1);
     let binding = request(Method::Binding, Class::Request, |_| {});
-    let allocate = request(Method::Allocate, Class::Request, |writer| {
-        writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
-    });
+    let allocate = allocate_request();
     let user: Arc<str> = Arc::from("nobody");
     for (name, message) in [("binding", &binding), ("challenge-401", &allocate)] {
         bench(criterion, name, || {
@@ -216,6 +221,24 @@ fn unauthenticated(criterion: &mut Criterion) {
             assert!(matches!(step, Step::Reply(_)));
         });
     }
+}
+
+/// A client's whole life, in protocol: what is made for it is all that is allocated.
+fn life(criterion: &mut Criterion) {
+    let (mut engine, _) = engine(10_000, 0);
+    let (bind, end) = (
+        channel_bind(10_000),
+        request(Method::Refresh, Class::Request, |writer| {
+            writer.u32(AttributeType::LIFETIME, 0);
+        }),
+    );
+    let allocate = allocate_request();
+    bench(criterion, "allocate, bind a channel, delete", || {
+        engine.allocate_by(10_000, &allocate);
+        engine.ask(10_000, &bind);
+        engine.ask(10_000, &end);
+        assert_eq!(engine.server.drain_effects().count(), 2);
+    });
 }
 
 /// Milliseconds for which a permission, and an allocation, last that are not refreshed.
@@ -297,7 +320,7 @@ fn timers(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = hot_path, unauthenticated, timers
+    targets = hot_path, unauthenticated, life, timers
 }
 
 fn main() {
