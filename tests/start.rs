@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::Client;
 use common::PATIENCE;
@@ -87,6 +87,12 @@ fn inside() {
     for address in host {
         ip(&format!("address add {address} dev lo"));
     }
+    // The kernel makes an IPv6 address usable in the background, a little later.
+    let deadline = Instant::now() + PATIENCE;
+    while !ip("-6 address show tentative").is_empty() {
+        assert!(Instant::now() < deadline, "addresses stay tentative");
+        std::thread::yield_now();
+    }
     match configuration.as_str() {
         BUILT_IN | BUILT_IN_IPV4 => built_in(host),
         file => configured(Path::new(file)),
@@ -94,10 +100,11 @@ fn inside() {
     eprintln!("{configuration}: served and stopped");
 }
 
-fn ip(arguments: &str) {
+/// Runs `ip`; returns what it prints.
+fn ip(arguments: &str) -> String {
     let mut command = Command::new("ip");
     command.args(arguments.split(' '));
-    run(command, PATIENCE);
+    run(command, PATIENCE)
 }
 
 fn configured(file: &Path) {
