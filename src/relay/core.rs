@@ -22,7 +22,7 @@ use super::{
     ports::{Owner, Place, PortLease},
     rules,
     shared::{QuotaLease, Shared},
-    system::{Io, Poller, SendOptions, UdpSocket},
+    system::{self, Io, Poller, SendOptions, UdpSocket},
 };
 use crate::{
     auth::users::StaticUsers,
@@ -463,6 +463,7 @@ impl Core {
         if self.relay_peak.has_fallen(self.relays.len()) {
             self.sessions.shrink_to_fit();
             self.relays.shrink_to_fit();
+            system::release_freed_memory();
         }
     }
 

@@ -104,7 +104,7 @@ impl Datagrams {
     /// be queued from before.
     pub(super) fn receive_from_workers(&mut self, core: &mut Core, now: Time) -> bool {
         let Self { inbox, out, .. } = self;
-        inbox.refill(&core.shared.mailboxes[usize::from(core.worker)]);
+        inbox.refill(&core.shared.mailboxes[usize::from(core.worker)], now);
         for _ in 0..LETTERS {
             let Some((letter, place)) = inbox.next() else { break };
             if core.has_address(letter.relay, letter.to) {
@@ -129,6 +129,16 @@ impl Datagrams {
     /// How many datagrams were received since the last call.
     pub(super) const fn take_handled(&mut self) -> usize {
         std::mem::replace(&mut self.handled, 0)
+    }
+
+    /// When [`Datagrams::give_back`] may have something to do.
+    pub(super) const fn next_deadline(&self) -> Option<Time> {
+        self.inbox.next_deadline()
+    }
+
+    /// Gives memory back that was not needed for a while.
+    pub(super) fn give_back(&mut self, core: &Core, now: Time) {
+        self.inbox.give_back(&core.shared.mailboxes[usize::from(core.worker)], now);
     }
 
     /// Forgets everything, after a fault.

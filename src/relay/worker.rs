@@ -119,7 +119,8 @@ async fn serve(
         shared.strike(core.borrow().worker);
         let deadline = {
             let core = core.borrow();
-            core.next_deadline().map(|time| Instant::from_std(core.clock.instant(time)))
+            let first = [core.next_deadline(), datagrams.next_deadline()].into_iter().flatten().min();
+            first.map(|time| Instant::from_std(core.clock.instant(time)))
         };
         if let Some(deadline) = deadline
             && timer.deadline() != deadline
@@ -134,6 +135,7 @@ async fn serve(
                     let mut core = core.borrow_mut();
                     let now = core.clock.now();
                     core.expire(now);
+                    datagrams.give_back(&core, now);
                 });
             }
             () = changed.notified() => {}

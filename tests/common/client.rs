@@ -12,6 +12,7 @@ use turnserver::{
         AttributeType, ChannelData, ChannelNumber, Class, IntegrityKey, MacAlgorithm, Message, MessageWriter, Method,
         TransactionId, padded,
     },
+    turn::Family,
 };
 
 use super::{PASSWORD, REALM, USER};
@@ -21,7 +22,16 @@ const TRIES: usize = 10;
 
 /// A UDP socket on loopback that does not wait forever.
 pub(crate) fn loopback_socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    patient("127.0.0.1:0")
+}
+
+/// The same over IPv6.
+pub(crate) fn loopback_socket_v6() -> UdpSocket {
+    patient("[::1]:0")
+}
+
+fn patient(address: &str) -> UdpSocket {
+    let socket = UdpSocket::bind(address).expect("a socket");
     socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a time limit");
     socket
 }
@@ -144,11 +154,27 @@ impl<L: Link> TurnClient<L> {
         self.nonce = challenge.get(AttributeType::NONCE).expect("a nonce").to_vec();
     }
 
-    /// Allocates; returns the relayed address.
+    /// Allocates an IPv4 address; returns it.
     pub(crate) fn allocate(&mut self) -> SocketAddr {
+        self.allocate_with(&|_| {})
+    }
+
+    /// Allocates an address of one family; returns it.
+    pub(crate) fn allocate_of(&mut self, family: Family) -> SocketAddr {
+        let number = match family {
+            Family::V4 => 1,
+            Family::V6 => 2,
+        };
+        self.allocate_with(&|writer| {
+            writer.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[number, 0, 0, 0]);
+        })
+    }
+
+    fn allocate_with(&mut self, more: &dyn Fn(&mut MessageWriter<'_>)) -> SocketAddr {
         self.learn_nonce();
         let response = self.succeed(Method::Allocate, |writer| {
             writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+            more(writer);
         });
         let response = Message::parse(&response).expect("a STUN message");
         response.get_xor_address(AttributeType::XOR_RELAYED_ADDRESS).and_then(Result::ok).expect("a relayed address")
@@ -177,12 +203,13 @@ impl<L: Link> TurnClient<L> {
 
     /// A Send indication as bytes.
     pub(crate) fn send_indication(&mut self, peer: SocketAddr, data: &[u8]) -> Vec<u8> {
-        let (id, mut buffer) = (self.id(), [0; 2048]);
+        let (id, mut buffer) = (self.id(), vec![0; data.len() + 64]);
         let mut writer = MessageWriter::new(&mut buffer, Method::Send, Class::Indication, id);
         writer.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
         writer.attribute(AttributeType::DATA, data);
         let len = writer.finish().expect("room for an indication");
-        buffer[..len].to_vec()
+        buffer.truncate(len);
+        buffer
     }
 }
 

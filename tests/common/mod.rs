@@ -3,7 +3,13 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod client;
+#[cfg(target_os = "linux")]
+pub(crate) mod datagram;
+#[cfg(target_os = "linux")]
+pub(crate) mod namespace;
 pub(crate) mod process;
+#[cfg(target_os = "linux")]
+pub(crate) mod refusal;
 pub(crate) mod uclient;
 
 use std::net::SocketAddr;
@@ -65,12 +71,23 @@ impl Server {
         Self::launch(command_in(namespace, env!("CARGO_BIN_EXE_turnserver")), configuration)
     }
 
+    /// The same, with the command completed by `prepare`.
+    pub(crate) fn start_as(namespace: Option<&str>, configuration: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        let mut command = command_in(namespace, env!("CARGO_BIN_EXE_turnserver"));
+        prepare(&mut command);
+        Self::launch(command, configuration)
+    }
+
     /// The same, with a command of one's own for the program.
     pub(crate) fn launch(mut command: Command, configuration: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("turnserver.toml");
         std::fs::write(&file, configuration).expect("writing the configuration");
         command.arg("-c").arg(&file).args(["--log-format", "json"]);
+        #[cfg(target_os = "linux")]
+        if let Ok(how) = std::env::var(refusal::MERGING) {
+            refusal::refuse_merging(&mut command, &how);
+        }
 
         let process = Process::start(command);
         let listeners = (0..expected_listeners(configuration))

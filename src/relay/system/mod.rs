@@ -143,6 +143,13 @@ pub(crate) fn kernel_drops(socket: &std::net::UdpSocket) -> Option<u32> {
     }
 }
 
+/// Gives memory that the process has freed back to the system, where the allocator would keep it. Takes time proportional to what
+/// is free: for after a peak.
+pub(crate) fn release_freed_memory() {
+    #[cfg(target_os = "linux")]
+    linux::release_freed_memory();
+}
+
 /// Whether this process, or the whole system, has no file descriptor left.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     #[cfg(unix)]

@@ -118,6 +118,15 @@ pub(super) fn sleep_exactly() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// See malloc_trim(3). Small blocks that are freed between others stay with glibc's allocator otherwise.
+pub(super) fn release_freed_memory() {
+    // SAFETY: the call takes no pointer, and touches only what has been freed.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// A socket address in the kernel's form, with its length.
 fn encode_address(address: SocketAddr, name: &mut libc::sockaddr_storage) -> libc::socklen_t {
     let encoded = socket2::SockAddr::from(address);
