@@ -102,7 +102,7 @@ fn check_listening(section: &Section<'_>, host: &Host, address: IpAddr, place: &
     }
 }
 
-fn check_on_host(section: &Section<'_>, host: &Host, address: IpAddr, place: &Place) {
+pub(super) fn check_on_host(section: &Section<'_>, host: &Host, address: IpAddr, place: &Place) {
     if !host.has(address) {
         let remedy = format!("write one of this host's addresses: {}", host.list());
         section.report.error(place, "is not an address of this host", remedy);
@@ -155,7 +155,7 @@ fn relay_ports(section: &Section<'_>) -> (u16, u16) {
     (min, max)
 }
 
-fn port<const MIN: u32, const MAX: u32>(entry: Entry<Int<MIN, MAX>>, default: u16) -> u16 {
+pub(super) fn port<const MIN: u32, const MAX: u32>(entry: Entry<Int<MIN, MAX>>, default: u16) -> u16 {
     match entry {
         // The bounds of every port type fit.
         Entry::Given(Int(port), _) => u16::try_from(port).unwrap_or(default),

@@ -5,11 +5,12 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `access`, `tables`: the tables.
+//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `tables`: the tables.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
 mod address;
+mod discovery;
 mod finding;
 mod host;
 mod listen;
@@ -134,14 +135,16 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
     }
     let root = Section::root(report, tree.get_ref());
     let base = Path::new(file_name).parent().unwrap_or(Path::new(""));
-    let listeners = listen::listeners(&root, host);
+    let mut listeners = listen::listeners(&root, host);
     let relay = listen::relay(&root, host, &listeners);
+    let nat_discovery = discovery::nat_discovery(&root, host, &relay, &mut listeners);
     Some(Settings {
         auth: access::auth(&root, base, host, &listeners),
         lifetimes: tables::lifetimes(&root),
         limits: tables::limits(&root),
         peers: tables::peers(&root),
         redirect: tables::redirect(&root, host, &listeners, &relay),
+        nat_discovery,
         tcp: tables::tcp(&root),
         compatibility: tables::compatibility(&root),
         process: tables::process(&root, host),

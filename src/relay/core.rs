@@ -29,7 +29,7 @@ use crate::{
     auth::users::StaticUsers,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, Drop, Effect, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate, REPLY_LEN,
+        Answer, Client, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate,
         Refusal, RelayId, Route, Server, SessionSummary, Step, Time, ToClient, ToPeer,
     },
 };
@@ -168,7 +168,7 @@ pub(super) struct Core {
     pub(super) streams: Slab<Stream>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
-    pub(super) reply: Box<[u8; REPLY_LEN]>,
+    pub(super) reply: Box<[u8]>,
     users: Arc<StaticUsers>,
     poller: Rc<Poller>,
     sessions: HashMap<Handle, Session>,
@@ -198,13 +198,13 @@ impl Core {
     ) -> Self {
         Self {
             worker,
+            reply: vec![0; server.reply_len()].into(),
             server,
             listeners: Vec::new(),
             relays: Slab::new(),
             streams: Slab::new(),
             shared,
             clock,
-            reply: Box::new([0; REPLY_LEN]),
             users,
             poller,
             sessions: HashMap::new(),
@@ -256,8 +256,27 @@ impl Core {
             Step::ToPeer(to_peer) => Outcome::ToPeer(to_peer),
             Step::Reply(len) => Outcome::Reply(len),
             Step::Allocate(pending) => Outcome::Allocate(pending),
+            Step::ReplyElsewhere(elsewhere) => {
+                self.reply_elsewhere(&elsewhere);
+                Outcome::Nothing
+            }
             // A question that has been answered is not asked again.
             Step::Dropped | Step::Authenticate(_) => Outcome::Nothing,
+        }
+    }
+
+    /// Sends a reply from the listener that it is to come from. Every worker has a socket of its own for each of them.
+    fn reply_elsewhere(&mut self, &Elsewhere { len, from, to }: &Elsewhere) {
+        let serves = |listener: &&Listener| {
+            let (ip, port) = (listener.local.ip(), listener.local.port());
+            port == from.port() && (ip == from.ip() || ip.is_unspecified() && ip.is_ipv4() == from.is_ipv4())
+        };
+        let sent = self.listeners.iter().find(serves).map(|listener| {
+            let source = listener.local.ip().is_unspecified().then_some(from.ip());
+            listener.socket.send(&self.reply[..len], to, SendOptions { from: source, ..SendOptions::default() })
+        });
+        if !matches!(sent, Some(Ok(()))) {
+            self.server.count_drop(Drop::SendFailed);
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     auth::users::{StaticUsers, UsersError},
-    config::Settings,
+    config::{Settings, settings::NatDiscovery},
     policy::peer::PeerRules,
     turn::{Totals, Transport},
 };
@@ -132,7 +132,8 @@ impl Relay {
             }
         }
 
-        let own: Vec<SocketAddr> = endpoints.iter().map(|endpoint| endpoint.address).collect();
+        let discovery = settings.nat_discovery.iter().flat_map(NatDiscovery::external);
+        let own: Vec<SocketAddr> = endpoints.iter().map(|endpoint| endpoint.address).chain(discovery).collect();
         let ports = settings.relay.min_port..=settings.relay.max_port;
         let host = host_addresses();
         let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &own, &host));

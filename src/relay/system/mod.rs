@@ -150,6 +150,26 @@ pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     None
 }
 
+/// The MTU in bytes of the interface that has this address; that of Ethernet where the system does not tell.
+pub(crate) fn mtu(address: IpAddr) -> usize {
+    const ETHERNET: usize = 1500;
+    #[cfg(target_os = "linux")]
+    {
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        // All of 127.0.0.0/8 is on the loopback interface, which lists one address of it.
+        let has = |interface: &&if_addrs::Interface| {
+            interface.ip() == address || address.is_loopback() && interface.is_loopback()
+        };
+        let mtu = interfaces.iter().find(has).and_then(|interface| linux::interface_mtu(&interface.name).ok());
+        mtu.unwrap_or(ETHERNET)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = address;
+        ETHERNET
+    }
+}
+
 /// Whether this process, or the whole system, has no file descriptor left.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     #[cfg(unix)]

@@ -5,10 +5,12 @@
 
 #![allow(unsafe_code)]
 
+mod interface;
 mod merging;
 mod receive;
 mod send;
 
+pub(super) use interface::mtu as interface_mtu;
 pub(super) use receive::ReceiveCalls;
 pub(super) use send::{SendCalls, send_one};
 
