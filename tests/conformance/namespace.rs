@@ -19,3 +19,10 @@ pub(crate) fn with_loopback_of_mtu(mtu: u16, test: fn()) {
         std::panic::resume_unwind(panic);
     }
 }
+
+/// Gives the loopback interface of such a namespace one more address.
+pub(crate) fn add_address(address: &str) {
+    let nodad = if address.contains(':') { &["nodad"][..] } else { &[] };
+    let status = Command::new("ip").args(["address", "add", address, "dev", "lo"]).args(nodad).status();
+    assert!(status.expect("ip of iproute2").success());
+}
