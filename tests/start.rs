@@ -15,8 +15,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use client::Client;
-use common::PATIENCE;
 use common::process::{Process, run};
+use common::{PATIENCE, await_address};
 use serde_json::Value;
 
 /// Set inside a namespace: the configuration to start, or [`BUILT_IN`].
@@ -55,7 +55,7 @@ fn ready_made() -> Vec<PathBuf> {
 #[test]
 fn every_ready_made_configuration_serves() {
     let files = ready_made();
-    assert!(files.len() >= 5, "{files:?}");
+    assert!(files.len() >= 6, "{files:?}");
     for file in files {
         in_a_namespace(file.to_str().expect("a path in UTF-8"));
     }
@@ -85,7 +85,7 @@ fn inside() {
     let host = if configuration == BUILT_IN_IPV4 { &HOST[..1] } else { &HOST[..] };
     ip("link set lo up");
     for address in host {
-        ip(&format!("address add {address} dev lo"));
+        add(address);
     }
     match configuration.as_str() {
         BUILT_IN | BUILT_IN_IPV4 => built_in(host),
@@ -100,6 +100,11 @@ fn ip(arguments: &str) {
     run(command, PATIENCE);
 }
 
+fn add(address: &str) {
+    ip(&format!("address add {address} dev lo"));
+    await_address(address.parse().expect("an address"));
+}
+
 fn configured(file: &Path) {
     let text = std::fs::read_to_string(file).expect("the configuration");
     let settings: toml::Table = text.parse().expect("TOML");
@@ -111,6 +116,13 @@ fn configured(file: &Path) {
     let user = settings["auth"].get("user").map(|users| &users[0]);
     let credentials = user.map(|user| (user["name"].as_str().expect("a name"), user["password"].as_str().expect("it")));
     assert!(credentials.is_some() || settings["auth"]["anonymous"] == toml::Value::Boolean(true));
+    let discovery = settings.get("nat-discovery").filter(|table| table.get("primary-ip").is_some()).map(|discovery| {
+        let alternate = discovery["alternate-ip"].as_str().expect("one address");
+        add(alternate);
+        let ports = ["primary-port", "alternate-port"].map(|key| discovery[key].as_integer().expect("a port") as u16);
+        let ips = [discovery["primary-ip"].as_str().expect("one address"), alternate];
+        ips.map(|ip| ports.map(|port| SocketAddr::new(ip.parse().expect("an address"), port)))
+    });
     let external = settings.get("relay").and_then(|relay| relay.get("external-ip")).and_then(toml::Value::as_str);
     let external = external.map(|text| text.split('/').next().unwrap_or(text).parse().expect("an address"));
     let relayed: IpAddr = external.unwrap_or(addresses[0]);
@@ -122,6 +134,11 @@ fn configured(file: &Path) {
     for address in addresses {
         for transport in ["udp", "tcp"] {
             serves(transport, SocketAddr::new(address, PORT), credentials, relayed);
+        }
+    }
+    for address in discovery.iter().flatten().flatten() {
+        for transport in ["udp", "tcp"] {
+            serves(transport, *address, credentials, relayed);
         }
     }
     stop(server);

@@ -247,10 +247,10 @@ impl Core {
     }
 
     fn handle(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
-        let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut *self.reply, now);
+        let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut self.reply, now);
         if let Step::Authenticate(query) = step {
             let answer = rules::answer(&self.users, &query);
-            step = self.server.from_client(client, bytes, answer, &mut *self.reply, now);
+            step = self.server.from_client(client, bytes, answer, &mut self.reply, now);
         }
         match step {
             Step::ToPeer(to_peer) => Outcome::ToPeer(to_peer),
@@ -286,9 +286,9 @@ impl Core {
         let client = pending.client.tuple;
         let user = Arc::clone(&pending.user);
         match opened {
-            Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut *self.reply, now).0,
+            Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut self.reply, now).0,
             Ok((grant, quota)) => {
-                let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut *self.reply, now);
+                let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut self.reply, now);
                 if let Some((handle, id)) = made {
                     for (relay, _) in grant.relays.into_iter().flatten() {
                         self.relays[relay.0 as usize].handle = Some(handle);

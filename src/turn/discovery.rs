@@ -2,7 +2,8 @@
 //! port it goes to, how long it is.
 //!
 //! An answer goes to no other IP address than the request came from (no RESPONSE-ADDRESS), and has no more PADDING than the
-//! request: who forges a source gains nothing that an ordinary Binding request would not give.
+//! request: who forges a source gains nothing that an ordinary Binding request would not give. RESPONSE-PORT together with
+//! CHANGE-REQUEST is served for that reason: whoever can send from an address can have any of its ports answered as it is.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -6,8 +6,8 @@ pub(crate) mod client;
 pub(crate) mod process;
 pub(crate) mod uclient;
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 use process::{Process, command_in};
 
@@ -43,6 +43,21 @@ rfc5766-channel-numbers = true
 [process]
 workers = 2
 "#;
+
+/// Waits until this host reaches itself at an address that it has just been given. For a moment the kernel has no route to a
+/// new address of IPv6, and a socket that has met with that does not ask again.
+pub(crate) fn await_address(ip: IpAddr) {
+    let reaches_itself = || {
+        let socket = UdpSocket::bind((ip, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        socket.send_to(b"me?", socket.local_addr()?)?;
+        socket.recv(&mut [0; 3])
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = reaches_itself() {
+        assert!(Instant::now() < deadline, "{ip} is not usable within {PATIENCE:?}: {error}");
+    }
+}
 
 /// The built `turnserver` with a configuration of its own.
 pub(crate) struct Server {

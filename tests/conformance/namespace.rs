@@ -22,7 +22,7 @@ pub(crate) fn with_loopback_of_mtu(mtu: u16, test: fn()) {
 
 /// Gives the loopback interface of such a namespace one more address.
 pub(crate) fn add_address(address: &str) {
-    let nodad = if address.contains(':') { &["nodad"][..] } else { &[] };
-    let status = Command::new("ip").args(["address", "add", address, "dev", "lo"]).args(nodad).status();
+    let status = Command::new("ip").args(["address", "add", address, "dev", "lo"]).status();
     assert!(status.expect("ip of iproute2").success());
+    crate::common::await_address(address.parse().expect("an address"));
 }
