@@ -24,7 +24,11 @@ const CONFIGURATION: &str = "TURNSERVER_TEST_START";
 /// No configuration at all.
 const BUILT_IN: &str = "built-in";
 /// The same on a host whose only IPv6 address is loopback.
-const BUILT_IN_IPV4: &str = "built-in, no IPv6";
+const BUILT_IN_IPV4: &str = "built-in, loopback of IPv6";
+/// The same on a host with IPv4 alone, IPv6 switched off.
+const BUILT_IN_NO_IPV6: &str = "built-in, no IPv6";
+/// The same on a host with IPv6 alone, not even loopback of IPv4.
+const BUILT_IN_NO_IPV4: &str = "built-in, no IPv4";
 /// The addresses of the host that a namespace stands for; documentation prefixes, connected to nothing.
 const HOST: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 /// One start, with six clients.
@@ -78,17 +82,34 @@ fn the_built_in_configuration_names_only_addresses_that_others_can_reach() {
     in_a_namespace(BUILT_IN_IPV4);
 }
 
+/// Nothing of a family that is not there is asked for, and what clients are told serves them without asking for a family.
+#[test]
+fn the_built_in_configuration_serves_hosts_of_one_family() {
+    in_a_namespace(BUILT_IN_NO_IPV6);
+    in_a_namespace(BUILT_IN_NO_IPV4);
+}
+
 /// The part inside a namespace; run as an ordinary test, it has nothing to do.
 #[test]
 fn inside() {
     let Ok(configuration) = std::env::var(CONFIGURATION) else { return };
-    let host = if configuration == BUILT_IN_IPV4 { &HOST[..1] } else { &HOST[..] };
+    let host = match configuration.as_str() {
+        BUILT_IN_IPV4 | BUILT_IN_NO_IPV6 => &HOST[..1],
+        BUILT_IN_NO_IPV4 => &HOST[1..],
+        _ => &HOST[..],
+    };
+    if configuration == BUILT_IN_NO_IPV6 {
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("switching IPv6 off");
+    }
     ip("link set lo up");
+    if configuration == BUILT_IN_NO_IPV4 {
+        ip("address del 127.0.0.1/8 dev lo");
+    }
     for address in host {
         add(address);
     }
     match configuration.as_str() {
-        BUILT_IN | BUILT_IN_IPV4 => built_in(host),
+        BUILT_IN | BUILT_IN_IPV4 | BUILT_IN_NO_IPV6 | BUILT_IN_NO_IPV4 => built_in(host),
         file => configured(Path::new(file)),
     }
     eprintln!("{configuration}: served and stopped");

@@ -99,8 +99,11 @@ fn embedded_for(name: &str, host: &Host) -> Result<Embedded, ConfigErrors> {
         ConfigErrors::whole_file(name, format!("cannot make a password: {error}"), "give a configuration with -c")
     })?;
     let password = BASE64_URL_SAFE_NO_PAD.encode(random);
+    // Whoever tries it on a host without IPv4 has clients that ask for no family.
+    let ipv4 = host.primary.iter().any(std::net::IpAddr::is_ipv4);
+    let family = if ipv4 { "" } else { "[relay]\nallocation-default-address-family = \"keep\"\n" };
     let text = format!(
-        "[auth]\nrealm = \"turnserver\"\n[[auth.user]]\nname = \"{EMBEDDED_USER}\"\npassword = \"{password}\"\n"
+        "{family}[auth]\nrealm = \"turnserver\"\n[[auth.user]]\nname = \"{EMBEDDED_USER}\"\npassword = \"{password}\"\n"
     );
     Ok(Embedded { loaded: parse(&text, name, host)?, password })
 }

@@ -306,6 +306,36 @@ fn relay_ports_and_family_make_sense() {
     assert_eq!(settings("[relay]\nsocket-buffer = \"1MiB\"").relay.socket_buffer, Some(1 << 20));
 }
 
+fn ipv6_host() -> Host {
+    let all = host();
+    let ipv6 = |list: Vec<IpAddr>| list.into_iter().filter(IpAddr::is_ipv6).collect();
+    Host { addresses: ipv6(all.addresses), primary: ipv6(all.primary), ..all }
+}
+
+#[test]
+fn a_host_without_ipv4_is_served_by_ipv6_alone() {
+    let loaded = parse(CREDENTIALS, "t.toml", &ipv6_host()).unwrap();
+    assert_eq!(loaded.settings.listeners[0].addresses, ["::".parse::<IpAddr>().unwrap()]);
+    assert_eq!(loaded.settings.relay.addresses.len(), 1);
+    assert_eq!(loaded.settings.relay.default_family, DefaultFamily::Ipv4);
+    let warning = loaded.warnings[0].to_string();
+    assert!(warning.contains("clients that ask for no family are refused (440); write \"keep\""), "{warning}");
+    // What is printed reads back.
+    let printed = Effective(&loaded.settings).to_string();
+    assert_eq!(Effective(&parse(&printed, "t.toml", &ipv6_host()).unwrap().settings).to_string(), printed);
+
+    let built_in = embedded_for("built-in", &ipv6_host()).unwrap();
+    assert_eq!(built_in.loaded.settings.relay.default_family, DefaultFamily::Keep);
+    assert!(built_in.loaded.warnings.is_empty());
+}
+
+#[test]
+fn a_host_without_ipv6_is_served_by_ipv4_alone() {
+    let loaded = parse(CREDENTIALS, "t.toml", &ipv4_host()).unwrap();
+    assert_eq!(loaded.settings.listeners[0].addresses, ["0.0.0.0".parse::<IpAddr>().unwrap()]);
+    assert!(loaded.settings.relay.addresses.len() == 1 && loaded.warnings.is_empty());
+}
+
 #[test]
 fn users_have_one_name_and_one_secret() {
     assert!(user_errors("password = \"x\"")[0].contains("auth.user.name: is missing"));
