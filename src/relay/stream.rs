@@ -20,7 +20,9 @@ use tokio::{
 };
 
 use super::{
+    complaint,
     core::{Core, Outcome, Stream, Way},
+    fault::outlive,
     queue::Queue,
     shared::ConnectionLease,
 };
@@ -105,7 +107,9 @@ pub(super) async fn serve<S>(
     let mut connection = Connection::new(shared, stream, client, at);
     let mut timer = pin!(tokio::time::sleep_until(connection.deadline()));
     // Every way out of `turn` is an end of the connection; which one it was matters to nobody.
-    let _ = poll_fn(|context| connection.turn(context, timer.as_mut())).await;
+    if outlive(poll_fn(|context| connection.turn(context, timer.as_mut()))).await.is_none() {
+        complaint::about_panic(tuple.client);
+    }
     let mut core = shared_too.core.borrow_mut();
     let now = core.clock.now();
     core.wake_workers();

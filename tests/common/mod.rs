@@ -7,6 +7,7 @@ pub(crate) mod process;
 pub(crate) mod uclient;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use process::{Process, command_in};
@@ -76,10 +77,14 @@ impl Server {
 
     /// The same, inside a network namespace.
     pub(crate) fn start_in(namespace: Option<&str>, configuration: &str) -> Self {
+        Self::launch(command_in(namespace, env!("CARGO_BIN_EXE_turnserver")), configuration)
+    }
+
+    /// The same, with a command of one's own for the program.
+    pub(crate) fn launch(mut command: Command, configuration: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("turnserver.toml");
         std::fs::write(&file, configuration).expect("writing the configuration");
-        let mut command = command_in(namespace, env!("CARGO_BIN_EXE_turnserver"));
         command.arg("-c").arg(&file).args(["--log-format", "json"]);
 
         let process = Process::start(command);
@@ -114,6 +119,25 @@ impl Server {
     fn listener(&self, transport: &str, family: impl Fn(&SocketAddr) -> bool) -> SocketAddr {
         let found = self.listeners.iter().find(|(of, address)| of == transport && family(address));
         found.unwrap_or_else(|| panic!("no {transport} listener of that family in {:?}", self.listeners)).1
+    }
+
+    /// Sends a signal (`STOP`, `CONT`, ...) to the server.
+    pub(crate) fn signal(&mut self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    /// The fields of the first log line with this message; waits for it.
+    pub(crate) fn await_logged(&self, message: &str) -> serde_json::Value {
+        let find = |log: &str| {
+            let fields = |line: &str| Some(serde_json::from_str::<serde_json::Value>(line).ok()?["fields"].take());
+            log.lines().filter_map(fields).find(|fields| fields["message"] == message)
+        };
+        loop {
+            if let Some(fields) = find(&self.log()) {
+                return fields;
+            }
+            self.process.next_line(PATIENCE);
+        }
     }
 
     /// What the server has logged so far.
