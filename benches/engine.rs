@@ -61,6 +61,7 @@ fn rules() -> Rules {
         rfc3489: false,
         wide_channels: false,
         redirect: None,
+        discovery: Vec::new(),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     auth::users::StaticUsers,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, Drop, Effect, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate, REPLY_LEN,
+        Answer, Client, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate,
         Refusal, RelayId, Route, Server, SessionSummary, Step, Time, ToClient, ToPeer,
     },
 };
@@ -160,7 +160,7 @@ pub(super) struct Core {
     pub(super) outlets: Outlets,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
-    pub(super) reply: Box<[u8; REPLY_LEN]>,
+    pub(super) reply: Box<[u8]>,
     users: Arc<StaticUsers>,
     poller: Rc<Poller>,
     sessions: HashMap<Handle, Session>,
@@ -188,13 +188,13 @@ impl Core {
     ) -> Self {
         Self {
             worker,
+            reply: vec![0; server.reply_len()].into(),
             server,
             listeners: Vec::new(),
             relays: Slab::new(),
             outlets: Outlets::default(),
             shared,
             clock,
-            reply: Box::new([0; REPLY_LEN]),
             users,
             poller,
             sessions: HashMap::new(),
@@ -236,17 +236,36 @@ impl Core {
     }
 
     fn handle(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
-        let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut *self.reply, now);
+        let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut self.reply, now);
         if let Step::Authenticate(query) = step {
             let answer = rules::answer(&self.users, &query);
-            step = self.server.from_client(client, bytes, answer, &mut *self.reply, now);
+            step = self.server.from_client(client, bytes, answer, &mut self.reply, now);
         }
         match step {
             Step::ToPeer(to_peer) => Outcome::ToPeer(to_peer),
             Step::Reply(len) => Outcome::Reply(len),
             Step::Allocate(pending) => Outcome::Allocate(pending),
+            Step::ReplyElsewhere(elsewhere) => {
+                self.reply_elsewhere(&elsewhere);
+                Outcome::Nothing
+            }
             // A question that has been answered is not asked again.
             Step::Dropped | Step::Authenticate(_) => Outcome::Nothing,
+        }
+    }
+
+    /// Sends a reply from the listener that it is to come from. Every worker has a socket of its own for each of them.
+    fn reply_elsewhere(&mut self, &Elsewhere { len, from, to }: &Elsewhere) {
+        let serves = |listener: &&Listener| {
+            let (ip, port) = (listener.local.ip(), listener.local.port());
+            port == from.port() && (ip == from.ip() || ip.is_unspecified() && ip.is_ipv4() == from.is_ipv4())
+        };
+        let sent = self.listeners.iter().find(serves).map(|listener| {
+            let source = listener.local.ip().is_unspecified().then_some(from.ip());
+            listener.socket.send(&self.reply[..len], to, SendOptions { from: source, ..SendOptions::default() })
+        });
+        if !matches!(sent, Some(Ok(()))) {
+            self.server.count_drop(Drop::SendFailed);
         }
     }
 
@@ -256,9 +275,9 @@ impl Core {
         let client = pending.client.tuple;
         let user = Arc::clone(&pending.user);
         match opened {
-            Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut *self.reply, now).0,
+            Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut self.reply, now).0,
             Ok((grant, quota)) => {
-                let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut *self.reply, now);
+                let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut self.reply, now);
                 if let Some((handle, id)) = made {
                     for (relay, _) in grant.relays.into_iter().flatten() {
                         self.relays[relay.0 as usize].handle = Some(handle);

@@ -12,9 +12,9 @@ pub(crate) mod process;
 pub(crate) mod refusal;
 pub(crate) mod uclient;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use process::{Process, command_in};
 
@@ -51,6 +51,21 @@ rfc5766-channel-numbers = true
 workers = 2
 "#;
 
+/// Waits until this host reaches itself at an address that it has just been given. For a moment the kernel has no route to a
+/// new address of IPv6, and a socket that has met with that does not ask again.
+pub(crate) fn await_address(ip: IpAddr) {
+    let reaches_itself = || {
+        let socket = UdpSocket::bind((ip, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        socket.send_to(b"me?", socket.local_addr()?)?;
+        socket.recv(&mut [0; 3])
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = reaches_itself() {
+        assert!(Instant::now() < deadline, "{ip} is not usable within {PATIENCE:?}: {error}");
+    }
+}
+
 /// The built `turnserver` with a configuration of its own.
 pub(crate) struct Server {
     process: Process,
@@ -61,7 +76,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the server with `configuration` and waits until it listens everywhere.
+    /// Starts the server with `configuration` and waits until it is ready.
     pub(crate) fn start(configuration: &str) -> Self {
         Self::start_in(None, configuration)
     }
@@ -90,9 +105,11 @@ impl Server {
         }
 
         let process = Process::start(command);
-        let listeners = (0..expected_listeners(configuration))
-            .map(|_| process.find_line(PATIENCE, parse_listening))
-            .collect::<Vec<_>>();
+        let mut listeners = Vec::new();
+        process.find_line(PATIENCE, |line| {
+            listeners.extend(parse_listening(line));
+            line.contains(r#""message":"ready""#).then_some(())
+        });
         Self { process, listeners, stopped: false, _directory: directory }
     }
 
@@ -169,14 +186,6 @@ impl Drop for Server {
             self.shut_down();
         }
     }
-}
-
-/// How many lines `listening` a server with this configuration prints: one for each address and transport.
-fn expected_listeners(configuration: &str) -> usize {
-    let table: toml::Table = configuration.parse().expect("the test's configuration is TOML");
-    let count = |listener: &toml::Value, key: &str| listener[key].as_array().expect("an array").len();
-    let listeners = table["listener"].as_array().expect("an array of tables");
-    listeners.iter().map(|listener| count(listener, "listening-ip") * count(listener, "transports")).sum()
 }
 
 /// The transport and address of a log line `{"fields":{"message":"listening","transport":"udp","address":"…"},…}`.

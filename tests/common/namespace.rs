@@ -60,3 +60,9 @@ pub(crate) fn without_checksum_offload(interface: &str) {
     ask(SET);
     assert_eq!(ask(GET), 0, "{interface} still computes checksums");
 }
+
+/// Gives the loopback interface of such a namespace one more address.
+pub(crate) fn add_address(address: &str) {
+    ip(&format!("address add {address} dev lo"));
+    super::await_address(address.parse().expect("an address"));
+}

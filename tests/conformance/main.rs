@@ -15,6 +15,7 @@ mod setup;
 mod sniff;
 mod wire;
 
+mod r5780_discovery;
 mod r8489_compatibility;
 mod r8489_credentials;
 mod r8489_discard;

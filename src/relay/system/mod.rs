@@ -16,7 +16,11 @@ pub(super) use batch::{BATCH, Batch, Outgoing, Received, Run, SendOptions, Sende
 pub use path::DatagramPath;
 pub(super) use path::Io;
 
-use std::{io, marker::PhantomData, net::SocketAddr};
+use std::{
+    io,
+    marker::PhantomData,
+    net::{IpAddr, SocketAddr},
+};
 
 use batch::{MAX_DATAGRAM, payload_start};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -103,6 +107,26 @@ pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     return linux::raise_descriptor_limit().ok();
     #[cfg(not(target_os = "linux"))]
     None
+}
+
+/// The MTU in bytes of the interface that has this address; that of Ethernet where the system does not tell.
+pub(crate) fn mtu(address: IpAddr) -> usize {
+    const ETHERNET: usize = 1500;
+    #[cfg(target_os = "linux")]
+    {
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        // All of 127.0.0.0/8 is on the loopback interface, which lists one address of it.
+        let has = |interface: &&if_addrs::Interface| {
+            interface.ip() == address || address.is_loopback() && interface.is_loopback()
+        };
+        let mtu = interfaces.iter().find(has).and_then(|interface| linux::interface_mtu(&interface.name).ok());
+        mtu.unwrap_or(ETHERNET)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = address;
+        ETHERNET
+    }
 }
 
 /// Makes short sleeps of this thread as exact as the system can; whether that is some microseconds.

@@ -6,12 +6,14 @@
 #![allow(unsafe_code)]
 
 mod host;
+mod interface;
 mod merging;
 pub(super) mod probe;
 mod receive;
 mod send;
 
 pub(super) use host::{kernel_drops, pin_thread, processors};
+pub(super) use interface::mtu as interface_mtu;
 pub(super) use receive::ReceiveCalls;
 pub(super) use send::{SendCalls, send_one};
 
