@@ -50,6 +50,8 @@ impl Display for Effective<'_> {
             }
         }
 
+        self.nat_discovery(f)?;
+
         writeln!(f, "\n[tcp]")?;
         writeln!(f, "idle-timeout = {}", text(period_text(tcp.idle_timeout)))?;
         writeln!(f, "message-timeout = {}", text(period_text(tcp.message_timeout)))?;
@@ -154,6 +156,19 @@ impl Effective<'_> {
             writeln!(f, "pkey = {}", text(pkey.display()))?;
         }
         Ok(())
+    }
+
+    fn nat_discovery(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(discovery) = &self.0.nat_discovery else { return Ok(()) };
+        let local = |at: usize| discovery.pairs.iter().map(|pair| pair[at].local).collect::<Vec<_>>();
+        let mapped = discovery.pairs.iter().flatten().filter(|address| address.external != address.local);
+        let mapped: Vec<String> = mapped.map(|address| format!("{}/{}", address.external, address.local)).collect();
+        writeln!(f, "\n[nat-discovery]")?;
+        writeln!(f, "primary-ip = {}", list(&local(0)))?;
+        writeln!(f, "alternate-ip = {}", list(&local(1)))?;
+        writeln!(f, "primary-port = {}", discovery.primary_port)?;
+        writeln!(f, "alternate-port = {}", discovery.alternate_port)?;
+        writeln!(f, "external-ip = {}", list(&mapped))
     }
 
     fn auth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,6 +23,7 @@ pub(super) const ROOT: Table = Table {
         "limits",
         "peers",
         "redirect",
+        "nat-discovery",
         "tcp",
         "tls",
         "compatibility",
@@ -97,6 +98,11 @@ pub(super) const TABLES: &[Table] = &[
         name: "redirect",
         repeated: false,
         keys: &["alternate-server", "tls-alternate-server", "alternate-domain"],
+    },
+    Table {
+        name: "nat-discovery",
+        repeated: false,
+        keys: &["primary-ip", "alternate-ip", "primary-port", "alternate-port", "external-ip"],
     },
     Table {
         name: "tcp",
