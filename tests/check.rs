@@ -42,8 +42,24 @@ fn every_configuration_that_we_hand_out_is_valid() {
     let mut files: Vec<PathBuf> = ready_made.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
     assert!(files.len() >= 5, "{files:?}");
     files.push(root.join("turnserver.toml.example"));
+    // The certificate that one of them wants beside itself.
+    let folder = tempfile::tempdir().unwrap();
+    let mut make = Command::new(env!("CARGO_BIN_EXE_turnserver"));
+    make.args([
+        "certificate",
+        "--self-signed",
+        "--name",
+        "localhost",
+        "--out-cert",
+        "cert.pem",
+        "--out-key",
+        "key.pem",
+    ]);
+    assert!(make.current_dir(folder.path()).status().unwrap().success());
     for file in files {
-        let output = check(&file);
+        let copy = folder.path().join("turnserver.toml");
+        fs::copy(&file, &copy).unwrap();
+        let output = check(&copy);
         assert_eq!(output.status.code(), Some(0), "{}: {}", file.display(), stderr(&output));
         assert!(stdout(&output).starts_with("[[listener]]\n"), "{}", file.display());
         assert!(!stdout(&output).contains("change-me") && !stderr(&output).contains("change-me"), "{}", file.display());
