@@ -116,7 +116,7 @@ fn relayed_packets_allocate_nothing() {
     around();
     assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "between allocations of this server");
 
-    let totals = relay.stop();
+    let totals = relay.stop().totals;
     assert_eq!(totals.to_peers.packets, 6 * PACKETS as u64);
     assert_eq!(totals.to_clients.packets, 6 * PACKETS as u64);
 }

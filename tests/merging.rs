@@ -171,6 +171,8 @@ fn bursts_are_merged_and_arrive_as_sent() {
 }
 
 #[test]
-fn the_portable_path_relays_the_same() {
-    assert_eq!(exercise("portable"), (1, 1));
+fn without_merging_the_same_is_relayed() {
+    for udp_io in ["batched", "portable"] {
+        assert_eq!(exercise(udp_io), (1, 1), "{udp_io}");
+    }
 }

@@ -8,11 +8,11 @@
 mod client;
 mod common;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::Client;
 use common::PATIENCE;
@@ -89,15 +89,29 @@ fn inside() {
     let host = if configuration == BUILT_IN_IPV4 { &HOST[..1] } else { &HOST[..] };
     ip("link set lo up");
     for address in host {
-        // Without duplicate address detection an IPv6 address can be bound at once.
-        let at_once = if address.contains(':') { " nodad" } else { "" };
-        ip(&format!("address add {address} dev lo{at_once}"));
+        ip(&format!("address add {address} dev lo"));
+        await_address(address.parse().expect("an address"));
     }
     match configuration.as_str() {
         BUILT_IN | BUILT_IN_IPV4 => built_in(host),
         file => configured(Path::new(file)),
     }
     eprintln!("{configuration}: served and stopped");
+}
+
+/// Waits until an address can be bound and reached: an IPv6 address is tentative at first, even on loopback.
+fn await_address(address: IpAddr) {
+    let works = || -> std::io::Result<usize> {
+        let socket = UdpSocket::bind((address, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        socket.send_to(&[0], socket.local_addr()?)?;
+        socket.recv(&mut [0])
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while works().is_err() {
+        assert!(Instant::now() < deadline, "{address} does not work within {PATIENCE:?}");
+        std::thread::yield_now();
+    }
 }
 
 fn ip(arguments: &str) {

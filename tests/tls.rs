@@ -59,7 +59,7 @@ fn the_certificate_is_chosen_by_the_name_that_the_client_asks_for() {
         .iter()
         .map(|name| format!("[[tls.certificate]]\ncert = \"{name}.pem\"\npkey = \"{name}.key\"\n"))
         .collect();
-    let server = Server::start_with(None, &format!("{}{more}", loopback_with_tls()), directory);
+    let server = Server::start_with(&format!("{}{more}", loopback_with_tls()), directory);
     let first = "CN = turn.example.org";
     for (asked, shown) in [
         (&["-servername", HOST][..], first),
@@ -95,7 +95,7 @@ fn clients_show_certificates_where_they_must() {
         authority.write(directory.path(), "cert", authority.issue(&[HOST]));
         authority.write(directory.path(), "stranger", authority.issue(&["stranger"]));
         let more = format!("client-ca = \"clients.pem\"\nclient-certificate = \"{wanted}\"\n");
-        Server::start_with(None, &format!("{}{more}", loopback_with_tls()), directory)
+        Server::start_with(&format!("{}{more}", loopback_with_tls()), directory)
     };
     let show = |server: &Server, name: Option<&str>| {
         let folder = server.folder();
@@ -202,7 +202,7 @@ fn the_command_makes_a_certificate_that_serves() {
     std::fs::write(folder.join("cert.key"), key).expect("writing");
 
     std::fs::copy(folder.join("cert.pem"), folder.join("ca.pem")).expect("copying");
-    let server = Server::start_with(None, &loopback_with_tls(), directory);
+    let server = Server::start_with(&loopback_with_tls(), directory);
     for host in [&["-verify_hostname", HOST], &["-verify_ip", "127.0.0.1"]] {
         let said = openssl(&server, host);
         assert!(said.contains("Verify return code: 0 (ok)"), "{said}");
@@ -416,7 +416,7 @@ fn keys_and_certificates_made_by_openssl_serve() {
         command.current_dir(directory.path());
         run(command, PATIENCE);
         std::fs::copy(directory.path().join("cert.pem"), directory.path().join("ca.pem")).expect("copying");
-        let server = Server::start_with(None, &format!("{LOOPBACK}{TLS}"), directory);
+        let server = Server::start_with(&format!("{LOOPBACK}{TLS}"), directory);
         let said = openssl(&server, &["-servername", HOST]);
         assert!(said.contains("Verify return code: 0 (ok)"), "{key}: {said}");
         server.stop();

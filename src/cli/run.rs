@@ -3,7 +3,9 @@
 use std::{
     io::{self, IsTerminal, Write},
     net::{IpAddr, SocketAddr},
+    pin::pin,
     process::ExitCode,
+    time::Duration,
 };
 
 use tracing_subscriber::EnvFilter;
@@ -13,8 +15,8 @@ use crate::{
         EMBEDDED_USER, Loaded, Settings,
         settings::{Log, LogFormat},
     },
-    relay::{Endpoint, Relay},
-    turn::{Drop, Totals, Transport},
+    relay::{Counts, Endpoint, KernelDrops, Relay},
+    turn::{Drop, Transport},
 };
 
 /// Starts the server with `loaded`; `generated_password` is set if the built-in configuration is used.
@@ -42,7 +44,7 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
         let stop = stop_signal().map_err(|error| format!("cannot watch for signals: {error}"))?;
         let relayed = settings.relay.addresses.clone();
         let anonymous = settings.auth.anonymous;
-        let mut relay = Relay::start(settings).map_err(|error| error.to_string())?;
+        let relay = Relay::start(settings).map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }
@@ -52,21 +54,45 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
         if anonymous {
             tracing::warn!("anonymous = true: anybody can relay through this server");
         }
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = relay.workers(), io = relay.io(), "ready");
+        let path = relay.datagram_path();
+        tracing::info!(io = path.name(), on = path.on(), off = path.off(), "datagrams");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = relay.workers(), io = path.name(), "ready");
         if let Some(password) = generated_password {
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
             let _ = print_ice_servers(&relay, password);
         }
-        let signal = tokio::select! {
-            signal = stop => Some(signal),
-            () = relay.worker_gone() => None,
+        let mut stop = pin!(stop);
+        let mut look = tokio::time::interval(LOOK);
+        let mut drops = relay.kernel_drops();
+        let signal = loop {
+            tokio::select! {
+                signal = &mut stop => break signal,
+                _ = look.tick() => warn_of_drops(&mut drops, relay.kernel_drops()),
+            }
         };
         tracing::info!(signal, "stopping");
         // Joining the workers takes no longer than closing their sockets.
-        log_totals(&relay.stop());
-        // Whoever started this can start it again; going on with a part of the clients unserved would be worse.
-        signal.map(|_| ()).ok_or_else(|| "a worker has ended; see above".to_owned())
+        log_counts(&relay.stop());
+        Ok(())
     })
+}
+
+/// Between two looks at what the kernel drops.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Warns of every listener on which the kernel has dropped more than it had `before`.
+fn warn_of_drops(before: &mut Vec<KernelDrops>, now: Vec<KernelDrops>) {
+    for (before, now) in before.iter().zip(&now) {
+        let dropped = now.datagrams - before.datagrams;
+        if dropped > 0 {
+            tracing::warn!(
+                address = %now.address, datagrams = dropped,
+                "the kernel has dropped datagrams: the listener's buffer was full; raise listener-buffer \
+                 (and net.core.rmem_max with it), or give the server more processors"
+            );
+        }
+    }
+    *before = now;
 }
 
 /// Logs to standard error, as the settings say.
@@ -141,11 +167,16 @@ fn primary_address(ipv6: bool) -> Option<IpAddr> {
     host.primary.into_iter().find(|ip| ip.is_ipv6() == ipv6)
 }
 
-fn log_totals(totals: &Totals) {
+fn log_counts(Counts { totals, kernel_drops }: &Counts) {
     let drops: Vec<String> = Drop::ALL
         .iter()
         .filter(|reason| totals.dropped(**reason) > 0)
         .map(|reason| format!("{}={}", reason.name(), totals.dropped(*reason)))
+        .collect();
+    let kernel_drops: Vec<String> = kernel_drops
+        .iter()
+        .filter(|drops| drops.datagrams > 0)
+        .map(|drops| format!("{}={}", drops.address, drops.datagrams))
         .collect();
     tracing::info!(
         allocations = totals.allocations,
@@ -156,6 +187,7 @@ fn log_totals(totals: &Totals) {
         to_client_packets = totals.to_clients.packets,
         to_client_bytes = totals.to_clients.bytes,
         drops = drops.join(" "),
+        kernel_drops = kernel_drops.join(" "),
         "stopped"
     );
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 
 use super::{
     settings::{Certificate, ClientCa, DefaultFamily, LogFormat, Settings, TlsVersion, UdpIo, User, UserSecret},
-    value::{period_text, size_text},
+    value::{gather_text, period_text, size_text},
 };
 
 const MASK: &str = "****";
@@ -66,12 +66,15 @@ impl Display for Effective<'_> {
 
         let udp_io = match process.udp_io {
             UdpIo::Auto => "auto",
+            UdpIo::Batched => "batched",
             UdpIo::Portable => "portable",
         };
         writeln!(f, "\n[process]")?;
         writeln!(f, "workers = {}", process.workers)?;
+        writeln!(f, "pin-workers = {}", process.pin_workers)?;
         writeln!(f, "udp-io = {}", text(udp_io))?;
         writeln!(f, "listener-buffer = {}", buffer(process.listener_buffer))?;
+        writeln!(f, "gather = {}", text(gather_text(process.gather)))?;
         writeln!(f, "software-attribute = {}", process.software_attribute)?;
         writeln!(f, "fingerprint = {}", process.fingerprint)?;
 

@@ -129,7 +129,7 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "process",
         repeated: false,
-        keys: &["workers", "udp-io", "listener-buffer", "software-attribute", "fingerprint"],
+        keys: &["workers", "pin-workers", "udp-io", "listener-buffer", "gather", "software-attribute", "fingerprint"],
     },
     Table { name: "log", repeated: false, keys: &["level", "format"] },
 ];

@@ -279,10 +279,14 @@ pub struct Compatibility {
 pub struct Process {
     /// Worker threads; at least one.
     pub workers: usize,
+    /// Pin each worker to a processor of its own (`pin-workers`).
+    pub pin_workers: bool,
     /// How datagrams cross the system boundary.
     pub udp_io: UdpIo,
     /// `SO_RCVBUF`/`SO_SNDBUF` of listeners, bytes; `None` keeps the system's default.
     pub listener_buffer: Option<usize>,
+    /// How long a busy worker gathers datagrams before it handles them together; `None` handles each as it comes.
+    pub gather: Option<Duration>,
     /// Send SOFTWARE in responses (`software-attribute`).
     pub software_attribute: bool,
     /// Add FINGERPRINT to every response, not only where the request had one (`fingerprint`).
@@ -292,8 +296,10 @@ pub struct Process {
 /// How datagrams cross the system boundary (`udp-io`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UdpIo {
-    /// Batched system calls where the system has them.
+    /// Batched system calls and merged datagrams, as far as the system has them.
     Auto,
+    /// Batched system calls where the system has them, without merging datagrams.
+    Batched,
     /// One portable call per datagram.
     Portable,
 }

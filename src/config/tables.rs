@@ -12,7 +12,7 @@ use super::{
     settings::{
         Compatibility, Lifetimes, Limits, Listener, Log, LogFormat, Peers, Process, Redirect, Relay, Tcp, UdpIo,
     },
-    value::{Buffer, Int, LogLevel, MAX_WORKERS, Period, Size, Workers, period_text},
+    value::{Buffer, Gather, Int, LogLevel, MAX_WORKERS, Period, Size, Workers, period_text},
 };
 
 /// Largest number taken for a quota or a rate.
@@ -260,13 +260,18 @@ pub(super) fn compatibility(root: &Section<'_>) -> Compatibility {
     }
 }
 
+/// Far below what a jitter buffer notices, and enough for a score of datagrams at 100,000 per second.
+const GATHER: Duration = Duration::from_micros(200);
+
 /// Reads `[process]`.
 pub(super) fn process(root: &Section<'_>, host: &Host) -> Process {
     let section = root.section("process");
     Process {
         workers: section.get("workers").or(Workers(None)).0.unwrap_or(host.processors.clamp(1, MAX_WORKERS as usize)),
+        pin_workers: section.get("pin-workers").or(false),
         udp_io: section.get("udp-io").or(UdpIo::Auto),
         listener_buffer: section.get("listener-buffer").or(Buffer(Some(4 << 20))).0,
+        gather: section.get("gather").or(Gather(Some(GATHER))).0,
         software_attribute: section.get("software-attribute").or(false),
         fingerprint: section.get("fingerprint").or(false),
     }

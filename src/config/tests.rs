@@ -659,6 +659,9 @@ fn tcp_process_and_log_make_sense() {
     assert!(errors("[log]\nlevel = \"inof\"")[0].contains("did you mean `info`?"));
     assert!(errors("[compatibility]\nrfc3489 = 1")[0].contains("is of type integer, expected true or false"));
     assert_eq!(settings("[process]\nworkers = 7\nlistener-buffer = \"system\"").process.listener_buffer, None);
+    let process = settings("[process]\npin-workers = true\nudp-io = \"batched\"").process;
+    assert_eq!((process.pin_workers, process.udp_io), (true, settings::UdpIo::Batched));
+    assert!(errors("[process]\nudp-io = \"batch\"")[0].contains("did you mean \"batched\"?"));
 }
 
 #[test]
@@ -681,6 +684,9 @@ alternate-server = \"198.51.100.1\"
 alternate-domain = \"turn.example.org\"
 [tcp]
 queue-age = \"1500ms\"
+[process]
+pin-workers = true
+udp-io = \"batched\"
 [log]
 level = \"info,turnserver::turn=debug\"
 format = \"json\"

@@ -170,6 +170,32 @@ impl Leaf for Buffer {
     }
 }
 
+/// How long to gather: `"50us"` to `"2000us"`, or `"off"`.
+#[derive(Debug)]
+pub(super) struct Gather(pub(super) Option<Duration>);
+
+impl Leaf for Gather {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        let text = text(value, "a time in microseconds, or \"off\"")?;
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        text.strip_suffix("us")
+            .and_then(|number| number.trim_end().parse().ok())
+            .filter(|micros| (50..=2000).contains(micros))
+            .map(|micros| Self(Some(Duration::from_micros(micros))))
+            .ok_or_else(|| {
+                let remedy = "write \"off\", or microseconds from \"50us\" to \"2000us\"";
+                Mistake::new(format!("{text:?} is not a time to gather for"), remedy)
+            })
+    }
+}
+
+/// As [`Gather`] reads it.
+pub(super) fn gather_text(gather: Option<Duration>) -> String {
+    gather.map_or_else(|| "off".to_owned(), |time| format!("{}us", time.as_micros()))
+}
+
 /// Worker threads: a number, or `"auto"` for one per usable processor.
 #[derive(Debug)]
 pub(super) struct Workers(pub(super) Option<usize>);
@@ -263,7 +289,7 @@ impl Leaf for TlsVersion {
 
 impl Leaf for UdpIo {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
-        choose(value, &[("auto", Self::Auto), ("portable", Self::Portable)])
+        choose(value, &[("auto", Self::Auto), ("batched", Self::Batched), ("portable", Self::Portable)])
     }
 }
 
@@ -401,6 +427,21 @@ mod tests {
         assert!(
             read::<Workers>("0").is_err() && read::<Workers>("257").is_err() && read::<Workers>("\"all\"").is_err()
         );
+    }
+
+    #[test]
+    fn gathering_is_a_matter_of_microseconds() {
+        assert_eq!(read::<Gather>("\"off\"").unwrap().0, None);
+        for (text, micros) in [("50us", 50), ("200us", 200), ("2000us", 2000)] {
+            let gather = read::<Gather>(&format!("\"{text}\"")).unwrap().0;
+            assert_eq!(gather, Some(Duration::from_micros(micros)));
+            assert_eq!(gather_text(gather), text);
+        }
+        for wrong in ["\"49us\"", "\"2001us\"", "\"1ms\"", "\"\"", "\"us\""] {
+            assert!(read::<Gather>(wrong).unwrap_err().remedy.contains("\"off\""), "{wrong}");
+        }
+        assert!(read::<Gather>("200").unwrap_err().what.starts_with("is of type integer"));
+        assert_eq!(gather_text(None), "off");
     }
 
     #[test]

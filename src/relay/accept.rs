@@ -12,7 +12,9 @@ use tokio::{
 };
 
 use super::{
-    complaint, proxy,
+    complaint,
+    fault::outlive,
+    proxy,
     proxy::{Origin, Parsed},
     shared::ConnectionLease,
     stream::{self, Streams},
@@ -30,6 +32,13 @@ pub(super) struct Door {
     pub(super) tls: bool,
     /// Load balancers: connections from there begin with a PROXY protocol header, all others never do.
     pub(super) proxies: Arc<[IpNet]>,
+}
+
+impl Door {
+    /// The same door once more.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { listener: self.listener.try_clone()?, proxies: Arc::clone(&self.proxies), ..*self })
+    }
 }
 
 /// What all doors of a worker use.
@@ -52,10 +61,14 @@ impl Reception {
 pub(super) fn open(door: Door, reception: Rc<Reception>) -> io::Result<impl Future<Output = ()>> {
     let listener = TcpListener::from_std(door.listener)?;
     let Door { plain, tls, proxies, .. } = door;
-    Ok(accept(listener, (plain, tls), proxies, reception))
+    Ok(async move {
+        while outlive(accept(&listener, (plain, tls), &proxies, &reception)).await.is_none() {
+            complaint::about_fault();
+        }
+    })
 }
 
-async fn accept(listener: TcpListener, (plain, tls): (bool, bool), proxies: Arc<[IpNet]>, reception: Rc<Reception>) {
+async fn accept(listener: &TcpListener, (plain, tls): (bool, bool), proxies: &[IpNet], reception: &Rc<Reception>) {
     loop {
         match listener.accept().await {
             Ok((connection, source)) => {
@@ -70,9 +83,9 @@ async fn accept(listener: TcpListener, (plain, tls): (bool, bool), proxies: Arc<
                 let Some(lease) = lease else { continue };
                 let arrival = Arrival { client: source, server, by_proxy, plain, tls, lease };
                 if by_proxy || tls {
-                    tokio::task::spawn_local(admit(Rc::clone(&reception), connection, arrival));
+                    tokio::task::spawn_local(admit(Rc::clone(reception), connection, arrival));
                 } else {
-                    begin(&reception, connection, arrival, Transport::Tcp);
+                    begin(reception, connection, arrival, Transport::Tcp);
                 }
             }
             Err(error) => {

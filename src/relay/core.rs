@@ -509,8 +509,8 @@ impl Core {
     }
 
     /// Ends everything.
-    pub(super) fn stop(&mut self, now: Time) {
-        self.server.end_all(EndReason::Stopped, now);
+    pub(super) fn stop(&mut self, reason: EndReason, now: Time) {
+        self.server.end_all(reason, now);
         self.apply_effects();
     }
 }

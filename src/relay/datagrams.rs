@@ -1,138 +1,29 @@
 //! The datagram path: from a batch of received datagrams to runs of sent ones.
 
-use std::{net::SocketAddr, ops::Range};
-
 use super::{
     complaint,
     core::{Core, Destination, Outcome, Way},
     mail::Inbox,
-    system::{BATCH, Batch, Outgoing, Received, SendOptions, Sender},
+    outbox::{Outbox, Payload},
+    system::{Batch, Outgoing, Received, SendOptions},
 };
-use crate::turn::{Client, Drop, FiveTuple, HEADROOM, RelayId, Time, ToClient, ToPeer, Transport};
-
-/// The socket that a queued datagram leaves from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
-    Listener(usize),
-    Relay(RelayId),
-}
+use crate::turn::{Client, Drop, FiveTuple, RelayId, Time, ToPeer, Transport};
 
 /// Letters taken from other workers before listeners and relay sockets have their turn.
 const LETTERS: usize = 256;
-
-/// What is to be sent, in order. All payloads in it stand in the same place: a batch, or another worker's mail.
-struct Outbox {
-    sender: Sender,
-    outgoing: Vec<Outgoing>,
-    /// By entry of `outgoing`: where it leaves from.
-    from: Vec<From>,
-    /// Where a message to a stream is put together.
-    message: Vec<u8>,
-}
-
-impl Outbox {
-    fn queue(&mut self, from: From, out: Outgoing) {
-        self.outgoing.push(out);
-        self.from.push(from);
-    }
-
-    /// Queues data for a client: a header, a payload in `bytes`, padding.
-    fn queue_to_client(
-        &mut self,
-        core: &mut Core,
-        bytes: &[u8],
-        payload: &Payload,
-        to_client: &ToClient,
-        head: [u8; HEADROOM],
-        now: Time,
-    ) {
-        let &ToClient { client, header_len, padding } = to_client;
-        let mut out = Outgoing::bare(client.tuple.client, SendOptions::default(), payload.place.clone());
-        (out.head, out.header_len, out.padding) = (head, header_len, padding);
-        match Way::of(client.route) {
-            Way::Listener(listener) => {
-                out.options = SendOptions { from: core.source_for(listener, &client), tos: payload.tos, ..out.options };
-                self.queue(From::Listener(listener), out);
-            }
-            Way::Stream(stream) => {
-                self.message.clear();
-                out.parts(bytes).into_iter().for_each(|part| self.message.extend_from_slice(part));
-                core.queue_data(stream, &self.message, now);
-            }
-        }
-    }
-
-    /// Takes a datagram that a peer has sent to a relay socket. False if that has ended an allocation.
-    fn peer_datagram(
-        &mut self,
-        core: &mut Core,
-        bytes: &[u8],
-        payload: &Payload,
-        (relay, peer): (RelayId, SocketAddr),
-        now: Time,
-    ) -> bool {
-        let mut head = [0; HEADROOM];
-        match core.peer_datagram(relay, peer, payload.place.len(), &mut head, now) {
-            Some(to_client) => self.queue_to_client(core, bytes, payload, &to_client, head, now),
-            None if !core.server.has_effects() => {}
-            None => {
-                self.send(core, bytes);
-                core.apply_effects();
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Sends what is queued, in runs from one socket each.
-    fn send(&mut self, core: &mut Core, bytes: &[u8]) {
-        let mut start = 0;
-        while let Some(from) = self.from.get(start).copied() {
-            let len = self.from[start..].iter().take_while(|next| **next == from).count();
-            let run = &self.outgoing[start..start + len];
-            let socket = match from {
-                From::Listener(at) => Some(&core.listeners[at].socket),
-                From::Relay(id) => core.relays.get(id.0 as usize).map(|relay| &relay.socket),
-            };
-            let refused = socket.map_or(len, |socket| self.sender.send(socket, run, bytes));
-            for _ in 0..refused {
-                core.server.count_drop(Drop::SendFailed);
-            }
-            start += len;
-        }
-        self.clear();
-    }
-
-    fn clear(&mut self) {
-        self.outgoing.clear();
-        self.from.clear();
-    }
-}
-
-/// A payload to be passed on.
-struct Payload {
-    /// Where it stands.
-    place: Range<usize>,
-    /// The traffic class that it came with.
-    tos: u8,
-}
 
 /// The buffers of the datagram path, one set per worker.
 pub(super) struct Datagrams {
     batch: Batch,
     inbox: Inbox,
     out: Outbox,
+    /// Datagrams received since they were last asked for.
+    handled: usize,
 }
 
 impl Datagrams {
     pub(super) fn new(batch: Batch) -> Self {
-        let out = Outbox {
-            sender: Sender::new(),
-            outgoing: Vec::with_capacity(BATCH),
-            from: Vec::with_capacity(BATCH),
-            message: Vec::new(),
-        };
-        Self { batch, inbox: Inbox::default(), out }
+        Self { batch, inbox: Inbox::default(), out: Outbox::new(), handled: 0 }
     }
 
     /// Handles one batch from a listener.
@@ -143,6 +34,7 @@ impl Datagrams {
             Err(error) => return complaint::about_receiving(&error),
         };
         core.listeners[listener].busy = self.batch.is_full();
+        self.handled += new.len();
         for at in new {
             let received = self.batch.received(at);
             let client = client(core, listener, &received);
@@ -173,7 +65,7 @@ impl Datagrams {
             }
             Destination::Outside(address) => {
                 let options = SendOptions { from: None, tos, dont_fragment: false };
-                out.queue(From::Relay(relay), Outgoing::bare(address, options, place));
+                out.queue_to_peer(relay, Outgoing::bare(address, options, place));
             }
             Destination::Here(other) => {
                 if let Some(peer) = core.external(relay) {
@@ -209,6 +101,7 @@ impl Datagrams {
             }
         };
         let drained = !self.batch.is_full();
+        self.handled += new.len();
         for at in new {
             let received = self.batch.received(at);
             let peer = core.shared.outward(received.source);
@@ -247,6 +140,11 @@ impl Datagrams {
         self.out.send(core, self.batch.bytes());
         self.batch.clear();
         core.wake_workers();
+    }
+
+    /// How many datagrams were received since the last call.
+    pub(super) const fn take_handled(&mut self) -> usize {
+        std::mem::replace(&mut self.handled, 0)
     }
 
     /// Forgets everything, after a fault.

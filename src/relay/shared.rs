@@ -68,6 +68,9 @@ pub(super) struct Shared {
     quotas: Mutex<Quotas>,
     reservations: Mutex<HashMap<[u8; 8], Reservation>>,
     connections: Mutex<Connections>,
+    /// The number of a worker that is to panic, plus one.
+    #[cfg(test)]
+    pub(super) doomed: std::sync::atomic::AtomicUsize,
 }
 
 /// None of the locked values can be left half-changed by a panic: each is changed by one call that does not call out.
@@ -98,7 +101,17 @@ impl Shared {
             quotas: Mutex::new(Quotas::new(settings.limits.user_quota, settings.limits.total_quota)),
             reservations: Mutex::default(),
             connections: Mutex::default(),
+            #[cfg(test)]
+            doomed: std::sync::atomic::AtomicUsize::default(),
         })
+    }
+
+    /// Panics in the worker that is doomed, once.
+    #[cfg(test)]
+    pub(super) fn strike(&self, worker: u16) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let doomed = self.doomed.compare_exchange(usize::from(worker) + 1, 0, Relaxed, Relaxed);
+        assert!(doomed.is_err(), "worker {worker} was doomed by a test");
     }
 
     /// Counts one more allocation of this user, if the quotas allow it.

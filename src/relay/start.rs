@@ -2,30 +2,28 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, mpsc},
     thread::JoinHandle,
 };
 
-use tokio::sync::{
-    mpsc::{UnboundedReceiver, unbounded_channel},
-    watch,
-};
+use tokio::sync::watch;
 
 use super::{
-    accept::Door,
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
+    listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
     shared::Shared,
-    system::{self, Io, Use},
+    supervise,
+    system::{self, DatagramPath, Use},
     tls::Tls,
-    worker::{self, LastWord, Parts},
+    worker::Plan,
 };
 use crate::{
     auth::users::{StaticUsers, UsersError},
-    config::settings::{Listener, Settings},
+    config::Settings,
     policy::peer::PeerRules,
-    turn::{Totals, Transport},
+    turn::Totals,
 };
 
 /// Why the server does not start.
@@ -79,28 +77,23 @@ impl StartError {
     }
 }
 
-/// Where clients are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Endpoint {
-    /// The transport.
-    pub transport: Transport,
-    /// The address; the IP may be unspecified.
-    pub address: SocketAddr,
+/// What a server has counted.
+#[derive(Debug, Clone)]
+pub struct Counts {
+    /// By the workers, in all.
+    pub totals: Totals,
+    /// By the kernel, for each UDP listener; empty on systems that do not tell.
+    pub kernel_drops: Vec<KernelDrops>,
 }
 
 /// A running server.
 pub struct Relay {
-    endpoints: Vec<Endpoint>,
-    io: Io,
+    listeners: Listeners,
+    path: DatagramPath,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
-    gone: UnboundedReceiver<()>,
-}
-
-/// The sockets of one endpoint, one for each worker.
-struct Bound {
-    udp: Vec<std::net::UdpSocket>,
-    doors: Vec<Door>,
+    #[cfg(test)]
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Relay {
@@ -114,7 +107,8 @@ impl Relay {
 
     fn open(settings: Settings) -> Result<Self, StartError> {
         let users = Arc::new(StaticUsers::new(&settings.auth)?);
-        let io = Io::choose(settings.process.udp_io);
+        let path = DatagramPath::probe(settings.process.udp_io)?;
+        let io = path.io();
         let workers = if system::CAN_SHARE_PORTS { settings.process.workers } else { 1 };
         system::raise_descriptor_limit();
         for relay in &settings.relay.addresses {
@@ -124,54 +118,42 @@ impl Relay {
         }
 
         let tls = settings.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?.map(Arc::new);
-        let mut endpoints = Vec::new();
-        let mut bound: Vec<Bound> = (0..workers).map(|_| Bound { udp: Vec::new(), doors: Vec::new() }).collect();
-        for listener in &settings.listeners {
-            for ip in listener.addresses.iter().flat_map(|ip| addresses(*ip, io)) {
-                let address = SocketAddr::new(ip, listener.port);
-                if listener.udp {
-                    endpoints.push(bind_udp(address, &settings, io, &mut bound)?);
-                }
-                if listener.tcp || listener.tls {
-                    endpoints.extend(bind_tcp(address, listener, &mut bound)?);
-                }
-            }
-        }
-
-        let own: Vec<SocketAddr> = endpoints.iter().map(|endpoint| endpoint.address).collect();
+        let listeners = Listeners::open(&settings, workers, io)?;
+        let own: Vec<SocketAddr> = listeners.endpoints.iter().map(|endpoint| endpoint.address).collect();
         let ports = settings.relay.min_port..=settings.relay.max_port;
         let host = host_addresses();
         let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &own, &host));
         let shared = Shared::new(&settings);
-        let clock = Clock::new();
-        let nonce_secret = random()?;
-        let settings = Arc::new(settings);
+        let processors = processors(&settings);
         let (stop, stopped) = watch::channel(false);
-        let (last_word, gone) = unbounded_channel();
-        let mut relay = Self { endpoints, io, workers: Vec::with_capacity(workers), stop, gone };
-        for (index, Bound { udp, doors }) in bound.into_iter().enumerate() {
-            let parts = Parts {
-                index,
-                settings: Arc::clone(&settings),
-                users: Arc::clone(&users),
-                peers: Arc::clone(&peers),
-                shared: Arc::clone(&shared),
-                clock,
-                io,
-                nonce_secret,
-                seed: random()?,
-                udp,
-                doors,
-                tls: tls.clone(),
-            };
+        let plan = Plan {
+            index: 0,
+            settings: Arc::new(settings),
+            users,
+            peers,
+            shared: Arc::clone(&shared),
+            clock: Clock::new(),
+            io,
+            nonce_secret: random()?,
+            sockets: Arc::default(),
+            tls,
+            processor: None,
+        };
+        let mut relay = Self {
+            listeners,
+            path,
+            workers: Vec::with_capacity(workers),
+            stop,
+            #[cfg(test)]
+            shared,
+        };
+        for (index, sockets) in relay.listeners.sockets.iter().enumerate() {
+            let processor = processors.get(index % processors.len().max(1)).copied();
+            let plan = Plan { index, sockets: Arc::clone(sockets), processor, ..plan.clone() };
             let stopped = stopped.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             let (started, serves) = mpsc::sync_channel(1);
-            let last_word = LastWord(last_word.clone());
-            let worker = thread.spawn(move || {
-                let _last_word = last_word;
-                worker::run(parts, &started, stopped)
-            })?;
+            let worker = thread.spawn(move || supervise::run(&plan, &started, stopped))?;
             if serves.recv().is_err() {
                 // It has ended before it served anybody, and knows why.
                 let failed = worker.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
@@ -186,13 +168,13 @@ impl Relay {
     /// Where clients are served, with the ports that the system chose where it was left to it.
     #[must_use]
     pub fn endpoints(&self) -> &[Endpoint] {
-        &self.endpoints
+        &self.listeners.endpoints
     }
 
-    /// How datagrams cross the border to the system: `batched` or `portable`.
+    /// How datagrams are received and sent.
     #[must_use]
-    pub const fn io(&self) -> &'static str {
-        self.io.name()
+    pub const fn datagram_path(&self) -> &DatagramPath {
+        &self.path
     }
 
     /// How many workers there are.
@@ -201,15 +183,16 @@ impl Relay {
         self.workers.len()
     }
 
-    /// Resolves when a worker has ended although nobody stopped it; its clients are no longer served.
-    pub async fn worker_gone(&mut self) {
-        // None only if no worker is left at all.
-        let _ = self.gone.recv().await;
+    /// What the kernel has dropped on each UDP listener so far; empty on systems that do not tell. To be read every few
+    /// minutes at least if no drop is to be missed: the kernel's own counters begin anew after 2^32.
+    #[must_use]
+    pub fn kernel_drops(&self) -> Vec<KernelDrops> {
+        self.listeners.kernel_drops()
     }
 
     /// Ends all sessions, closes all sockets, and returns what was counted.
     #[must_use]
-    pub fn stop(self) -> Totals {
+    pub fn stop(self) -> Counts {
         // Fails only if no worker is left to hear it.
         let _ = self.stop.send(true);
         let mut totals = Totals::default();
@@ -220,81 +203,23 @@ impl Relay {
                 Err(_) => tracing::error!("a worker panicked"),
             }
         }
-        totals
+        Counts { totals, kernel_drops: self.listeners.kernel_drops() }
     }
 }
 
-/// Opens one UDP endpoint for every worker.
-fn bind_udp(address: SocketAddr, settings: &Settings, io: Io, bound: &mut [Bound]) -> Result<Endpoint, StartError> {
-    let fail = |error| cannot_listen(Transport::Udp, address, error);
-    let port = system::probe(address, false).map_err(fail)?;
-    let address = SocketAddr::new(address.ip(), port);
-    for worker in bound {
-        let buffer = settings.process.listener_buffer;
-        worker.udp.push(system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?);
+/// The processors to pin workers to, if they are to be pinned.
+fn processors(settings: &Settings) -> Vec<usize> {
+    if !settings.process.pin_workers {
+        return Vec::new();
     }
-    Ok(Endpoint { transport: Transport::Udp, address })
-}
-
-/// Opens one TCP port for every worker: an endpoint for each protocol that is served there.
-fn bind_tcp(address: SocketAddr, listener: &Listener, bound: &mut [Bound]) -> Result<Vec<Endpoint>, StartError> {
-    let transport = if listener.tcp { Transport::Tcp } else { Transport::Tls };
-    let fail = |error| cannot_listen(transport, address, error);
-    let port = system::probe(address, true).map_err(fail)?;
-    let address = SocketAddr::new(address.ip(), port);
-    let proxies: Arc<[_]> = listener.proxies.as_slice().into();
-    for worker in bound {
-        worker.doors.push(Door {
-            listener: system::bind_tcp(address).map_err(fail)?,
-            plain: listener.tcp,
-            tls: listener.tls,
-            proxies: Arc::clone(&proxies),
-        });
-    }
-    let served = [(Transport::Tcp, listener.tcp), (Transport::Tls, listener.tls)];
-    Ok(served.into_iter().filter(|(_, on)| *on).map(|(transport, _)| Endpoint { transport, address }).collect())
-}
-
-fn cannot_listen(transport: Transport, address: SocketAddr, error: io::Error) -> StartError {
-    StartError::Listen { transport: transport.name(), address, remedy: remedy(&error), error }
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another process (perhaps another server of this kind) uses this port: stop it, or change listening-port"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need the capability CAP_NET_BIND_SERVICE: grant it, or use a higher listening-port"
-        }
-        io::ErrorKind::AddrNotAvailable => "the address is not on this host: correct listening-ip",
-        _ => "check listening-ip and listening-port",
-    }
-}
-
-/// The addresses to bind for a configured one. Where a wildcard listener cannot tell which address a datagram came to, it
-/// is replaced by every address of the host.
-fn addresses(ip: IpAddr, io: Io) -> Vec<IpAddr> {
-    if !ip.is_unspecified() || io.is_full() {
-        return vec![ip];
-    }
-    let loopback = if ip.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { Ipv6Addr::LOCALHOST.into() };
-    let mut all: Vec<IpAddr> = host_addresses().into_iter().filter(|host| host.is_ipv4() == ip.is_ipv4()).collect();
-    all.retain(|host| !matches!(host, IpAddr::V6(v6) if v6.is_unicast_link_local()));
-    if all.is_empty() {
-        all.push(loopback);
-    }
-    all
-}
-
-/// Every address of this host.
-fn host_addresses() -> Vec<IpAddr> {
-    // A host that does not tell its interfaces still has its listening and relay addresses, which the rules know.
-    if_addrs::get_if_addrs().map(|list| list.into_iter().map(|entry| entry.ip()).collect()).unwrap_or_default()
+    system::processors().unwrap_or_else(|error| {
+        tracing::warn!(%error, "pin-workers has no effect: this system does not tell its processors");
+        Vec::new()
+    })
 }
 
 /// Random bytes from the system.
-fn random() -> io::Result<[u8; 32]> {
+pub(super) fn random() -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(bytes)

@@ -19,7 +19,9 @@ use tokio::{
 };
 
 use super::{
+    complaint,
     core::{Core, Outcome, Stream, Way},
+    fault::outlive,
     queue::Queue,
     shared::ConnectionLease,
 };
@@ -98,7 +100,9 @@ where
     let mut connection = Connection::new(shared, stream, client, at);
     let mut timer = pin!(tokio::time::sleep_until(connection.deadline()));
     // Every way out of `turn` is an end of the connection; which one it was matters to nobody.
-    let _ = poll_fn(|context| connection.turn(context, timer.as_mut())).await;
+    if outlive(poll_fn(|context| connection.turn(context, timer.as_mut()))).await.is_none() {
+        complaint::about_panic(tuple.client);
+    }
     // A client of TLS is told that nothing was cut off; nobody waits until it can be told.
     let _ = poll_fn(|context| Poll::Ready(Pin::new(&mut connection.stream).poll_shutdown(context))).await;
     let mut core = shared_too.core.borrow_mut();

@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     rc::Rc,
     sync::{Arc, mpsc::SyncSender},
@@ -11,8 +10,7 @@ use std::{
 
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
-    sync::{Notify, mpsc::UnboundedSender, watch},
-    task::LocalSet,
+    sync::{Notify, watch},
     time::Instant,
 };
 
@@ -22,21 +20,25 @@ use super::{
     complaint,
     core::{Core, Listener, Token},
     datagrams::Datagrams,
+    fault::{outlive, survive},
+    listeners::Sockets,
+    pace::Pace,
     rules::{self, WorkerPolicy},
     shared::Shared,
     stream::{READ_BUFFER, Streams},
-    system::{Batch, Io, Poller, Ready, UdpSocket},
+    system::{self, Batch, Io, Poller, Ready, UdpSocket},
     tls::Tls,
 };
 use crate::{
     auth::users::StaticUsers,
     config::Settings,
     policy::peer::PeerRules,
-    turn::{Server, Totals},
+    turn::{EndReason, Server, Totals},
 };
 
-/// What a worker is made of, prepared on the main thread.
-pub(super) struct Parts {
+/// What a worker is, prepared on the main thread; the same in all its lives.
+#[derive(Clone)]
+pub(super) struct Plan {
     pub(super) index: usize,
     pub(super) settings: Arc<Settings>,
     pub(super) users: Arc<StaticUsers>,
@@ -45,34 +47,39 @@ pub(super) struct Parts {
     pub(super) clock: Clock,
     pub(super) io: Io,
     pub(super) nonce_secret: [u8; 32],
-    /// Unpredictable, different for each worker.
+    pub(super) sockets: Arc<Sockets>,
+    /// There if any listener serves TLS.
+    pub(super) tls: Option<Arc<Tls>>,
+    /// Where it is pinned to, if it is.
+    pub(super) processor: Option<usize>,
+}
+
+/// What one life of a worker is made of.
+pub(super) struct Parts {
+    pub(super) plan: Plan,
+    /// Unpredictable, different for each worker and life.
     pub(super) seed: [u8; 32],
+    /// The id of its first session.
+    pub(super) first_id: u64,
     pub(super) udp: Vec<std::net::UdpSocket>,
     pub(super) doors: Vec<Door>,
-    pub(super) tls: Option<Arc<Tls>>,
 }
 
-/// Tells that a worker is gone, however it went.
-pub(super) struct LastWord(pub(super) UnboundedSender<()>);
-
-impl Drop for LastWord {
-    fn drop(&mut self) {
-        // Nobody listens any more once the server stops.
-        let _ = self.0.send(());
-    }
+/// What a life came to.
+pub(super) struct Life {
+    pub(super) totals: Totals,
+    /// It was told to stop; otherwise it has failed.
+    pub(super) stopped: bool,
 }
 
-/// Runs a worker until `stop` says so; returns what it has counted. Tells `started` as soon as it serves.
-pub(super) fn run(parts: Parts, started: &SyncSender<()>, stop: watch::Receiver<bool>) -> io::Result<Totals> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, work(parts, started, stop))
-}
-
-async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<bool>) -> io::Result<Totals> {
-    let limits = parts.settings.tcp.clone();
-    let wide_channels = parts.settings.compatibility.rfc5766_channel_numbers;
-    let (io, workers, tls) = (parts.io, parts.settings.process.workers, parts.tls.clone());
+/// Runs a worker until `stop` says so, or a bug ends it; its sessions end in either case. Tells `started` as soon as it serves.
+pub(super) async fn work(parts: Parts, started: &SyncSender<()>, stop: watch::Receiver<bool>) -> io::Result<Life> {
+    let limits = parts.plan.settings.tcp.clone();
+    let wide_channels = parts.plan.settings.compatibility.rfc5766_channel_numbers;
+    let datagrams = Datagrams::new(Batch::new(parts.plan.io));
+    let gather = parts.plan.settings.process.gather.filter(|_| system::sleeps_exactly());
+    let pace = Pace::new(gather, std::time::Instant::now());
+    let (workers, tls) = (parts.plan.settings.process.workers, parts.plan.tls.clone());
     let (core, poller, doors) = assemble(parts)?;
     let core = Rc::new(RefCell::new(core));
     let changed = Rc::new(Notify::new());
@@ -88,16 +95,34 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
         tokio::task::spawn_local(accept::open(door, Rc::clone(&reception))?);
     }
 
-    // Nobody waits for it only if the start was given up, which `stop` tells.
-    let _ = started.send(());
+    // Nobody waits for it if this is not the first life, or if the start was given up, which `stop` tells.
+    let _ = started.try_send(());
+    let stopped = outlive(serve(&core, &poller, datagrams, pace, &changed, stop)).await.is_some();
+    let mut core = core.borrow_mut();
+    let now = core.clock.now();
+    let reason = if stopped { EndReason::Stopped } else { EndReason::Lost };
+    survive(|| core.stop(reason, now));
+    Ok(Life { totals: core.server.totals().clone(), stopped })
+}
+
+/// Serves until `stop` says so.
+async fn serve(
+    core: &RefCell<Core>,
+    poller: &Poller,
+    mut datagrams: Datagrams,
+    mut pace: Pace,
+    changed: &Notify,
+    mut stop: watch::Receiver<bool>,
+) {
     let shared = Arc::clone(&core.borrow().shared);
     let mailbox = &shared.mailboxes[usize::from(core.borrow().worker)];
-    let mut datagrams = Datagrams::new(Batch::new(io));
     let mut ready = Vec::new();
     // An error means that the main thread is gone, which is a reason to stop, too.
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
     let mut timer = pin!(tokio::time::sleep_until(Instant::now()));
     loop {
+        #[cfg(test)]
+        shared.strike(core.borrow().worker);
         let deadline = {
             let core = core.borrow();
             core.next_deadline().map(|time| Instant::from_std(core.clock.instant(time)))
@@ -125,7 +150,12 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
                         if drained.is_none() {
                             datagrams.give_up(&mut core.borrow_mut());
                         }
-                        turn.end(drained == Some(true))
+                        let idle = turn.end(drained == Some(true));
+                        if let Some(rest) = pace.rest(datagrams.take_handled(), std::time::Instant::now()) {
+                            // The thread sleeps, as the runtime's timers are too coarse for this; it is short.
+                            std::thread::sleep(rest);
+                        }
+                        idle
                     }
                     Err(error) => {
                         complaint::about_receiving(&error);
@@ -146,19 +176,6 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
             }
         }
     }
-    let mut core = core.borrow_mut();
-    let now = core.clock.now();
-    core.stop(now);
-    Ok(core.server.totals().clone())
-}
-
-/// Runs a step of the worker; a panic in it costs that step, not the worker. `None` after a panic.
-fn survive<T>(step: impl FnOnce() -> T) -> Option<T> {
-    let done = catch_unwind(AssertUnwindSafe(step)).ok();
-    if done.is_none() {
-        complaint::about_fault();
-    }
-    done
 }
 
 /// Relay sockets served between two turns of the listeners.
@@ -212,19 +229,22 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
 }
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
-    let Parts { index, settings, users, peers, shared, clock, io, nonce_secret, seed, udp, doors, tls: _ } = parts;
+    let Parts { plan, seed, first_id, udp, doors } = parts;
+    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, .. } = plan;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
     let policy = WorkerPolicy::new(peers, &settings.limits, settings.process.workers, [draw(), draw()]);
     let mut server_seed = [0; 32];
     rand::Rng::fill_bytes(&mut rng, &mut server_seed);
-    // Workers number their sessions in ranges of their own.
-    let first_id = (index as u64) << 48 | 1;
     let server =
         Server::new(rules::rules(&settings, &users, io), Box::new(policy), &nonce_secret, server_seed, first_id);
     let poller = Rc::new(Poller::new(io)?);
     let worker = u16::try_from(index).map_err(io::Error::other)?;
     let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
+    // What an earlier life has left behind.
+    let now = core.clock.now();
+    core.reservation_deadline = core.shared.expire_reservations(now);
+    core.shared.mailboxes[index].notify.notify_one();
     for (at, socket) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;
         let socket = UdpSocket::new(socket, io)?;

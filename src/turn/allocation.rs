@@ -107,6 +107,8 @@ pub enum EndReason {
     Stopped,
     /// Handling it failed in a way that is a bug of this server; it alone was given up.
     Fault,
+    /// The worker that served it failed in a way that is a bug of this server.
+    Lost,
 }
 
 impl EndReason {
@@ -119,6 +121,7 @@ impl EndReason {
             Self::ConnectionClosed => "connection-closed",
             Self::Stopped => "stopped",
             Self::Fault => "fault",
+            Self::Lost => "lost",
         }
     }
 }

@@ -8,8 +8,8 @@ pub(crate) mod tls;
 pub(crate) mod uclient;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
+use std::{path::Path, process::Command};
 
 use process::{Process, command_in};
 
@@ -80,19 +80,27 @@ impl Server {
 
     /// The same, inside a network namespace.
     pub(crate) fn start_in(namespace: Option<&str>, configuration: &str) -> Self {
+        Self::launch(command_in(namespace, env!("CARGO_BIN_EXE_turnserver")), configuration)
+    }
+
+    /// The same, with a command of one's own for the program.
+    pub(crate) fn launch(command: Command, configuration: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         if configuration.contains("[tls]") {
             let authority = tls::Authority::new();
             authority.write(directory.path(), "cert", authority.issue(&[tls::HOST, "127.0.0.1"]));
         }
-        Self::start_with(namespace, configuration, directory)
+        Self::launch_in(directory, command, configuration)
     }
 
-    /// The same with what is in the configuration's folder already.
-    pub(crate) fn start_with(namespace: Option<&str>, configuration: &str, directory: tempfile::TempDir) -> Self {
+    /// Starts the server with what is in the configuration's folder already.
+    pub(crate) fn start_with(configuration: &str, directory: tempfile::TempDir) -> Self {
+        Self::launch_in(directory, Command::new(env!("CARGO_BIN_EXE_turnserver")), configuration)
+    }
+
+    fn launch_in(directory: tempfile::TempDir, mut command: Command, configuration: &str) -> Self {
         let file = directory.path().join("turnserver.toml");
         std::fs::write(&file, configuration).expect("writing the configuration");
-        let mut command = command_in(namespace, env!("CARGO_BIN_EXE_turnserver"));
         command.arg("-c").arg(&file).args(["--log-format", "json"]);
 
         let process = Process::start(command);
@@ -130,6 +138,25 @@ impl Server {
     fn listener(&self, transport: &str, family: impl Fn(&SocketAddr) -> bool) -> SocketAddr {
         let found = self.listeners.iter().find(|(of, address)| of == transport && family(address));
         found.unwrap_or_else(|| panic!("no {transport} listener of that family in {:?}", self.listeners)).1
+    }
+
+    /// Sends a signal (`STOP`, `CONT`, ...) to the server.
+    pub(crate) fn signal(&mut self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    /// The fields of the first log line with this message; waits for it.
+    pub(crate) fn await_logged(&self, message: &str) -> serde_json::Value {
+        let find = |log: &str| {
+            let fields = |line: &str| Some(serde_json::from_str::<serde_json::Value>(line).ok()?["fields"].take());
+            log.lines().filter_map(fields).find(|fields| fields["message"] == message)
+        };
+        loop {
+            if let Some(fields) = find(&self.log()) {
+                return fields;
+            }
+            self.process.next_line(PATIENCE);
+        }
     }
 
     /// What the server has logged so far.

@@ -1,7 +1,7 @@
 //! Conformance: the observable statements of RFC 8489, RFC 8656 and of the robustness rules, tested against the running
 //! binary. Each test bears the id of its statement; `coverage.md` lists them all.
 //!
-//! `TURNSERVER_TEST_UDP_IO=portable` runs every server with `udp-io = "portable"`.
+//! `TURNSERVER_TEST_UDP_IO=portable` runs every server with `udp-io = "portable"`, and `batched` likewise.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]

@@ -19,7 +19,7 @@ fn rsa_server() -> Server {
     let authority = Authority::new();
     authority.write(directory.path(), "cert", authority.issue_rsa(&[HOST]));
     let configuration = crate::common::loopback_with_tls();
-    Server::start_with(None, &configuration, directory)
+    Server::start_with(&configuration, directory)
 }
 
 /// What `openssl s_client` says about a handshake.
@@ -198,7 +198,7 @@ fn r8155_9_01_a_server_without_authentication_serves_tls() {
     let authority = Authority::new();
     authority.write(directory.path(), "cert", authority.issue(&[HOST]));
     let text = format!("{}[relay]\nrelay-ip = \"127.0.0.1\"\n[auth]\nanonymous = true\n", crate::common::TLS);
-    let server = Server::start_with(None, &text, directory);
+    let server = Server::start_with(&text, directory);
     let mut client = Client::tls(&server, server.ipv4("tls"));
     assert_eq!(client.request(&crate::wire::allocate()).error(), None);
 }

@@ -17,7 +17,7 @@ use crate::{
         clock::Clock,
         rules::{self, WorkerPolicy},
         shared::Shared,
-        system::{Io, Poller},
+        system::{DatagramPath, Poller},
     },
     stun::{AttributeType, Class, MessageWriter, Method, TransactionId},
     turn::{IcmpError, Server, Transport},
@@ -34,7 +34,7 @@ fn streams() -> Rc<Streams> {
     let users = Arc::new(StaticUsers::new(&settings.auth).unwrap());
     let ports = settings.relay.min_port..=settings.relay.max_port;
     let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &[], &[]));
-    let io = Io::choose(settings.process.udp_io);
+    let io = DatagramPath::probe(settings.process.udp_io).unwrap().io();
     let policy = WorkerPolicy::new(peers, &settings.limits, 1, [1, 2]);
     let server = Server::new(rules::rules(&settings, &users, io), Box::new(policy), &[3; 32], [4; 32], 1);
     let poller = Rc::new(Poller::new(io).unwrap());

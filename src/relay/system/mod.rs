@@ -1,72 +1,27 @@
 //! The border to the operating system: sockets, batches, readiness, limits.
 //!
-//! Everything that only Linux has is in `linux.rs` and `epoll.rs`; `portable.rs` does the same work with one portable call per
-//! datagram and is compiled, and can be chosen, everywhere. Which of the two serves is decided once, at start ([`Io`]).
+//! Everything that only Linux has is in `linux` and `epoll.rs`; `portable.rs` does the same work with one portable call per
+//! datagram and is compiled, and can be chosen, everywhere. Which of the two serves is decided once, at start ([`DatagramPath`]).
 //! No protocol here: datagrams come in with their metadata and go out as they are told.
 
+mod batch;
 #[cfg(target_os = "linux")]
 mod epoll;
 #[cfg(target_os = "linux")]
 mod linux;
+mod path;
 mod portable;
 
-use std::{
-    io,
-    marker::PhantomData,
-    net::{IpAddr, SocketAddr},
-    ops::Range,
-};
+pub(super) use batch::{BATCH, Batch, Outgoing, Received, Run, SendOptions, Sender};
+pub use path::DatagramPath;
+pub(super) use path::Io;
 
+use std::{io, marker::PhantomData, net::SocketAddr};
+
+use batch::{MAX_DATAGRAM, payload_start};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{
-    config::settings::UdpIo,
-    turn::{HEADROOM, IcmpError},
-};
-
-/// Datagrams, or merged runs of them, taken per call.
-pub(super) const BATCH: usize = 32;
-/// Longest UDP payload that any family can carry.
-const MAX_DATAGRAM: usize = 65_535;
-/// Bytes of a slot. Not a power of two, so that the first bytes of all slots do not compete for the same cache lines.
-const SLOT_LEN: usize = MAX_DATAGRAM + 1 + 64;
-
-/// How datagrams cross the border.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Io {
-    /// recvmmsg, sendmmsg, epoll; DSCP/ECN, DF, ICMP errors, the local address of wildcard listeners.
-    #[cfg(target_os = "linux")]
-    Batched,
-    /// One portable call per datagram, payloads and addresses only.
-    Portable,
-}
-
-impl Io {
-    /// The best of this system, unless the operator wants the portable way.
-    pub(crate) const fn choose(wanted: UdpIo) -> Self {
-        match wanted {
-            #[cfg(target_os = "linux")]
-            UdpIo::Auto => Self::Batched,
-            #[cfg(not(target_os = "linux"))]
-            UdpIo::Auto => Self::Portable,
-            UdpIo::Portable => Self::Portable,
-        }
-    }
-
-    /// Whether it can set the DF bit per datagram (RFC 8656 §14) and tell the local address of a wildcard listener.
-    pub(crate) const fn is_full(self) -> bool {
-        !matches!(self, Self::Portable)
-    }
-
-    /// For the log.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            #[cfg(target_os = "linux")]
-            Self::Batched => "batched",
-            Self::Portable => "portable",
-        }
-    }
-}
+use crate::turn::IcmpError;
 
 /// What a socket is for; decides its options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +47,7 @@ pub(crate) fn bind_udp(
         let _ = socket.set_send_buffer_size(bytes);
     }
     #[cfg(target_os = "linux")]
-    if io == Io::Batched {
+    if io.is_full() {
         linux::set_options(&socket, address, usage)?;
     }
     #[cfg(not(target_os = "linux"))]
@@ -150,6 +105,44 @@ pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     None
 }
 
+/// Makes short sleeps of this thread as exact as the system can; whether that is some microseconds.
+pub(crate) fn sleeps_exactly() -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::sleep_exactly().is_ok();
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// The processors that this process may use, in ascending order.
+pub(crate) fn processors() -> io::Result<Vec<usize>> {
+    #[cfg(target_os = "linux")]
+    return linux::processors();
+    #[cfg(not(target_os = "linux"))]
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Keeps the calling thread on one processor.
+pub(crate) fn pin_thread(processor: usize) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return linux::pin_thread(processor);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = processor;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// How many datagrams the kernel has dropped on a socket, modulo 2^32; `None` if it does not tell.
+pub(crate) fn kernel_drops(socket: &std::net::UdpSocket) -> Option<u32> {
+    #[cfg(target_os = "linux")]
+    return linux::kernel_drops(socket);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = socket;
+        None
+    }
+}
+
 /// Whether this process, or the whole system, has no file descriptor left.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     #[cfg(unix)]
@@ -174,7 +167,7 @@ impl UdpSocket {
     pub(crate) fn new(socket: std::net::UdpSocket, io: Io) -> io::Result<Self> {
         match io {
             #[cfg(target_os = "linux")]
-            Io::Batched => Ok(Self::Batched(linux::LinuxSocket::new(socket))),
+            Io::Batched(merges) => Ok(Self::Batched(linux::LinuxSocket::new(socket, merges))),
             Io::Portable => Ok(Self::Portable(tokio::net::UdpSocket::from_std(socket)?.into())),
         }
     }
@@ -195,192 +188,6 @@ impl UdpSocket {
             #[cfg(target_os = "linux")]
             Self::Batched(socket) => linux::take_icmp_error(socket),
             Self::Portable(_) => None,
-        }
-    }
-}
-
-/// How a datagram is to be sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct SendOptions {
-    /// Local address to send from; `None` leaves it to the socket.
-    pub(crate) from: Option<IpAddr>,
-    /// Traffic class: DSCP and ECN.
-    pub(crate) tos: u8,
-    /// Set the DF bit (IPv4) or refuse to fragment (IPv6).
-    pub(crate) dont_fragment: bool,
-}
-
-/// What is known of a received datagram besides its bytes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Received {
-    /// Where it came from.
-    pub(crate) source: SocketAddr,
-    /// The local address that it was sent to; `None` unless the listener is on a wildcard address.
-    pub(crate) local: Option<IpAddr>,
-    /// Traffic class: DSCP and ECN.
-    pub(crate) tos: u8,
-    /// Where its payload begins in the batch.
-    start: usize,
-    /// Bytes of payload.
-    pub(crate) len: usize,
-}
-
-/// Received datagrams of one socket or of several. A slot holds one datagram, or several that the kernel has merged.
-pub(crate) struct Batch {
-    slots: Box<[u8]>,
-    /// Slots filled.
-    used: usize,
-    received: Vec<Received>,
-    #[cfg(target_os = "linux")]
-    calls: Option<linux::ReceiveCalls>,
-}
-
-impl Batch {
-    /// A batch for this kind of input/output. Memory is only touched where datagrams are received.
-    pub(crate) fn new(io: Io) -> Self {
-        #[cfg(not(target_os = "linux"))]
-        let _ = io;
-        Self {
-            slots: vec![0; BATCH * SLOT_LEN].into_boxed_slice(),
-            used: 0,
-            received: Vec::with_capacity(BATCH),
-            #[cfg(target_os = "linux")]
-            calls: (io == Io::Batched).then(linux::ReceiveCalls::new),
-        }
-    }
-
-    /// Forgets what was received.
-    pub(crate) fn clear(&mut self) {
-        self.used = 0;
-        self.received.clear();
-    }
-
-    /// Whether there is no slot left to receive into.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.used == BATCH
-    }
-
-    /// Takes what is there, as far as there are slots, and adds it; returns the new datagrams' places. If the batch is full
-    /// then, there may be more.
-    pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<Range<usize>> {
-        let before = self.received.len();
-        match socket {
-            #[cfg(target_os = "linux")]
-            UdpSocket::Batched(socket) => {
-                if let Some(calls) = &mut self.calls {
-                    self.used += calls.receive(socket, &mut self.slots, self.used, &mut self.received)?;
-                }
-            }
-            UdpSocket::Portable(socket) => {
-                self.used += portable::receive(socket, &mut self.slots, self.used, &mut self.received)?;
-            }
-        }
-        Ok(before..self.received.len())
-    }
-
-    pub(crate) fn received(&self, at: usize) -> Received {
-        self.received[at]
-    }
-
-    pub(crate) fn payload(&self, at: usize) -> &[u8] {
-        &self.slots[self.place(at)]
-    }
-
-    /// What payloads stand in.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.slots
-    }
-
-    /// Where the payload of a received datagram stands.
-    pub(crate) fn place(&self, at: usize) -> Range<usize> {
-        let Received { start, len, .. } = self.received[at];
-        start..start + len
-    }
-
-    /// Where a part of the payload stands.
-    pub(crate) fn part(&self, at: usize, part: &Range<usize>) -> Range<usize> {
-        let start = self.received[at].start;
-        start + part.start..start + part.end
-    }
-}
-
-const fn payload_start(slot: usize) -> usize {
-    slot * SLOT_LEN
-}
-
-/// A datagram to be sent: a header of its own, a payload that stands elsewhere, and padding.
-#[derive(Debug, Clone)]
-pub(crate) struct Outgoing {
-    /// Where to.
-    pub(crate) to: SocketAddr,
-    /// How.
-    pub(crate) options: SendOptions,
-    /// The header is in the last bytes of this.
-    pub(crate) head: [u8; HEADROOM],
-    /// Bytes of header.
-    pub(crate) header_len: usize,
-    /// Where the payload stands in a [`Batch`] or in what another worker has sent.
-    pub(crate) payload: Range<usize>,
-    /// Zero bytes after the payload, at most 3.
-    pub(crate) padding: usize,
-}
-
-impl Outgoing {
-    /// A payload by itself.
-    pub(crate) const fn bare(to: SocketAddr, options: SendOptions, payload: Range<usize>) -> Self {
-        Self { to, options, head: [0; HEADROOM], header_len: 0, payload, padding: 0 }
-    }
-
-    /// Bytes on the wire.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn len(&self) -> usize {
-        self.header_len + self.payload.len() + self.padding
-    }
-
-    /// Header, payload, padding; any of them may be empty. The payload stands in `bytes`.
-    pub(crate) fn parts<'p>(&'p self, bytes: &'p [u8]) -> [&'p [u8]; 3] {
-        let header = &self.head[HEADROOM - self.header_len..];
-        [header, &bytes[self.payload.clone()], &[0; 3][..self.padding]]
-    }
-
-    /// How many of the parts are not empty.
-    #[cfg(target_os = "linux")]
-    fn slices(&self) -> usize {
-        [self.header_len, self.payload.len(), self.padding].into_iter().filter(|len| *len > 0).count()
-    }
-}
-
-/// Sends runs of datagrams from one socket.
-pub(crate) struct Sender {
-    #[cfg(target_os = "linux")]
-    calls: linux::SendCalls,
-    /// Where a datagram is put together for systems that take it in one piece.
-    whole: Vec<u8>,
-}
-
-impl Sender {
-    pub(crate) fn new() -> Self {
-        Self {
-            #[cfg(target_os = "linux")]
-            calls: linux::SendCalls::new(),
-            whole: Vec::new(),
-        }
-    }
-
-    /// Sends all of `run`, whose payloads stand in `bytes`; returns how many the system refused.
-    pub(crate) fn send(&mut self, socket: &UdpSocket, run: &[Outgoing], bytes: &[u8]) -> usize {
-        match socket {
-            #[cfg(target_os = "linux")]
-            UdpSocket::Batched(socket) => self.calls.send(socket, run, bytes),
-            UdpSocket::Portable(_) => {
-                let mut refused = 0;
-                for out in run {
-                    self.whole.clear();
-                    out.parts(bytes).into_iter().for_each(|part| self.whole.extend_from_slice(part));
-                    refused += usize::from(socket.send(&self.whole, out.to, out.options).is_err());
-                }
-                refused
-            }
         }
     }
 }
@@ -407,7 +214,7 @@ impl Poller {
     pub(crate) fn new(io: Io) -> io::Result<Self> {
         match io {
             #[cfg(target_os = "linux")]
-            Io::Batched => epoll::Epoll::new().map(Self::Epoll),
+            Io::Batched(_) => epoll::Epoll::new().map(Self::Epoll),
             Io::Portable => Ok(Self::Portable(portable::Poller::default())),
         }
     }
@@ -447,6 +254,8 @@ impl Turn<'_> {
     /// Ends the turn; `drained` says that every ready socket was left empty. Returns whether nothing is left to do, so that the next
     /// wait will wait.
     pub(crate) fn end(self, drained: bool) -> bool {
+        #[cfg(not(target_os = "linux"))]
+        let _ = drained;
         match self {
             #[cfg(target_os = "linux")]
             Self::Epoll(turn) => turn.end(drained),

@@ -5,10 +5,13 @@
 
 use std::{cell::Cell, os::fd::AsRawFd};
 
-use super::{super::Received, LinuxSocket, set_int};
+use super::{
+    super::{Received, path::Merges},
+    LinuxSocket, set_int,
+};
 
 /// Datagrams between two decisions.
-const WINDOW: u32 = 128;
+const WINDOW: u32 = 32;
 /// Longest datagram that is sent merged: what every path can be expected to carry. A merged datagram that does not fit the link is
 /// refused as a whole.
 const LONGEST: u16 = 1472;
@@ -16,6 +19,8 @@ const LONGEST: u16 = 1472;
 /// What one socket has seen, and what it does about it.
 #[derive(Debug)]
 pub(super) struct Merging {
+    /// UDP_GRO may be on.
+    may_receive: bool,
     /// UDP_GRO is on.
     receives: Cell<bool>,
     /// Datagrams seen since the last decision.
@@ -26,21 +31,21 @@ pub(super) struct Merging {
     longest_sent: Cell<u16>,
 }
 
-impl Default for Merging {
-    fn default() -> Self {
+impl Merging {
+    /// What the kernel cannot do is never tried.
+    pub(super) fn new(merges: Merges) -> Self {
         Self {
+            may_receive: merges.receive,
             receives: Cell::new(false),
             seen: Cell::new(0),
             followers: Cell::new(0),
-            longest_sent: Cell::new(LONGEST),
+            longest_sent: Cell::new(if merges.send { LONGEST } else { 0 }),
         }
     }
-}
 
-impl Merging {
     /// Looks at what was received in `calls` filled slots, and switches merging on or off when it is time.
     pub(super) fn note(&self, socket: &LinuxSocket, slots: usize, received: &[Received]) {
-        if slots == 0 {
+        if slots == 0 || !self.may_receive {
             return;
         }
         let pairs = received.windows(2).filter(|pair| pair[0].source == pair[1].source && pair[0].len >= pair[1].len);

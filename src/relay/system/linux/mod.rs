@@ -5,10 +5,13 @@
 
 #![allow(unsafe_code)]
 
+mod host;
 mod merging;
+pub(super) mod probe;
 mod receive;
 mod send;
 
+pub(super) use host::{kernel_drops, pin_thread, processors};
 pub(super) use receive::ReceiveCalls;
 pub(super) use send::{SendCalls, send_one};
 
@@ -23,7 +26,7 @@ use libc::{c_int, c_void};
 
 use merging::Merging;
 
-use super::Use;
+use super::{Use, path::Merges};
 use crate::turn::IcmpError;
 
 /// Control data of one datagram; 64-bit words for the alignment that the headers need. Room for PKTINFO, a traffic class and
@@ -40,8 +43,8 @@ pub(crate) struct LinuxSocket {
 }
 
 impl LinuxSocket {
-    pub(super) fn new(socket: std::net::UdpSocket) -> Self {
-        Self { socket, merging: Merging::default() }
+    pub(super) fn new(socket: std::net::UdpSocket, merges: Merges) -> Self {
+        Self { socket, merging: Merging::new(merges) }
     }
 }
 
@@ -104,6 +107,15 @@ pub(super) fn raise_descriptor_limit() -> io::Result<u64> {
         }
     }
     Ok(limit.rlim_cur)
+}
+
+/// Takes away the 50 µs by which the kernel may prolong the sleeps of this thread (PR_SET_TIMERSLACK of prctl(2)).
+pub(super) fn sleep_exactly() -> io::Result<()> {
+    /// In nanoseconds; 0 would mean the default.
+    const SLACK: libc::c_ulong = 1;
+    // SAFETY: this option takes a number and no pointer.
+    let result = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, SLACK) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A socket address in the kernel's form, with its length.

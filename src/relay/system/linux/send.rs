@@ -10,7 +10,7 @@ use std::{
 use libc::c_int;
 
 use super::{
-    super::{BATCH, Outgoing, SendOptions},
+    super::{BATCH, Run, SendOptions},
     CONTROL_LEN, Control, LinuxSocket, encode_address, is_pending_icmp, set_int, zeroed,
 };
 
@@ -58,24 +58,24 @@ impl SendCalls {
     }
 
     /// Sends all of `run`; returns how many datagrams the system refused.
-    pub(crate) fn send(&mut self, socket: &LinuxSocket, run: &[Outgoing], bytes: &[u8]) -> usize {
+    pub(crate) fn send(&mut self, socket: &LinuxSocket, run: Run<'_>, bytes: &[u8]) -> usize {
         let (mut rest, mut refused) = (run, 0);
-        while !rest.is_empty() {
+        while rest.len() > 0 {
             let taken = self.merge(socket, rest, bytes);
-            refused += self.submit(socket, &rest[..taken]);
-            rest = &rest[taken..];
+            refused += self.submit(socket, rest);
+            rest = rest.after(taken);
         }
         refused
     }
 
     /// Makes messages of the front of `run`, as many as one call takes; returns how many datagrams they hold.
-    fn merge(&mut self, socket: &LinuxSocket, run: &[Outgoing], bytes: &[u8]) -> usize {
+    fn merge(&mut self, socket: &LinuxSocket, run: Run<'_>, bytes: &[u8]) -> usize {
         self.messages.clear();
         self.slices.clear();
         for (at, out) in run.iter().enumerate() {
             let len = out.len();
             let follows = self.messages.last().is_some_and(|last| {
-                let previous = &run[last.first];
+                let previous = run.get(last.first);
                 !last.ended
                     && len <= last.each
                     && len > 0
@@ -115,10 +115,10 @@ impl SendCalls {
         run.len()
     }
 
-    /// Sends the messages just made of `run`; returns how many datagrams the system refused.
-    fn submit(&mut self, socket: &LinuxSocket, run: &[Outgoing]) -> usize {
+    /// Sends the messages just made of the front of `run`; returns how many datagrams the system refused.
+    fn submit(&mut self, socket: &LinuxSocket, run: Run<'_>) -> usize {
         for (at, message) in self.messages.iter().enumerate() {
-            let out = &run[message.first];
+            let out = run.get(message.first);
             let merged = (message.count > 1).then_some(message.each);
             let slices = &mut self.slices[message.slice..message.slice + message.slices];
             let header = &mut self.headers[at].msg_hdr;
@@ -157,14 +157,14 @@ impl SendCalls {
     }
 
     /// A message was refused: merged datagrams are tried one by one. Returns how many are lost.
-    fn refused(&mut self, socket: &LinuxSocket, message: Message, run: &[Outgoing], error: &io::Error) -> usize {
+    fn refused(&mut self, socket: &LinuxSocket, message: Message, run: Run<'_>, error: &io::Error) -> usize {
         if message.count == 1 {
             return 1;
         }
         socket.merging.refused(message.each, error);
         let mut slice = message.slice;
         let mut lost = 0;
-        for out in &run[message.first..message.first + message.count] {
+        for out in run.after(message.first).iter().take(message.count) {
             let count = out.slices();
             let slices = &mut self.slices[slice..slice + count];
             lost += usize::from(send_slices(socket, slices, out.to, out.options).is_err());
@@ -175,11 +175,11 @@ impl SendCalls {
 }
 
 /// A slice for the kernel to read.
-fn iovec(bytes: &[u8]) -> libc::iovec {
+pub(super) fn iovec(bytes: &[u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
 }
 
-fn fill_header(
+pub(super) fn fill_header(
     header: &mut libc::msghdr,
     name: &mut libc::sockaddr_storage,
     control: &mut Control,

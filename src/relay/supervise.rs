@@ -1,0 +1,86 @@
+//! A worker's life: it runs until the server stops. Should a bug end it, it begins anew on the same sockets, so that the clients
+//! of other workers notice nothing and its own are served as soon as they come back.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc::SyncSender,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::watch, task::LocalSet};
+
+use super::{
+    start::random,
+    system,
+    worker::{self, Life, Parts, Plan},
+};
+use crate::turn::Totals;
+
+/// How long a worker waits after its first failure before it begins anew; doubled with each.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest that it waits.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A life as long as this makes up for the failures before it.
+const LONG_LIFE: Duration = Duration::from_secs(60);
+
+/// Runs a worker until `stop` says so; returns what it has counted. Tells `started` as soon as it serves.
+///
+/// # Errors
+/// It could not begin at all. What happens later is logged.
+pub(super) fn run(plan: &Plan, started: &SyncSender<()>, mut stop: watch::Receiver<bool>) -> io::Result<Totals> {
+    if let Some(processor) = plan.processor
+        && let Err(error) = system::pin_thread(processor)
+    {
+        tracing::warn!(worker = plan.index, processor, %error, "cannot pin this worker; it runs anywhere");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut counted = Totals::default();
+    let mut pause = SHORTEST_PAUSE;
+    for life in 0.. {
+        let began = Instant::now();
+        let end = catch_unwind(AssertUnwindSafe(|| {
+            let work = worker::work(parts(plan, life)?, started, stop.clone());
+            LocalSet::new().block_on(&runtime, work)
+        }));
+        let worker = plan.index;
+        if began.elapsed() >= LONG_LIFE {
+            pause = SHORTEST_PAUSE;
+        }
+        match end.unwrap_or_else(|_| Err(io::Error::other("a worker panicked"))) {
+            Ok(Life { totals, stopped }) => {
+                counted.add(&totals);
+                if stopped {
+                    break;
+                }
+                tracing::error!(
+                    worker,
+                    ?pause,
+                    "a bug: a worker has panicked; its sessions are lost, all others go on"
+                );
+            }
+            Err(error) if life == 0 => return Err(error),
+            Err(error) => tracing::error!(worker, ?pause, %error, "a worker cannot begin anew; it tries again"),
+        }
+        // An error means that the main thread is gone, which is a reason to stop, too.
+        let stopped =
+            runtime.block_on(async { tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_ok() });
+        if stopped {
+            break;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        tracing::info!(worker, "a worker begins anew");
+    }
+    Ok(counted)
+}
+
+/// What a life of a worker begins with.
+fn parts(plan: &Plan, life: u64) -> io::Result<Parts> {
+    let (udp, doors) = plan.sockets.lend()?;
+    // Lives of workers number their sessions in ranges of their own.
+    let first_id = ((plan.index as u64) << 48) + (life << 32) + 1;
+    Ok(Parts { plan: plan.clone(), seed: random()?, first_id, udp, doors })
+}
+
+#[cfg(test)]
+mod tests;
