@@ -42,7 +42,20 @@ fn every_configuration_that_we_hand_out_is_valid() {
     let mut files: Vec<PathBuf> = ready_made.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
     assert!(files.len() >= 6, "{files:?}");
     files.push(root.join("turnserver.toml.example"));
+    // The certificate that one of them wants beside itself.
     let folder = tempfile::tempdir().unwrap();
+    let mut make = Command::new(env!("CARGO_BIN_EXE_turnserver"));
+    make.args([
+        "certificate",
+        "--self-signed",
+        "--name",
+        "localhost",
+        "--out-cert",
+        "cert.pem",
+        "--out-key",
+        "key.pem",
+    ]);
+    assert!(make.current_dir(folder.path()).status().unwrap().success());
     for file in files {
         // Where two addresses of the host are named, this host has these.
         let text = fs::read_to_string(&file).unwrap();
