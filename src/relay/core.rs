@@ -24,13 +24,15 @@ use super::{
     rules,
     shared::{QuotaLease, Shared},
     system::{Io, Poller, SendOptions, UdpSocket},
+    tcp_relay::{Bound, TcpRelays},
 };
 use crate::{
     auth::users::StaticUsers,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, Drop, Effect, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate, REPLY_LEN,
-        Refusal, RelayId, Route, Server, SessionSummary, Step, Time, ToClient, ToPeer,
+        Answer, Client, ConnectRequest, Drop, Effect, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak,
+        PendingAllocate, PendingBind, REPLY_LEN, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary, Step,
+        Time, ToClient, ToPeer,
     },
 };
 
@@ -133,6 +135,8 @@ pub(super) struct Stream {
     pub(super) queue: Queue,
     /// Wakes the connection's task when there is something to write.
     pub(super) waker: Option<Waker>,
+    /// The peer connection that it has been bound to: no more messages come, only data (RFC 6062 §5.4).
+    pub(super) bound: Option<Box<Bound>>,
 }
 
 /// What to do about a client's message.
@@ -143,6 +147,10 @@ pub(super) enum Outcome {
     Reply(usize),
     /// Open relay sockets ([`Core::allocate`]).
     Allocate(Box<PendingAllocate>),
+    /// Connect to a peer ([`Core::connect`]).
+    Connect(ConnectRequest),
+    /// Bind the client's connection to a peer's ([`Core::bind`]).
+    Bind(Box<PendingBind>),
     /// Send part of the message to a peer.
     ToPeer(ToPeer),
 }
@@ -166,6 +174,7 @@ pub(super) struct Core {
     pub(super) listeners: Vec<Listener>,
     pub(super) relays: Slab<RelaySocket>,
     pub(super) streams: Slab<Stream>,
+    pub(super) tcp: TcpRelays,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) reply: Box<[u8; REPLY_LEN]>,
@@ -176,7 +185,7 @@ pub(super) struct Core {
     pub(super) reservation_deadline: Option<Time>,
     /// Decides when the table of relay sockets gives memory back.
     relay_peak: Peak,
-    rng: StdRng,
+    pub(super) rng: StdRng,
     io: Io,
     /// Where a message from a stream's client to another client is put together.
     message: Vec<u8>,
@@ -202,6 +211,7 @@ impl Core {
             listeners: Vec::new(),
             relays: Slab::new(),
             streams: Slab::new(),
+            tcp: TcpRelays::new(shared.connect_timeout),
             shared,
             clock,
             reply: Box::new([0; REPLY_LEN]),
@@ -240,6 +250,9 @@ impl Core {
                 self.apply_effects();
                 len
             }
+            // Mostly answered later.
+            Outcome::Connect(request) => self.connect(&request)?,
+            Outcome::Bind(pending) => self.bind(client, &pending),
             Outcome::Nothing | Outcome::ToPeer(_) => return None,
         };
         log_refusal(client, &self.reply[..len]);
@@ -256,6 +269,8 @@ impl Core {
             Step::ToPeer(to_peer) => Outcome::ToPeer(to_peer),
             Step::Reply(len) => Outcome::Reply(len),
             Step::Allocate(pending) => Outcome::Allocate(pending),
+            Step::Connect(request) => Outcome::Connect(request),
+            Step::Bind(pending) => Outcome::Bind(pending),
             // A question that has been answered is not asked again.
             Step::Dropped | Step::Authenticate(_) => Outcome::Nothing,
         }
@@ -263,7 +278,10 @@ impl Core {
 
     /// Opens relay sockets and grants the allocation; returns the length of the reply.
     fn allocate(&mut self, pending: PendingAllocate, now: Time) -> usize {
-        let opened = self.open_relays(&pending, now);
+        let opened = match pending.protocol {
+            RelayProtocol::Udp => self.open_relays(&pending, now),
+            RelayProtocol::Tcp => self.open_tcp_relay(&pending),
+        };
         let client = pending.client.tuple;
         let user = Arc::clone(&pending.user);
         match opened {
@@ -272,7 +290,9 @@ impl Core {
                 let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut *self.reply, now);
                 if let Some((handle, id)) = made {
                     for (relay, _) in grant.relays.into_iter().flatten() {
-                        self.relays[relay.0 as usize].handle = Some(handle);
+                        if !self.tcp.belongs_to(relay, handle) {
+                            self.relays[relay.0 as usize].handle = Some(handle);
+                        }
                     }
                     let relayed = Addresses(grant.relays.map(|relay| relay.map(|(_, address)| address)));
                     tracing::info!(
@@ -439,6 +459,16 @@ impl Core {
         }
     }
 
+    /// Queues so much of [`Core::reply`] for a client on a stream; unlike data, it never gives way.
+    pub(super) fn queue_reply(&mut self, client: &Client, len: usize) {
+        if let Way::Stream(at) = Way::of(client.route)
+            && let Some(stream) = self.streams.get_mut(at)
+        {
+            stream.queue.push_control(&self.reply[..len]);
+            wake(stream);
+        }
+    }
+
     /// The local address to answer from: needed only where the listener's own is unspecified.
     pub(super) fn source_for(&self, listener: usize, client: &Client) -> Option<std::net::IpAddr> {
         self.listeners[listener].local.ip().is_unspecified().then_some(client.tuple.server.ip())
@@ -494,8 +524,11 @@ impl Core {
         for effect in self.server.drain_effects() {
             match effect {
                 Effect::CloseRelay(relay) => {
-                    self.relays.try_remove(relay.0 as usize);
+                    if !self.tcp.close_relay(relay) {
+                        self.relays.try_remove(relay.0 as usize);
+                    }
                 }
+                Effect::ClosePeer(id) => self.tcp.close_peer(id, &self.shared.rendezvous),
                 Effect::Ended(handle, summary) => {
                     let relayed = self.sessions.remove(&handle).map(|session| session.relayed).unwrap_or_default();
                     log_end(&summary, &relayed);
@@ -522,7 +555,7 @@ fn wake(stream: &mut Stream) {
 }
 
 /// Errors are ordinary, the first 401 above all: nothing to read about unless somebody looks for one.
-fn log_refusal(client: &Client, reply: &[u8]) {
+pub(super) fn log_refusal(client: &Client, reply: &[u8]) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }

@@ -9,16 +9,19 @@
 mod clock;
 mod complaint;
 mod core;
+mod data_connection;
 mod datagrams;
 mod mail;
 mod open;
 mod ports;
 mod queue;
+mod rendezvous;
 mod rules;
 mod shared;
 mod start;
 mod stream;
 mod system;
+mod tcp_relay;
 mod worker;
 
 pub use start::{Endpoint, Relay, StartError};

@@ -10,11 +10,11 @@ use crate::{
     auth::users::StaticUsers,
     config::settings::{DefaultFamily, Limits, Settings},
     policy::{peer::PeerRules, rate::SourceRate},
-    turn::{Answer, Family, Identity, Policy, Query, Redirect, Rules, Time, Unauthenticated},
+    turn::{Answer, ConnectionIds, Family, Identity, Policy, Query, Redirect, Rules, Time, Unauthenticated},
 };
 
 /// The protocol's parameters.
-pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io) -> Rules {
+pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io, connection_ids: ConnectionIds) -> Rules {
     let lifetimes = &settings.lifetimes;
     let has = |family| settings.relay.addresses.iter().any(|address| Family::of(address.local) == family);
     Rules {
@@ -33,6 +33,11 @@ pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io) -> Rules {
             DefaultFamily::Ipv6 => Some(Family::V6),
             DefaultFamily::Keep => None,
         },
+        udp_relaying: settings.relay.udp,
+        tcp_relaying: settings.relay.tcp,
+        max_connections: settings.limits.connections_per_allocation,
+        bind_timeout: lifetimes.connection_bind,
+        connection_ids,
         families: Family::ALL.into_iter().filter(|family| has(*family)).collect(),
         software: settings.process.software_attribute.then(|| concat!("turnserver ", env!("CARGO_PKG_VERSION")).into()),
         always_fingerprint: settings.process.fingerprint,

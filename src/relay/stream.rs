@@ -15,12 +15,13 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::ReadBuf,
     time::{Instant, Sleep},
 };
 
 use super::{
     core::{Core, Outcome, Stream, Way},
+    data_connection::{self, ClientStream},
     queue::Queue,
     shared::ConnectionLease,
 };
@@ -84,6 +85,8 @@ enum Pause {
     Turn,
     /// The client is to read its responses first.
     Stuffed,
+    /// It is a client data connection from here on: what follows is not messages (RFC 6062 §5.4).
+    Bound,
 }
 
 /// Serves one connection until it ends.
@@ -94,11 +97,11 @@ pub(super) async fn serve<S>(
     server: SocketAddr,
     _lease: ConnectionLease,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: ClientStream,
 {
     let limits = &shared.limits;
     let queue = Queue::new(limits.queue_bytes, limits.queue_age);
-    let at = shared.core.borrow_mut().streams.insert(Stream { queue, waker: None });
+    let at = shared.core.borrow_mut().streams.insert(Stream { queue, waker: None, bound: None });
     let tuple = FiveTuple { client, server, transport: Transport::Tcp };
     let client = Client { tuple, route: Way::Stream(at).route() };
     let shared_too = Rc::clone(&shared);
@@ -106,15 +109,23 @@ pub(super) async fn serve<S>(
     let mut timer = pin!(tokio::time::sleep_until(connection.deadline()));
     // Every way out of `turn` is an end of the connection; which one it was matters to nobody.
     let _ = poll_fn(|context| connection.turn(context, timer.as_mut())).await;
-    let mut core = shared_too.core.borrow_mut();
-    let now = core.clock.now();
-    core.wake_workers();
-    core.streams.remove(at);
-    core.server.end_client(&client, EndReason::ConnectionClosed, now);
-    core.apply_effects();
+    let stream = {
+        let mut core = shared_too.core.borrow_mut();
+        let now = core.clock.now();
+        core.wake_workers();
+        core.server.end_client(&client, EndReason::ConnectionClosed, now);
+        core.apply_effects();
+        core.streams.remove(at)
+    };
+    if let Some(bound) = stream.bound {
+        let Connection { stream: client, mut kept, handled, .. } = connection;
+        kept.drain(..handled);
+        // Boxed, or every connection's task would have room for it.
+        Box::pin(data_connection::relay(&shared_too, client, *bound, kept, stream.queue)).await;
+    }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: ClientStream> Connection<S> {
     fn new(shared: Rc<Streams>, stream: S, client: Client, at: usize) -> Self {
         let active = Instant::now();
         Self { stream, client, at, shared, kept: Vec::new(), handled: 0, begun: None, active, finished: false }
@@ -123,6 +134,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads and writes as far as possible without waiting, within one turn. Ready when the connection is over.
     fn turn(&mut self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
         let pause = if self.finished { Pause::NoMore } else { self.receive(context)? };
+        if pause == Pause::Bound {
+            return Poll::Ready(Ok(()));
+        }
         let wrote_all = self.write(context)?.is_ready();
         if self.finished && wrote_all {
             return Poll::Ready(Ok(()));
@@ -307,6 +321,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             at += len;
+            if core.streams[self.at].bound.is_some() {
+                break Pause::Bound;
+            }
         };
         core.wake_workers();
         let now = Instant::now();
@@ -317,7 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Pause::NoMore if at == bytes.len() => None,
             Pause::NoMore if at == 0 => self.begun.or(Some(now)),
             Pause::NoMore => Some(now),
-            Pause::Turn | Pause::Stuffed => None,
+            Pause::Turn | Pause::Stuffed | Pause::Bound => None,
         };
         Ok((at, pause))
     }

@@ -25,12 +25,13 @@ use super::{
     shared::Shared,
     stream::{self, READ_BUFFER, Streams},
     system::{Batch, Io, Poller, Ready, UdpSocket},
+    tcp_relay,
 };
 use crate::{
     auth::users::StaticUsers,
     config::Settings,
     policy::peer::PeerRules,
-    turn::{Server, Totals},
+    turn::{ConnectionIds, Server, Totals},
 };
 
 /// What a worker is made of, prepared on the main thread.
@@ -73,6 +74,7 @@ async fn work(parts: Parts, started: &SyncSender<()>, mut stop: watch::Receiver<
     let (core, poller, listeners) = assemble(parts)?;
     let core = Rc::new(RefCell::new(core));
     let changed = Rc::new(Notify::new());
+    tcp_relay::start(&core, &changed);
     let streams = Rc::new(Streams {
         core: Rc::clone(&core),
         buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
@@ -217,10 +219,11 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpList
     rand::Rng::fill_bytes(&mut rng, &mut server_seed);
     // Workers number their sessions in ranges of their own.
     let first_id = (index as u64) << 48 | 1;
-    let server =
-        Server::new(rules::rules(&settings, &users, io), Box::new(policy), &nonce_secret, server_seed, first_id);
-    let poller = Rc::new(Poller::new(io)?);
     let worker = u16::try_from(index).map_err(io::Error::other)?;
+    let workers = u16::try_from(settings.process.workers).map_err(io::Error::other)?;
+    let rules = rules::rules(&settings, &users, io, ConnectionIds { worker, workers });
+    let server = Server::new(rules, Box::new(policy), &nonce_secret, server_seed, first_id);
+    let poller = Rc::new(Poller::new(io)?);
     let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
     for (at, socket) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;

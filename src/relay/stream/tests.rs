@@ -20,7 +20,7 @@ use crate::{
         system::{Io, Poller},
     },
     stun::{AttributeType, Class, MessageWriter, Method, TransactionId},
-    turn::{IcmpError, Server},
+    turn::{ConnectionIds, IcmpError, Server},
 };
 
 /// An empty message on a channel that is not bound.
@@ -36,7 +36,7 @@ fn streams() -> Rc<Streams> {
     let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &[], &[]));
     let io = Io::choose(settings.process.udp_io);
     let policy = WorkerPolicy::new(peers, &settings.limits, 1, [1, 2]);
-    let server = Server::new(rules::rules(&settings, &users, io), Box::new(policy), &[3; 32], [4; 32], 1);
+    let server = Server::new(rules::rules(&settings, &users, io, ConnectionIds { worker: 0, workers: 1 }), Box::new(policy), &[3; 32], [4; 32], 1);
     let poller = Rc::new(Poller::new(io).unwrap());
     let rng = StdRng::from_seed([5; 32]);
     let core = Core::new(0, server, users, Shared::new(&settings), Clock::new(), poller, rng, io);
@@ -53,7 +53,7 @@ fn streams() -> Rc<Streams> {
 fn connect(shared: &Rc<Streams>) -> (Connection<DuplexStream>, DuplexStream) {
     let (stream, other) = duplex(1 << 20);
     let queue = Queue::new(shared.limits.queue_bytes, shared.limits.queue_age);
-    let at = shared.core.borrow_mut().streams.insert(Stream { queue, waker: None });
+    let at = shared.core.borrow_mut().streams.insert(Stream { queue, waker: None, bound: None });
     let (client, server) = ("127.0.0.1:1000".parse().unwrap(), "127.0.0.1:3478".parse().unwrap());
     let tuple = FiveTuple { client, server, transport: Transport::Tcp };
     let client = Client { tuple, route: Way::Stream(at).route() };
