@@ -13,8 +13,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 use turnserver::{
     stun::{AttributeType, ChannelData, ChannelNumber, Class, MessageWriter, Method, TransactionId},
     turn::{
-        Answer, Client, Family, FiveTuple, Grant, HEADROOM, Handle, Policy, REPLY_LEN, RelayId, Route, Rules, Server,
-        Step, Time, Transport, Unauthenticated,
+        Answer, Client, ConnectionIds, Family, FiveTuple, Grant, HEADROOM, Handle, Policy, REPLY_LEN, RelayId, Route,
+        Rules, Server, Step, Time, Transport, Unauthenticated,
     },
 };
 
@@ -50,6 +50,11 @@ fn rules() -> Rules {
         max_permissions: 100,
         max_channels: 100,
         default_family: Some(Family::V4),
+        udp_relaying: true,
+        tcp_relaying: false,
+        max_connections: 100,
+        bind_timeout: Duration::from_secs(30),
+        connection_ids: ConnectionIds { worker: 0, workers: 1 },
         families: vec![Family::V4],
         software: None,
         always_fingerprint: false,

@@ -147,7 +147,11 @@ impl Direction {
     }
 }
 
-fn poll_write<W: AsyncWrite + Unpin>(context: &mut Context<'_>, to: &mut W, bytes: &[u8]) -> Poll<Result<usize, Fault>> {
+fn poll_write<W: AsyncWrite + Unpin>(
+    context: &mut Context<'_>,
+    to: &mut W,
+    bytes: &[u8],
+) -> Poll<Result<usize, Fault>> {
     match ready!(Pin::new(to).poll_write(context, bytes)) {
         Ok(0) | Err(_) => Poll::Ready(Err(Fault::Sink)),
         Ok(taken) => Poll::Ready(Ok(taken)),

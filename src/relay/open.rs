@@ -97,12 +97,7 @@ pub(super) struct OpenedTcp {
 }
 
 /// Opens a TCP relayed address (RFC 6062 §5.1). Its ports are apart from those of UDP.
-pub(super) fn open_tcp(
-    shared: &Shared,
-    family: Family,
-    near: IpAddr,
-    rng: &mut StdRng,
-) -> Result<OpenedTcp, Refusal> {
+pub(super) fn open_tcp(shared: &Shared, family: Family, near: IpAddr, rng: &mut StdRng) -> Result<OpenedTcp, Refusal> {
     for space in spaces(shared, family, near)? {
         let Some(ports) = &space.tcp_ports else { continue };
         let mut occupied = Vec::new();

@@ -124,9 +124,7 @@ impl Server {
             Ok(RelayProtocol::Udp) if !self.rules.udp_relaying => Err(ErrorCode::Forbidden),
             of => of,
         };
-        if message.has(AttributeType::DONT_FRAGMENT)
-            && !self.rules.dont_fragment
-            && protocol != Ok(RelayProtocol::Tcp)
+        if message.has(AttributeType::DONT_FRAGMENT) && !self.rules.dont_fragment && protocol != Ok(RelayProtocol::Tcp)
         {
             return self.unknown_attributes(&context, [AttributeType::DONT_FRAGMENT].into_iter(), reply);
         }

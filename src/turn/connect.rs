@@ -91,8 +91,7 @@ impl Server {
         let Some(Ok(peer)) = message.get_xor_address(AttributeType::XOR_PEER_ADDRESS) else {
             return Err(ErrorCode::BadRequest);
         };
-        let relayed =
-            allocation.relayed(Family::of(peer.ip()), now).ok_or(ErrorCode::PeerAddressFamilyMismatch)?;
+        let relayed = allocation.relayed(Family::of(peer.ip()), now).ok_or(ErrorCode::PeerAddressFamilyMismatch)?;
         if connections.to(peer).is_some() {
             return Err(ErrorCode::ConnectionAlreadyExists);
         }

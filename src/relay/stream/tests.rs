@@ -36,7 +36,13 @@ fn streams() -> Rc<Streams> {
     let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &[], &[]));
     let io = Io::choose(settings.process.udp_io);
     let policy = WorkerPolicy::new(peers, &settings.limits, 1, [1, 2]);
-    let server = Server::new(rules::rules(&settings, &users, io, ConnectionIds { worker: 0, workers: 1 }), Box::new(policy), &[3; 32], [4; 32], 1);
+    let server = Server::new(
+        rules::rules(&settings, &users, io, ConnectionIds { worker: 0, workers: 1 }),
+        Box::new(policy),
+        &[3; 32],
+        [4; 32],
+        1,
+    );
     let poller = Rc::new(Poller::new(io).unwrap());
     let rng = StdRng::from_seed([5; 32]);
     let core = Core::new(0, server, users, Shared::new(&settings), Clock::new(), poller, rng, io);
