@@ -90,8 +90,8 @@ fn r6062_5_2_05_peers_that_the_rules_refuse() {
 fn r6062_5_2_06_connections_come_from_the_relayed_address() {
     let server = tcp_server(&[]);
     let (mut session, relayed) = allocated(&server);
-    for _ in 0..5 {
-        let listener = Listener::new();
+    let listeners: Vec<_> = (0..5).map(|_| Listener::new()).collect();
+    for listener in &listeners {
         connect(&mut session, listener.address);
         assert_eq!(listener.accept().1, relayed);
     }
@@ -135,7 +135,8 @@ fn r6062_5_2_08_12_5_3_05_half_a_minute_to_connect_and_half_a_minute_to_bind() {
     for stream in [&accepted.stream, &opened.stream] {
         stream.set_read_timeout(Some(LIMIT + PATIENCE)).unwrap();
     }
-    let early = asking.client.response(unanswered.id(), LIMIT - Duration::from_secs(1) - start.elapsed());
+    // The system's timeouts of this length are seconds late.
+    let early = asking.client.response(unanswered.id(), LIMIT - Duration::from_secs(5) - start.elapsed());
     assert!(early.is_none(), "{early:?} after {:?}", start.elapsed());
     for stream in [&accepted.stream, &opened.stream] {
         stream.set_nonblocking(true).unwrap();
@@ -156,11 +157,10 @@ fn r6062_5_2_08_12_5_3_05_half_a_minute_to_connect_and_half_a_minute_to_bind() {
 #[test]
 fn r6062_5_2_10_11_ids_are_unique_and_unpredictable() {
     let server = tcp_server(&[]);
-    let mut ids = BTreeSet::new();
+    let (mut ids, listeners) = (BTreeSet::new(), (0..25).map(|_| Listener::new()).collect::<Vec<_>>());
     for _ in 0..4 {
         let (mut session, _) = allocated(&server);
-        for _ in 0..25 {
-            let listener = Listener::new();
+        for listener in &listeners {
             assert!(ids.insert(connect(&mut session, listener.address)));
         }
     }
