@@ -264,7 +264,10 @@ impl Core {
     fn present(&mut self, connection: PeerConnection, Waiter(socket): Waiter) {
         let PeerConnection { id, user, flow, client, len } = connection;
         let link = Arc::new(Link { id, owner: self.worker, flow, close: Notify::new() });
-        self.tcp.peers.insert(id, Peer::Connected(Arc::clone(&link)));
+        if let Some(Peer::Connecting(task)) = self.tcp.peers.insert(id, Peer::Connected(Arc::clone(&link))) {
+            // The peer was faster.
+            task.abort();
+        }
         self.shared.rendezvous.offer(Waiting { user, link, socket });
         self.queue_reply(&client, len);
         self.tcp.changed.notify_one();

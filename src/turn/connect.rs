@@ -105,14 +105,13 @@ impl Server {
         Ok((relayed.relay, peer))
     }
 
-    /// A Connect has succeeded: writes its response. `None` if its allocation has ended meanwhile.
+    /// A Connect has succeeded: writes its response. `None` if nobody waits for one any more.
     pub fn connected(&mut self, id: ConnectionId, reply: &mut [u8], now: Time) -> Option<PeerConnection> {
         let handle = *self.connections.get(&id)?;
         let expires = now + self.rules.bind_timeout;
-        let connection = self.table[handle].connections.as_mut()?.get(id)?;
-        let State::Connecting(context) = std::mem::replace(&mut connection.state, State::Pending(expires)) else {
-            return None;
-        };
+        let connection = self.table[handle].connections.as_mut()?.get(id).filter(|connection| connection.is_new())?;
+        let before = std::mem::replace(&mut connection.state, State::Pending(expires));
+        let State::Connecting(context) = before else { return None };
         let flow = Arc::clone(&connection.flow);
         self.table.arm(handle);
         let len = context.success(&self.rules, reply, |writer| {
@@ -122,12 +121,13 @@ impl Server {
         Some(self.presented(handle, id, flow, len))
     }
 
-    /// A Connect has failed or timed out: writes its response, and returns whom it is for and its length.
+    /// A Connect has failed or timed out: writes its response, and returns whom it is for and its length. `None` if nobody waits
+    /// for one any more.
     pub fn connect_failed(&mut self, id: ConnectionId, reply: &mut [u8]) -> Option<(Client, usize)> {
-        let handle = self.connections.remove(&id)?;
-        let allocation = &mut self.table[handle];
-        let taken = allocation.connections.as_mut()?.take(|connection| connection.id == id);
-        let State::Connecting(context) = taken.into_iter().next()?.state else { return None };
+        let allocation = &mut self.table[*self.connections.get(&id)?];
+        let mut taken = allocation.connections.as_mut()?.take(|connection| connection.id == id && connection.is_new());
+        let State::Connecting(context) = taken.pop()?.state else { return None };
+        self.connections.remove(&id);
         let client = allocation.client;
         let len = context.error(&self.rules, reply, ErrorCode::ConnectionTimeoutOrFailure, |_| {});
         let _ = self.replied(Err(len));
@@ -136,6 +136,9 @@ impl Server {
 
     /// A peer has connected to the relayed address (RFC 6062 §5.3): writes a ConnectionAttempt indication. `None`: the
     /// connection is to be closed at once, and has been counted.
+    ///
+    /// If a Connect to this very peer is on its way, the two have met, and no other connection between the same addresses can
+    /// be made: it is the one that the client has asked for, and what is written is the response to its Connect.
     pub fn peer_connects(
         &mut self,
         handle: Handle,
@@ -143,6 +146,9 @@ impl Server {
         reply: &mut [u8],
         now: Time,
     ) -> Option<PeerConnection> {
+        if let Some(id) = self.connecting_to(handle, peer) {
+            return self.connected(id, reply, now);
+        }
         if let Err(reason) = self.check_peer(handle, peer, now) {
             self.totals.drop(reason);
             return None;
@@ -160,6 +166,12 @@ impl Server {
         Some(self.presented(handle, id, flow, len))
     }
 
+    /// The connection to this peer that is being made.
+    fn connecting_to(&self, handle: Handle, peer: SocketAddr) -> Option<ConnectionId> {
+        let connection = self.table.get(handle)?.connections.as_ref()?.to(peer)?;
+        connection.is_new().then_some(connection.id)
+    }
+
     fn check_peer(&mut self, handle: Handle, peer: SocketAddr, now: Time) -> Result<(), Drop> {
         let allocation = self.table.get(handle).ok_or(Drop::NoAllocation)?;
         allocation.relayed(Family::of(peer.ip()), now).ok_or(Drop::NoAllocation)?;
@@ -171,10 +183,7 @@ impl Server {
         }
         self.expire_connections(handle, now);
         let connections = self.table[handle].connections.as_ref().ok_or(Drop::NoAllocation)?;
-        let has_room = match connections.to(peer) {
-            Some(older) => !matches!(older.state, State::Connecting(_)),
-            None => connections.len() < self.rules.max_connections,
-        };
+        let has_room = connections.len() < self.rules.max_connections || connections.to(peer).is_some();
         if has_room { Ok(()) } else { Err(Drop::TooManyConnections) }
     }
 

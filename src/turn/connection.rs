@@ -82,6 +82,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Whether it is still being made.
+    pub(super) const fn is_new(&self) -> bool {
+        matches!(self.state, State::Connecting(_))
+    }
+
     /// Whether it has waited too long for its ConnectionBind (RFC 6062 §5.2, §5.3).
     pub(super) fn is_expired(&self, now: Time) -> bool {
         matches!(self.state, State::Pending(expires) if expires <= now)

@@ -9,7 +9,8 @@ use socket2::{Domain, Socket, Type};
 use crate::client::PATIENCE;
 use crate::hostile_flood::resources;
 use crate::r6062_setup::{
-    Bytes, Listener, Silent, allocated, attempt, bind, bind_to, connect, connect_to, connected, tcp_server,
+    Bytes, Listener, Silent, allocated, attempt, bind, bind_to, connect, connect_to, connected, connection_id,
+    tcp_server,
 };
 use crate::setup::{Session, V4, closed_port};
 use crate::wire::{BINDING, CONNECT, Msg, XOR_PEER_ADDRESS};
@@ -250,6 +251,34 @@ fn two_clients_of_this_server_reach_each_other() {
     let (address, there) = attempt(&mut other);
     assert_eq!(address, from);
     bind(&server, here).echo_with(&mut bind(&server, there));
+}
+
+/// Whoever is first wins; both clients have an answer, and one connection comes of it.
+#[test]
+fn two_clients_that_connect_to_each_other_at_once() {
+    let server = tcp_server(&[("process.workers", "4")]);
+    for round in 0..20 {
+        let ((mut one, from), (mut other, to)) = (allocated(&server), allocated(&server));
+        one.permit(to);
+        other.permit(from);
+        let (first, second) = (one.sign(connect_to(to)), other.sign(connect_to(from)));
+        one.client.send(&first.0);
+        if round % 2 == 0 {
+            std::thread::yield_now();
+        }
+        other.client.send(&second.0);
+        // A success, or an error and then the other's connection.
+        let connection = |session: &mut Session, id| {
+            let reply = session.client.response(id, PATIENCE).expect("an answer");
+            match reply.error() {
+                None => connection_id(&reply),
+                Some(446 | 447) => attempt(session).1,
+                Some(error) => panic!("{error}"),
+            }
+        };
+        let (here, there) = (connection(&mut one, first.id()), connection(&mut other, second.id()));
+        bind(&server, here).echo_with(&mut bind(&server, there));
+    }
 }
 
 #[test]

@@ -149,15 +149,29 @@ fn peers_are_announced_if_they_have_a_permission() {
     assert_eq!(indication.addresses(A::XOR_PEER_ADDRESS), [socket(PEER)]);
     let id = message.get_u32(A::CONNECTION_ID).unwrap().unwrap();
     assert!(world.peers.contains_key(&ConnectionId(id)));
-    // A connection with the same ends replaces it; one that is being made is not replaced.
+    // A connection with the same ends replaces it.
     let (_, again) = world.peer_connects(relay, socket(PEER)).unwrap();
     assert_ne!(again.message().get_u32(A::CONNECTION_ID).unwrap().unwrap(), id);
     assert_eq!(world.peers.len(), 1);
-    ask(&mut world, &client, "198.51.100.1:7");
-    assert!(world.peer_connects(relay, socket("198.51.100.1:7")).is_none());
     // A permission ends for connections as it does for datagrams.
     world.now = world.now + Duration::from_secs(300);
     assert!(world.peer_connects(relay, socket(OTHER)).is_none());
+}
+
+/// Both sides connect at the same time: one connection comes of it, the one that the client has asked for.
+#[test]
+fn a_peer_that_comes_while_it_is_connected_to() {
+    let mut world = World::new();
+    let (client, relay) = allocated(&mut world);
+    let asked = ask(&mut world, &client, PEER).id;
+    // It takes no permission, as a Connect does not.
+    let (to, response) = world.peer_connects(relay, socket(PEER)).unwrap();
+    assert_eq!((to, response.code()), (client.client, 0));
+    assert_eq!(response.get(A::CONNECTION_ID), Some(&asked.0.to_be_bytes()[..]));
+    assert!(world.connect_failed(asked).is_none());
+    assert_eq!(world.peers.len(), 1);
+    let data = TestClient::new(&mut world, tcp("192.0.2.1:3000"));
+    assert_eq!(data.code(&mut world, bind(asked)), 0);
 }
 
 /// 6062-5.4-01 to -03, -06
@@ -362,16 +376,19 @@ impl Model {
                 let permit = Request::permission(&[&peer(*index)]);
                 assert_eq!(self.clients[*client].code(&mut self.world, permit), 0);
                 let older = self.of(*client, *index);
-                let taken = match older {
-                    Some(older) => older.state != State::Connecting,
-                    None => self.room(*client),
-                };
+                let taken = older.is_some() || self.room(*client);
                 let arrived = self.world.peer_connects(self.relays[*client], socket(&peer(*index)));
                 assert_eq!(arrived.is_some(), taken);
                 let Some((to, indication)) = arrived else { return };
                 assert_eq!(to, self.clients[*client].client);
-                if let Some(older) = older {
-                    self.set(older.id, None);
+                match older {
+                    Some(asked) if asked.state == State::Connecting => {
+                        self.answers(asked, to, &indication, 0);
+                        self.set(asked.id, Some(State::Pending(expires)));
+                        return;
+                    }
+                    Some(older) => self.set(older.id, None),
+                    None => {}
                 }
                 let id = ConnectionId(indication.message().get_u32(A::CONNECTION_ID).unwrap().unwrap());
                 self.known.push(Known { id, client: *client, peer: *index, state: State::Pending(expires) });
