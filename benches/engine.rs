@@ -25,6 +25,10 @@ impl Policy for Anything {
         true
     }
 
+    fn permits_connection(&self, _: SocketAddr) -> bool {
+        true
+    }
+
     fn permits_ip(&self, _: IpAddr) -> bool {
         true
     }

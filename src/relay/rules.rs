@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::system::Io;
+use super::{shared::Shared, system::Io};
 use crate::{
     auth::users::StaticUsers,
     config::settings::{DefaultFamily, Limits, Settings},
@@ -54,13 +54,20 @@ pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io, connection
 /// What one worker's protocol asks: peer rules, shared by all, and rate limits of its own share of the sources.
 pub(super) struct WorkerPolicy {
     peers: Arc<PeerRules>,
+    shared: Arc<Shared>,
     binding: SourceRate,
     challenge: SourceRate,
 }
 
 impl WorkerPolicy {
     /// The kernel spreads one source's ports over the workers, so each worker grants its part of the rate.
-    pub(super) fn new(peers: Arc<PeerRules>, limits: &Limits, workers: usize, seeds: [u64; 2]) -> Self {
+    pub(super) fn new(
+        peers: Arc<PeerRules>,
+        shared: Arc<Shared>,
+        limits: &Limits,
+        workers: usize,
+        seeds: [u64; 2],
+    ) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         let rate = |per_second: Option<u32>, seed| {
             let part = per_second.map(|rate| rate.div_ceil(workers));
@@ -68,6 +75,7 @@ impl WorkerPolicy {
         };
         Self {
             peers,
+            shared,
             binding: rate(limits.binding_rate, seeds[0]),
             challenge: rate(limits.unauthorized_rate, seeds[1]),
         }
@@ -77,6 +85,11 @@ impl WorkerPolicy {
 impl Policy for WorkerPolicy {
     fn permits(&self, peer: SocketAddr) -> bool {
         self.peers.permits(peer).is_ok()
+    }
+
+    /// Relay to relay is for relayed addresses in use: other services of this host may listen on ports of the relay range.
+    fn permits_connection(&self, peer: SocketAddr) -> bool {
+        self.permits(peer) && (!self.peers.is_relay_at_most(peer) || self.shared.relays_tcp_at(peer))
     }
 
     fn permits_ip(&self, peer: IpAddr) -> bool {

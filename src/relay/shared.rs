@@ -188,6 +188,14 @@ impl Shared {
         space.ports.owner(local.port())
     }
 
+    /// Whether this is a TCP relayed address in use, in either spelling.
+    pub(super) fn relays_tcp_at(&self, peer: SocketAddr) -> bool {
+        let local = self.inward(peer);
+        let of_space = self.relays.iter().find(|space| space.address.local == local.ip());
+        let ports = of_space.and_then(|space| space.tcp_ports.as_ref());
+        ports.is_some_and(|ports| ports.owner(local.port()).is_some())
+    }
+
     /// A relayed address as clients know it.
     pub(super) fn external(&self, place: Place) -> SocketAddr {
         SocketAddr::new(self.relays[usize::from(place.space)].address.external, place.port)

@@ -24,7 +24,7 @@ use super::{
     complaint,
     core::{Core, Way, log_refusal},
     open,
-    ports::PortLease,
+    ports::{Owner, PortLease},
     rendezvous::{Event, Link, Rendezvous, Waiting},
     shared::{QuotaLease, Shared},
     system,
@@ -190,6 +190,7 @@ impl Core {
         })?;
         #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^31
         let relay = RelayId(self.tcp.relays.vacant_key() as u32 | TCP_RELAY);
+        opened.lease.set_owner(Owner { worker: self.worker, relay });
         let accepting = spawn_local(accept(Weak::clone(&self.tcp.core), listener, relay)).abort_handle();
         self.tcp.relays.insert(TcpRelay { local: opened.local, handle: None, accepting, _lease: opened.lease });
         let mut grant = Grant::default();

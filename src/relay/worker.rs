@@ -214,7 +214,8 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<std::net::TcpList
     let Parts { index, settings, users, peers, shared, clock, io, nonce_secret, seed, udp, tcp } = parts;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
-    let policy = WorkerPolicy::new(peers, &settings.limits, settings.process.workers, [draw(), draw()]);
+    let policy =
+        WorkerPolicy::new(peers, Arc::clone(&shared), &settings.limits, settings.process.workers, [draw(), draw()]);
     let mut server_seed = [0; 32];
     rand::Rng::fill_bytes(&mut rng, &mut server_seed);
     // Workers number their sessions in ranges of their own.

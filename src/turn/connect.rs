@@ -96,7 +96,7 @@ impl Server {
             return Err(ErrorCode::ConnectionAlreadyExists);
         }
         // Nothing listens on port 0.
-        if peer.port() == 0 || !self.policy.permits(peer) {
+        if peer.port() == 0 || !self.policy.permits_connection(peer) {
             return Err(ErrorCode::Forbidden);
         }
         if connections.len() >= self.rules.max_connections {

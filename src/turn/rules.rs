@@ -90,6 +90,9 @@ pub trait Policy {
     /// Whether data may be sent to and taken from this peer.
     fn permits(&self, peer: SocketAddr) -> bool;
 
+    /// Whether a connection may be opened to this peer (RFC 6062 §5.2).
+    fn permits_connection(&self, peer: SocketAddr) -> bool;
+
     /// Whether a permission for this address may be installed.
     fn permits_ip(&self, peer: IpAddr) -> bool;
 

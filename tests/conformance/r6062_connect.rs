@@ -253,6 +253,20 @@ fn two_clients_of_this_server_reach_each_other() {
     bind(&server, here).echo_with(&mut bind(&server, there));
 }
 
+/// Ports of the relay range are peers because relays are behind them; anything else that listens there is not meant.
+#[test]
+fn other_services_on_relay_ports_are_not_reached() {
+    let server = tcp_server(&[("peers.allowed-peer-ip", "")]);
+    let [(mut one, from), (mut other, to), (mut third, _)] = [(); 3].map(|()| allocated(&server));
+    let listener = (50_000..).find_map(|port| std::net::TcpListener::bind((V4, port)).ok()).unwrap();
+    one.fail(connect_to(listener.local_addr().unwrap()), 403);
+    other.permit(from);
+    let here = connect(&mut one, to);
+    bind(&server, here).echo_with(&mut bind(&server, attempt(&mut other).1));
+    other.delete();
+    third.fail(connect_to(to), 403);
+}
+
 /// Whoever is first wins; both clients have an answer, and one connection comes of it.
 #[test]
 fn two_clients_that_connect_to_each_other_at_once() {

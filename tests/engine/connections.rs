@@ -98,7 +98,7 @@ fn the_errors_of_connect() {
     let (client, relay) = allocated(&mut world);
     assert_eq!(client.code(&mut world, Request::new(Method::Connect)), 400);
     assert_eq!(client.code(&mut world, Request::new(Method::Connect).raw(A::XOR_PEER_ADDRESS, [0, 1, 0])), 400);
-    for refused in ["10.0.0.1:1", "198.51.100.1:25", "198.51.100.1:0"] {
+    for refused in ["10.0.0.1:1", "198.51.100.1:25", "198.51.100.1:26", "198.51.100.1:0"] {
         assert_eq!(client.code(&mut world, connect(refused)), 403);
     }
     let request = ask(&mut world, &client, PEER);

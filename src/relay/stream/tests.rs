@@ -35,7 +35,8 @@ fn streams() -> Rc<Streams> {
     let ports = settings.relay.min_port..=settings.relay.max_port;
     let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &[], &[]));
     let io = Io::choose(settings.process.udp_io);
-    let policy = WorkerPolicy::new(peers, &settings.limits, 1, [1, 2]);
+    let shared = Shared::new(&settings);
+    let policy = WorkerPolicy::new(peers, Arc::clone(&shared), &settings.limits, 1, [1, 2]);
     let server = Server::new(
         rules::rules(&settings, &users, io, ConnectionIds { worker: 0, workers: 1 }),
         Box::new(policy),
@@ -45,7 +46,7 @@ fn streams() -> Rc<Streams> {
     );
     let poller = Rc::new(Poller::new(io).unwrap());
     let rng = StdRng::from_seed([5; 32]);
-    let core = Core::new(0, server, users, Shared::new(&settings), Clock::new(), poller, rng, io);
+    let core = Core::new(0, server, users, shared, Clock::new(), poller, rng, io);
     Rc::new(Streams {
         core: Rc::new(RefCell::new(core)),
         buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),

@@ -60,7 +60,7 @@ pub(crate) fn rules() -> Rules {
     }
 }
 
-/// Refuses 10.0.0.0/8, and port 25 of anybody.
+/// Refuses 10.0.0.0/8, port 25 of anybody, and connections to port 26.
 struct TestPolicy {
     /// How many unauthenticated answers may still be drawn.
     answers: Rc<Cell<u64>>,
@@ -69,6 +69,10 @@ struct TestPolicy {
 impl Policy for TestPolicy {
     fn permits(&self, peer: SocketAddr) -> bool {
         peer.port() != 25 && self.permits_ip(peer.ip())
+    }
+
+    fn permits_connection(&self, peer: SocketAddr) -> bool {
+        peer.port() != 26 && self.permits(peer)
     }
 
     fn permits_ip(&self, peer: IpAddr) -> bool {
