@@ -1,4 +1,4 @@
-//! A relayed packet costs no heap allocation: measured with a counting allocator over a whole server in this process.
+//! A relayed packet, or a stretch of relayed TCP, costs no heap allocation: measured with a counting allocator over a whole server in this process.
 //!
 //! One test only in this file: the count is the process's.
 
@@ -8,15 +8,19 @@ mod common;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    net::{SocketAddr, UdpSocket},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use common::client::{TurnClient, channel_data, loopback_socket};
+use common::{
+    PATIENCE, REALM, USER,
+    client::{TurnClient, channel_data, key, loopback_socket},
+};
 use turnserver::{
     config::{self, Host},
     relay::Relay,
-    stun::ChannelNumber,
+    stun::{AttributeType as A, ChannelNumber, Class, Message, MessageWriter, Method, TransactionId},
     turn::Transport,
 };
 
@@ -64,14 +68,78 @@ fn traffic(client: &TurnClient, message: &[u8], peer: &UdpSocket, relayed: Socke
     }
 }
 
+/// A client's connection, with the nonce of its first request.
+fn connection(server: SocketAddr) -> (TcpStream, Vec<u8>) {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let challenge = ask(&mut stream, &[], Method::Refresh, |_| {});
+    let nonce = Message::parse(&challenge).unwrap().get(A::NONCE).expect("a nonce").to_vec();
+    (stream, nonce)
+}
+
+/// Sends a request over a stream; the response to it.
+fn ask(stream: &mut TcpStream, nonce: &[u8], method: Method, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
+    let mut buffer = [0; 2048];
+    let mut writer = MessageWriter::new(&mut buffer, method, Class::Request, TransactionId([9; 12]));
+    attributes(&mut writer);
+    if !nonce.is_empty() {
+        writer.attribute(A::USERNAME, USER.as_bytes()).attribute(A::REALM, REALM.as_bytes());
+        writer.attribute(A::NONCE, nonce).integrity(&key());
+    }
+    let len = writer.finish().unwrap();
+    stream.write_all(&buffer[..len]).unwrap();
+    stream.read_exact(&mut buffer[..20]).unwrap();
+    let len = 20 + usize::from(u16::from_be_bytes([buffer[2], buffer[3]]));
+    stream.read_exact(&mut buffer[20..len]).unwrap();
+    assert_eq!(Message::parse(&buffer[..len]).unwrap().class() == Class::Success, !nonce.is_empty());
+    buffer[..len].to_vec()
+}
+
+/// Opens a TCP allocation with one connection (RFC 6062): the control connection, and the two ends.
+fn tcp_connection(server: SocketAddr) -> (TcpStream, TcpStream, TcpStream) {
+    let (mut control, nonce) = connection(server);
+    ask(&mut control, &nonce, Method::Allocate, |writer| {
+        writer.attribute(A::REQUESTED_TRANSPORT, &[6, 0, 0, 0]);
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = listener.local_addr().unwrap();
+    let connected = ask(&mut control, &nonce, Method::Connect, |writer| {
+        writer.xor_address(A::XOR_PEER_ADDRESS, peer);
+    });
+    let id = Message::parse(&connected).unwrap().get_u32(A::CONNECTION_ID).unwrap().unwrap();
+    let (mut data, nonce) = connection(server);
+    ask(&mut data, &nonce, Method::ConnectionBind, |writer| {
+        writer.u32(A::CONNECTION_ID, id);
+    });
+    let peer = listener.accept().unwrap().0;
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    (control, data, peer)
+}
+
+/// Sends `PACKETS` stretches each way, each awaited before the next.
+fn stretches(client: &mut TcpStream, peer: &mut TcpStream) {
+    let mut buffer = [0; 30_000];
+    for at in 0..PACKETS {
+        let len = 1 + at * 29_999 / PACKETS;
+        client.write_all(&buffer[..len]).unwrap();
+        peer.read_exact(&mut buffer[..len]).unwrap();
+        peer.write_all(&buffer[..len]).unwrap();
+        client.read_exact(&mut buffer[..len]).unwrap();
+    }
+}
+
 /// Design §4: user-space heap allocations per relayed packet: 0.
 #[test]
 fn relayed_packets_allocate_nothing() {
-    let loaded = config::parse(common::LOOPBACK, "heap.toml", &Host::detect().unwrap()).unwrap();
+    let text = common::LOOPBACK.replace("[relay]", "[relay]\ntcp-relaying = true");
+    let loaded = config::parse(&text, "heap.toml", &Host::detect().unwrap()).unwrap();
     let relay = Relay::start(loaded.settings).unwrap();
-    let is_udp =
-        |endpoint: &&turnserver::relay::Endpoint| endpoint.transport == Transport::Udp && endpoint.address.is_ipv4();
-    let server = relay.endpoints().iter().find(is_udp).unwrap().address;
+    let endpoint = |transport: Transport| {
+        let mut of_ipv4 = relay.endpoints().iter().filter(|endpoint| endpoint.address.is_ipv4());
+        of_ipv4.find(|endpoint| endpoint.transport == transport).unwrap().address
+    };
+    let server = endpoint(Transport::Udp);
     let (mut client, peer_socket) = (TurnClient::new(loopback_socket(), server), loopback_socket());
     let peer = peer_socket.local_addr().unwrap();
     let relayed = client.allocate();
@@ -115,6 +183,15 @@ fn relayed_packets_allocate_nothing() {
     let before = ALLOCATIONS.load(Ordering::SeqCst);
     around();
     assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "between allocations of this server");
+
+    // Over TCP; a few connections, as their two ends are on one worker or on two.
+    for _ in 0..4 {
+        let (_control, mut data, mut peer) = tcp_connection(endpoint(Transport::Tcp));
+        stretches(&mut data, &mut peer);
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        stretches(&mut data, &mut peer);
+        assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "over TCP");
+    }
 
     let totals = relay.stop();
     assert_eq!(totals.to_peers.packets, 6 * PACKETS as u64);

@@ -1,4 +1,4 @@
-//! The data path and its input/output: workers, batched UDP, TCP streams, relay sockets.
+//! The data path and its input/output: workers, batched UDP, TCP streams, relay sockets, TCP relaying.
 //!
 //! A [`Relay`] is a set of workers. Each worker is one thread with a runtime of its own that owns everything of its clients:
 //! listeners (shared with the other workers by the kernel, which pins a client to one of them), relay sockets, the
