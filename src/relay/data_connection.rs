@@ -9,7 +9,7 @@
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
-    io::IoSlice,
+    io::{self, IoSlice},
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
@@ -123,7 +123,15 @@ impl Direction {
             }
             left -= 1;
             let mut into = ReadBuf::new(buffer);
-            if Pin::new(&mut *from).poll_read(context, &mut into).map_err(|_| Fault::Source)?.is_pending() {
+            let read = match Pin::new(&mut *from).poll_read(context, &mut into) {
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    // TLS that ends without saying so, as many clients do: all that was sent has come.
+                    self.state = State::Ending;
+                    continue;
+                }
+                read => read.map_err(|_| Fault::Source)?,
+            };
+            if read.is_pending() {
                 // An idle connection holds no memory.
                 self.kept = Vec::new();
                 if self.unflushed {

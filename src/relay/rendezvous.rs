@@ -57,6 +57,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Gives a peak's memory back.
+fn shrink(all: &mut HashMap<ConnectionId, Waiting>) {
+    /// Not worth the trouble below.
+    const FEW: usize = 64;
+    if all.is_empty() && all.capacity() > FEW {
+        *all = HashMap::new();
+    }
+}
+
 /// The meeting place of all workers.
 #[derive(Debug)]
 pub(super) struct Rendezvous {
@@ -83,12 +92,17 @@ impl Rendezvous {
         if *waiting.user != *user {
             return Err(BindRefusal::WrongUser);
         }
-        all.remove(&id).ok_or(BindRefusal::Unknown)
+        let claimed = all.remove(&id).ok_or(BindRefusal::Unknown);
+        shrink(&mut all);
+        claimed
     }
 
     /// Takes a connection back that nobody has bound.
     pub(super) fn withdraw(&self, id: ConnectionId) {
-        let withdrawn = lock(&self.waiting).remove(&id);
+        let mut all = lock(&self.waiting);
+        let withdrawn = all.remove(&id);
+        shrink(&mut all);
+        drop(all);
         // The socket is closed here, after the lock is released.
         drop(withdrawn);
     }

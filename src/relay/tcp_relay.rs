@@ -105,8 +105,13 @@ impl TcpRelays {
             }
             None => {}
         }
+        self.shrink();
+    }
+
+    /// Gives a peak's memory back.
+    fn shrink(&mut self) {
         if self.peers.is_empty() {
-            self.peers.shrink_to_fit();
+            self.peers = HashMap::new();
         }
     }
 
@@ -145,6 +150,7 @@ async fn attend(core: Rc<RefCell<Core>>) {
                 Event::Closed(id) => {
                     core.server.peer_closed(id);
                     core.tcp.peers.remove(&id);
+                    core.tcp.shrink();
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! The bytes of bound connections do not come by here: only who may be connected with whom is decided.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use super::{
     Client, ConnectionId, Drop, Effect, Family, Flow, Handle, RelayId, Server, Step, Time, Traffic,
@@ -291,6 +291,10 @@ impl Server {
             allocation.to_client.add(to_client);
             self.totals.to_peers.add(to_peer);
             self.totals.to_clients.add(to_client);
+        }
+        if self.connections.is_empty() {
+            // A peak's memory is given back.
+            self.connections = HashMap::new();
         }
         taken.into_iter().map(|connection| connection.id).collect()
     }

@@ -1,5 +1,9 @@
 //! RFC 6062 §5.1: allocations of TCP relayed addresses, and what does not go with them.
 
+use std::net::SocketAddr;
+
+use socket2::{Domain, Socket, Type};
+
 use crate::client::Client;
 use crate::r6062_setup::{allocated, bind, bind_to, connect, connect_to, tcp_server};
 use crate::setup::{Peer, Session, V4, connected, server};
@@ -115,6 +119,24 @@ fn ports_of_tcp_and_of_udp_are_apart() {
     while Session::tcp(&server).call(allocate_tcp()).error().is_some() {
         assert!(std::time::Instant::now() < deadline, "the port stays taken");
     }
+}
+
+#[test]
+fn a_port_that_another_program_listens_on_is_passed_over() {
+    let server = tcp_server(&[("relay.min-port", "50011"), ("relay.max-port", "50012")]);
+    // Even one that would share it.
+    let other = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    other.set_reuse_address(true).unwrap();
+    other.set_reuse_port(true).unwrap();
+    other.bind(&SocketAddr::from((V4, 50011)).into()).unwrap();
+    other.listen(1).unwrap();
+    let (_session, relayed) = allocated(&server);
+    assert_eq!(relayed.port(), 50012);
+    Session::tcp(&server).fail(allocate_tcp(), 508);
+    // And nobody else gets ours, not even by sharing.
+    let late = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    late.set_reuse_address(true).unwrap();
+    late.bind(&SocketAddr::from((V4, 50012)).into()).expect_err("it is in use");
 }
 
 #[test]

@@ -17,7 +17,7 @@ impl ClientStream for DuplexStream {
     fn reset_on_close(&self) {}
 }
 
-/// A stream that sends nothing off before it is flushed, as one under TLS may.
+/// A stream that sends nothing off before it is flushed, and ends without saying so, as one under TLS may.
 struct Lazy {
     stream: DuplexStream,
     held: Vec<u8>,
@@ -30,7 +30,10 @@ impl AsyncRead for Lazy {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
+        let ended = into.filled().len() == before;
+        Poll::Ready(if ended { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) })
     }
 }
 
