@@ -24,8 +24,9 @@ use tokio::{
 use super::{queue::Queue, stream::Streams, system, tcp_relay::Bound};
 use crate::turn::Flow;
 
-/// Reads per turn and direction before other clients have theirs.
-const READS: usize = 4;
+/// Bytes per turn and direction before other clients have theirs. With four times as many, datagrams beside connections at
+/// full speed waited three times as long, and these were hardly faster.
+const TURN: usize = 64 << 10;
 
 /// What clients come by: a TCP connection, or what runs over one.
 pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin {
@@ -98,7 +99,7 @@ impl Direction {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut left = READS;
+        let mut left = TURN;
         loop {
             while self.has_kept() {
                 let taken = ready!(poll_write(context, to, &self.kept[self.taken..]))?;
@@ -121,7 +122,6 @@ impl Direction {
                 let _ = pin!(tokio::task::yield_now()).poll(context);
                 return Poll::Pending;
             }
-            left -= 1;
             let mut into = ReadBuf::new(buffer);
             let read = match Pin::new(&mut *from).poll_read(context, &mut into) {
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -141,6 +141,7 @@ impl Direction {
                 return Poll::Pending;
             }
             let read = into.filled();
+            left = left.saturating_sub(read.len());
             if read.is_empty() {
                 self.state = State::Ending;
                 continue;
