@@ -7,9 +7,9 @@
 //! the other one open.
 
 use std::{
-    cell::Cell,
     future::{Future, poll_fn},
     io::{self, IoSlice},
+    mem,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
@@ -46,10 +46,10 @@ struct Direction {
     kept: Vec<u8>,
     /// So much of what is kept has been taken after all.
     taken: usize,
-    /// So much of what is kept is not data: responses that come before.
-    responses: usize,
     /// Something was written that may not have been sent off.
     unflushed: bool,
+    /// Something was read or taken in this turn.
+    moved: bool,
     state: State,
 }
 
@@ -71,23 +71,15 @@ enum Fault {
 
 impl Direction {
     const fn new(kept: Vec<u8>) -> Self {
-        Self { kept, taken: 0, responses: 0, unflushed: false, state: State::Open }
+        Self { kept, taken: 0, unflushed: false, moved: false, state: State::Open }
     }
 
     fn has_kept(&self) -> bool {
         self.taken < self.kept.len()
     }
 
-    /// Notes that so many bytes were taken; returns how many of them were data.
-    fn took(&mut self, bytes: usize) -> usize {
-        let responses = self.responses.min(bytes);
-        self.responses -= responses;
-        self.unflushed = true;
-        bytes - responses
-    }
-
     /// Passes on what there is, as far as possible without waiting and within one turn. Ready when this direction has ended.
-    /// `count` is told of data that were taken.
+    /// `count` is told of data that were read, before anybody can have received them.
     fn poll_pass<R, W>(
         &mut self,
         context: &mut Context<'_>,
@@ -104,7 +96,7 @@ impl Direction {
             while self.has_kept() {
                 let taken = ready!(poll_write(context, to, &self.kept[self.taken..]))?;
                 self.taken += taken;
-                count(self.took(taken));
+                (self.unflushed, self.moved) = (true, true);
             }
             self.kept.clear();
             self.taken = 0;
@@ -141,16 +133,17 @@ impl Direction {
                 return Poll::Pending;
             }
             let read = into.filled();
-            left = left.saturating_sub(read.len());
             if read.is_empty() {
                 self.state = State::Ending;
                 continue;
             }
+            left = left.saturating_sub(read.len());
+            count(read.len());
+            (self.unflushed, self.moved) = (true, true);
             let taken = match poll_write(context, to, read) {
                 Poll::Ready(taken) => taken?,
                 Poll::Pending => 0,
             };
-            count(self.took(taken));
             self.kept.extend_from_slice(&read[taken..]);
         }
     }
@@ -191,16 +184,9 @@ enum End {
 impl<S: ClientStream> Pair<S> {
     /// Passes on what there is in both directions. Ready when the pair is over.
     fn poll(&mut self, context: &mut Context<'_>, buffer: &mut [u8], flow: &Flow) -> Poll<End> {
-        let moved = Cell::new(false);
         let Self { client, peer, to_peer, to_client, .. } = self;
-        let up = to_peer.poll_pass(context, (client, peer), buffer, |bytes| {
-            moved.set(true);
-            flow.count_to_peer(bytes);
-        });
-        let down = to_client.poll_pass(context, (peer, client), buffer, |bytes| {
-            moved.set(true);
-            flow.count_to_client(bytes);
-        });
+        let up = to_peer.poll_pass(context, (client, peer), buffer, |bytes| flow.count_to_peer(bytes));
+        let down = to_client.poll_pass(context, (peer, client), buffer, |bytes| flow.count_to_client(bytes));
         for (direction, outcome) in [(to_peer, up), (to_client, down)] {
             match outcome {
                 // Who has reset its connection is told nothing and tells nothing any more.
@@ -216,7 +202,8 @@ impl<S: ClientStream> Pair<S> {
         if states == [State::Ended; 2] {
             return Poll::Ready(if self.failed { End::Broken } else { End::Whole });
         }
-        if states != [State::Open; 2] && (moved.get() || self.quiet.is_none()) {
+        let moved = mem::take(&mut self.to_peer.moved) | mem::take(&mut self.to_client.moved);
+        if states != [State::Open; 2] && (moved || self.quiet.is_none()) {
             self.quiet = Some(Instant::now());
         }
         Poll::Pending
@@ -236,9 +223,9 @@ impl<S: ClientStream> Pair<S> {
 /// the ConnectionBind, `queue` holds the responses that come before what the peer sends.
 pub(super) async fn relay<S: ClientStream>(streams: &Streams, client: S, bound: Bound, data: Vec<u8>, queue: Queue) {
     let Bound { peer, bond } = bound;
-    let responses = contents(queue);
-    let to_client = Direction { responses: responses.len(), ..Direction::new(responses) };
-    let mut pair = Pair { client, peer, to_peer: Direction::new(data), to_client, failed: false, quiet: None };
+    bond.link.flow.count_to_peer(data.len());
+    let (to_peer, to_client) = (Direction::new(data), Direction::new(contents(queue)));
+    let mut pair = Pair { client, peer, to_peer, to_client, failed: false, quiet: None };
     let limit = streams.limits.idle_timeout;
     let mut timer = pin!(tokio::time::sleep(limit));
     let mut close = pin!(bond.link.close.notified());

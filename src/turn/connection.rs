@@ -45,12 +45,12 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Counts bytes that the peer's connection has taken.
+    /// Counts bytes from the client, before the peer can have them.
     pub fn count_to_peer(&self, bytes: usize) {
         self.to_peer.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Counts bytes that the client's connection has taken.
+    /// Counts bytes from the peer, before the client can have them.
     pub fn count_to_client(&self, bytes: usize) {
         self.to_client.fetch_add(bytes as u64, Ordering::Relaxed);
     }
