@@ -15,8 +15,8 @@ use support::{bench, bench_prepared};
 use turnserver::{
     stun::{AttributeType, ChannelData, ChannelNumber, Class, MessageWriter, Method, TransactionId},
     turn::{
-        Answer, Client, Family, FiveTuple, Grant, HEADROOM, Handle, Policy, REPLY_LEN, RelayId, Route, Rules, Server,
-        Step, Time, Transport, Unauthenticated,
+        Answer, Client, ConnectionIds, Family, FiveTuple, Grant, HEADROOM, Handle, Policy, REPLY_LEN, RelayId, Route,
+        Rules, Server, Step, Time, Transport, Unauthenticated,
     },
 };
 
@@ -26,6 +26,10 @@ struct Anything;
 
 impl Policy for Anything {
     fn permits(&self, _: SocketAddr) -> bool {
+        true
+    }
+
+    fn permits_connection(&self, _: SocketAddr) -> bool {
         true
     }
 
@@ -54,6 +58,11 @@ fn rules() -> Rules {
         max_permissions: 100,
         max_channels: 100,
         default_family: Some(Family::V4),
+        udp_relaying: true,
+        tcp_relaying: false,
+        max_connections: 100,
+        bind_timeout: Duration::from_secs(30),
+        connection_ids: ConnectionIds { worker: 0, workers: 1 },
         families: vec![Family::V4],
         software: None,
         always_fingerprint: false,

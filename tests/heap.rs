@@ -1,4 +1,4 @@
-//! A relayed packet costs no heap allocation: measured with a counting allocator over a whole server in this process.
+//! A relayed packet, or a stretch of relayed TCP, costs no heap allocation: measured with a counting allocator over a whole server in this process.
 //!
 //! One test only in this file: the count is the process's.
 
@@ -9,19 +9,19 @@ mod common;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     io::{Read, Write},
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use common::{
-    PATIENCE,
-    client::{TurnClient, channel_data, loopback_socket},
+    PATIENCE, REALM, USER,
+    client::{TurnClient, channel_data, key, loopback_socket},
 };
 use turnserver::{
     config::{self, Host},
     relay::Relay,
-    stun::ChannelNumber,
+    stun::{AttributeType as A, ChannelNumber, Class, Message, MessageWriter, Method, TransactionId},
     turn::Transport,
 };
 
@@ -75,6 +75,67 @@ fn traffic(client: &TurnClient, message: &[u8], peer: &UdpSocket, relayed: Socke
     }
 }
 
+/// A client's connection, with the nonce of its first request.
+fn connection(server: SocketAddr) -> (TcpStream, Vec<u8>) {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let challenge = ask(&mut stream, &[], Method::Refresh, |_| {});
+    let nonce = Message::parse(&challenge).unwrap().get(A::NONCE).expect("a nonce").to_vec();
+    (stream, nonce)
+}
+
+/// Sends a request over a stream; the response to it.
+fn ask(stream: &mut TcpStream, nonce: &[u8], method: Method, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
+    let mut buffer = [0; 2048];
+    let mut writer = MessageWriter::new(&mut buffer, method, Class::Request, TransactionId([9; 12]));
+    attributes(&mut writer);
+    if !nonce.is_empty() {
+        writer.attribute(A::USERNAME, USER.as_bytes()).attribute(A::REALM, REALM.as_bytes());
+        writer.attribute(A::NONCE, nonce).integrity(&key());
+    }
+    let len = writer.finish().unwrap();
+    stream.write_all(&buffer[..len]).unwrap();
+    stream.read_exact(&mut buffer[..20]).unwrap();
+    let len = 20 + usize::from(u16::from_be_bytes([buffer[2], buffer[3]]));
+    stream.read_exact(&mut buffer[20..len]).unwrap();
+    assert_eq!(Message::parse(&buffer[..len]).unwrap().class() == Class::Success, !nonce.is_empty());
+    buffer[..len].to_vec()
+}
+
+/// Opens a TCP allocation with one connection (RFC 6062): the control connection, and the two ends.
+fn tcp_connection(server: SocketAddr) -> (TcpStream, TcpStream, TcpStream) {
+    let (mut control, nonce) = connection(server);
+    ask(&mut control, &nonce, Method::Allocate, |writer| {
+        writer.attribute(A::REQUESTED_TRANSPORT, &[6, 0, 0, 0]);
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = listener.local_addr().unwrap();
+    let connected = ask(&mut control, &nonce, Method::Connect, |writer| {
+        writer.xor_address(A::XOR_PEER_ADDRESS, peer);
+    });
+    let id = Message::parse(&connected).unwrap().get_u32(A::CONNECTION_ID).unwrap().unwrap();
+    let (mut data, nonce) = connection(server);
+    ask(&mut data, &nonce, Method::ConnectionBind, |writer| {
+        writer.u32(A::CONNECTION_ID, id);
+    });
+    let peer = listener.accept().unwrap().0;
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    (control, data, peer)
+}
+
+/// Sends `PACKETS` stretches each way, each awaited before the next.
+fn stretches(client: &mut TcpStream, peer: &mut TcpStream) {
+    let mut buffer = [0; 30_000];
+    for at in 0..PACKETS {
+        let len = 1 + at * 29_999 / PACKETS;
+        client.write_all(&buffer[..len]).unwrap();
+        peer.read_exact(&mut buffer[..len]).unwrap();
+        peer.write_all(&buffer[..len]).unwrap();
+        client.read_exact(&mut buffer[..len]).unwrap();
+    }
+}
+
 /// Starts a server in this process; returns where it serves this transport.
 fn start(configuration: &str, transport: Transport) -> (Relay, SocketAddr) {
     let loaded = config::parse(configuration, "heap.toml", &Host::detect().unwrap()).unwrap();
@@ -90,7 +151,21 @@ fn start(configuration: &str, transport: Transport) -> (Relay, SocketAddr) {
 fn packets_allocate_nothing_and_peaks_leave_nothing() {
     datagrams_allocate_nothing();
     frames_on_streams_allocate_nothing();
+    tcp_relaying_allocates_nothing();
     slow_streams_give_memory_back();
+}
+
+/// Over connections of RFC 6062; a few, as their two ends are on one worker or on two.
+fn tcp_relaying_allocates_nothing() {
+    let (relay, server) = start(&common::LOOPBACK.replace("[relay]", "[relay]\ntcp-relaying = true"), Transport::Tcp);
+    for _ in 0..4 {
+        let (_control, mut data, mut peer) = tcp_connection(server);
+        stretches(&mut data, &mut peer);
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        stretches(&mut data, &mut peer);
+        assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "over TCP");
+    }
+    let _ = relay.stop();
 }
 
 fn datagrams_allocate_nothing() {

@@ -129,6 +129,18 @@ fn client_to_client() {
     server.stop();
 }
 
+/// RFC 6062: allocations of TCP, each client's peer the other's relayed address. Two runs, as the tool's connections land on
+/// other workers each time.
+#[test]
+fn tcp_relaying() {
+    let server = Server::start(&LOOPBACK.replace("[relay]", "[relay]\ntcp-relaying = true"));
+    for _ in 0..2 {
+        let options = &["-X", "-T", "-m", "2"];
+        Run { namespace: None, server: server.ipv4("tcp"), peer: None, options, sessions: 2 }.check();
+    }
+    server.stop();
+}
+
 /// IPv6 from the client to the server and from the relay to the peer.
 #[test]
 fn ipv6() {

@@ -149,12 +149,19 @@ pub(super) fn relay(root: &Section<'_>, host: &Host, listeners: &[Listener]) -> 
         .collect();
     map_external(&section, &mut addresses);
     let default_family = default_family(&section, &addresses);
+    let (udp, tcp) = (section.get("udp-relaying").or(true), section.get("tcp-relaying").or(false));
+    if !udp && !tcp {
+        let what = "is false, and so is tcp-relaying: nothing could be relayed";
+        section.report.error(&section.place_at("udp-relaying"), what, "set one of the two to true");
+    }
     Relay {
         addresses,
         min_port,
         max_port,
         socket_buffer: section.get("socket-buffer").or(Buffer(None)).0,
         default_family,
+        udp,
+        tcp,
     }
 }
 

@@ -26,12 +26,15 @@ impl Display for Effective<'_> {
         writeln!(f, "permission-lifetime = {}", text(period_text(lifetimes.permission)))?;
         writeln!(f, "channel-lifetime = {}", text(period_text(lifetimes.channel)))?;
         writeln!(f, "reservation-lifetime = {}", text(period_text(lifetimes.reservation)))?;
+        writeln!(f, "connect-timeout = {}", text(period_text(lifetimes.connect)))?;
+        writeln!(f, "connection-bind-timeout = {}", text(period_text(lifetimes.connection_bind)))?;
 
         writeln!(f, "\n[limits]")?;
         writeln!(f, "user-quota = {}", limits.user_quota.unwrap_or(0))?;
         writeln!(f, "total-quota = {}", limits.total_quota.unwrap_or(0))?;
         writeln!(f, "permissions-per-allocation = {}", limits.permissions_per_allocation)?;
         writeln!(f, "channels-per-allocation = {}", limits.channels_per_allocation)?;
+        writeln!(f, "connections-per-allocation = {}", limits.connections_per_allocation)?;
         writeln!(f, "unauthorized-rate = {}", limits.unauthorized_rate.unwrap_or(0))?;
         writeln!(f, "binding-rate = {}", limits.binding_rate.unwrap_or(0))?;
         writeln!(f, "source-prefix-ipv4 = {}", limits.ipv4_prefix)?;
@@ -132,7 +135,9 @@ impl Effective<'_> {
         writeln!(f, "min-port = {}", relay.min_port)?;
         writeln!(f, "max-port = {}", relay.max_port)?;
         writeln!(f, "socket-buffer = {}", buffer(relay.socket_buffer))?;
-        writeln!(f, "allocation-default-address-family = {}", text(family))
+        writeln!(f, "allocation-default-address-family = {}", text(family))?;
+        writeln!(f, "udp-relaying = {}", relay.udp)?;
+        writeln!(f, "tcp-relaying = {}", relay.tcp)
     }
 
     fn tls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -76,6 +76,10 @@ pub struct Relay {
     pub socket_buffer: Option<usize>,
     /// Family given to an Allocate without REQUESTED-ADDRESS-FAMILY (RFC 8656 §7.2 says IPv4).
     pub default_family: DefaultFamily,
+    /// Relay UDP (`udp-relaying`); otherwise asking for it is forbidden.
+    pub udp: bool,
+    /// Relay TCP (RFC 6062, `tcp-relaying`).
+    pub tcp: bool,
 }
 
 /// `allocation-default-address-family`.
@@ -157,6 +161,10 @@ pub struct Lifetimes {
     pub channel: Duration,
     /// How long a reserved port (EVEN-PORT with R) waits for its Allocate (RFC 8656 §7.2: at least 30 s).
     pub reservation: Duration,
+    /// How long a peer may take to accept the connection of a Connect (RFC 6062 §5.2: at least 30 s).
+    pub connect: Duration,
+    /// How long a peer connection waits for its ConnectionBind (RFC 6062 §5.2: 30 s).
+    pub connection_bind: Duration,
 }
 
 /// Quotas and limits (`[limits]`).
@@ -170,6 +178,8 @@ pub struct Limits {
     pub permissions_per_allocation: usize,
     /// Channels per allocation.
     pub channels_per_allocation: usize,
+    /// Peer connections per TCP allocation (RFC 6062).
+    pub connections_per_allocation: usize,
     /// 401 answers per second and source prefix; `None` is unlimited.
     pub unauthorized_rate: Option<u32>,
     /// Binding answers per second and source prefix; `None` is unlimited.

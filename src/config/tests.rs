@@ -618,13 +618,34 @@ fn lifetimes_make_sense() {
 }
 
 #[test]
+fn tcp_is_relayed_on_demand_and_something_is_relayed_always() {
+    let relay = settings("").relay;
+    assert_eq!((relay.udp, relay.tcp), (true, false));
+    let relay = settings("[relay]\nudp-relaying = false\ntcp-relaying = true").relay;
+    assert_eq!((relay.udp, relay.tcp), (false, true));
+    assert_eq!(
+        errors("[relay]\nudp-relaying = false"),
+        [
+            "t.toml:2:16: relay.udp-relaying = false: is false, and so is tcp-relaying: nothing could be relayed; set one of the two \
+          to true"
+        ]
+    );
+    let short = warnings("[lifetimes]\nconnect-timeout = \"29s\"\nconnection-bind-timeout = \"31s\"");
+    assert_eq!(short.len(), 2, "{short:?}");
+    assert!(short.iter().all(|warning| warning.contains("RFC 6062 says 30s")), "{short:?}");
+    assert!(warnings("[lifetimes]\nconnect-timeout = \"1m\"").is_empty());
+}
+
+#[test]
 fn zero_is_unlimited_for_quotas_and_rates_only() {
     let limits = settings("[limits]\nuser-quota = 0\ntotal-quota = 7\nunauthorized-rate = 0\nbinding-rate = 9").limits;
     assert_eq!((limits.user_quota, limits.total_quota), (None, Some(7)));
     assert_eq!((limits.unauthorized_rate, limits.binding_rate), (None, Some(9)));
-    for key in ["permissions-per-allocation", "channels-per-allocation", "source-prefix-ipv4", "source-prefix-ipv6"] {
+    let per_allocation = ["permissions-per-allocation", "channels-per-allocation", "connections-per-allocation"];
+    for key in per_allocation.into_iter().chain(["source-prefix-ipv4", "source-prefix-ipv6"]) {
         assert!(errors(&format!("[limits]\n{key} = 0"))[0].contains("is out of range"), "{key}");
     }
+    assert!(errors("[limits]\nconnections-per-allocation = 10001")[0].contains("write a number from 1 to 10000"));
     assert!(errors("[limits]\nsource-prefix-ipv4 = 33")[0].contains("write a number from 1 to 32"));
     assert!(warnings("[limits]\nuser-quota = 9\ntotal-quota = 7")[0].contains("is above total-quota (7)"));
 }

@@ -69,6 +69,14 @@ pub(super) fn about_handshakes() {
     }
 }
 
+/// A socket that connects to a peer could not be opened.
+pub(super) fn about_connecting(address: SocketAddr, error: &io::Error) {
+    static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
+    if THROTTLE.permits() {
+        tracing::error!(%address, %error, remedy = remedy(error), "cannot connect to peers; clients get 447");
+    }
+}
+
 /// A socket gave an error that is not about one datagram.
 pub(super) fn about_receiving(error: &io::Error) {
     static THROTTLE: Throttle = Throttle(AtomicU64::new(0));

@@ -23,13 +23,15 @@ use super::{
     rules,
     shared::{QuotaLease, Shared},
     system::{self, Io, Poller, SendOptions, UdpSocket},
+    tcp_relay::TcpRelays,
 };
 use crate::{
     auth::users::StaticUsers,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate,
-        Refusal, RelayId, Route, Server, SessionSummary, Step, Time, ToClient, ToPeer,
+        Answer, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak,
+        PendingAllocate, PendingBind, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary, Step, Time,
+        ToClient, ToPeer,
     },
 };
 
@@ -134,6 +136,10 @@ pub(super) enum Outcome {
     Reply(usize),
     /// Open relay sockets ([`Core::allocate`]).
     Allocate(Box<PendingAllocate>),
+    /// Connect to a peer ([`Core::connect`]).
+    Connect(ConnectRequest),
+    /// Bind the client's connection to a peer's ([`Core::bind`]).
+    Bind(Box<PendingBind>),
     /// Send part of the message to a peer.
     ToPeer(ToPeer),
 }
@@ -158,6 +164,7 @@ pub(super) struct Core {
     pub(super) relays: Slab<RelaySocket>,
     /// The outgoing sides of clients' connections.
     pub(super) outlets: Outlets,
+    pub(super) tcp: TcpRelays,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) reply: Box<[u8]>,
@@ -168,7 +175,7 @@ pub(super) struct Core {
     pub(super) reservation_deadline: Option<Time>,
     /// Decides when the table of relay sockets gives memory back.
     relay_peak: Peak,
-    rng: StdRng,
+    pub(super) rng: StdRng,
     io: Io,
     /// Workers to be woken for what they have been sent.
     to_wake: Vec<u16>,
@@ -193,6 +200,7 @@ impl Core {
             listeners: Vec::new(),
             relays: Slab::new(),
             outlets: Outlets::default(),
+            tcp: TcpRelays::new(shared.connect_timeout),
             shared,
             clock,
             users,
@@ -229,6 +237,9 @@ impl Core {
                 self.apply_effects();
                 len
             }
+            // Mostly answered later.
+            Outcome::Connect(request) => self.connect(&request)?,
+            Outcome::Bind(pending) => self.bind(client, &pending),
             Outcome::Nothing | Outcome::ToPeer(_) => return None,
         };
         log_refusal(client, &self.reply[..len]);
@@ -249,6 +260,8 @@ impl Core {
                 self.reply_elsewhere(&elsewhere);
                 Outcome::Nothing
             }
+            Step::Connect(request) => Outcome::Connect(request),
+            Step::Bind(pending) => Outcome::Bind(pending),
             // A question that has been answered is not asked again.
             Step::Dropped | Step::Authenticate(_) => Outcome::Nothing,
         }
@@ -271,7 +284,10 @@ impl Core {
 
     /// Opens relay sockets and grants the allocation; returns the length of the reply.
     fn allocate(&mut self, pending: PendingAllocate, now: Time) -> usize {
-        let opened = self.open_relays(&pending, now);
+        let opened = match pending.protocol {
+            RelayProtocol::Udp => self.open_relays(&pending, now),
+            RelayProtocol::Tcp => self.open_tcp_relay(&pending),
+        };
         let client = pending.client.tuple;
         let user = Arc::clone(&pending.user);
         match opened {
@@ -280,7 +296,9 @@ impl Core {
                 let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut self.reply, now);
                 if let Some((handle, id)) = made {
                     for (relay, _) in grant.relays.into_iter().flatten() {
-                        self.relays[relay.0 as usize].handle = Some(handle);
+                        if !self.tcp.belongs_to(relay, handle) {
+                            self.relays[relay.0 as usize].handle = Some(handle);
+                        }
                     }
                     let relayed = Addresses(grant.relays.map(|relay| relay.map(|(_, address)| address)));
                     tracing::info!(
@@ -419,6 +437,13 @@ impl Core {
         }
     }
 
+    /// Queues so much of [`Core::reply`] for a client on a stream; unlike data, it never gives way.
+    pub(super) fn queue_reply(&mut self, client: &Client, len: usize) {
+        if let Way::Stream(at) = Way::of(client.route) {
+            self.outlets.push_control(at, &self.reply[..len], self.clock.now());
+        }
+    }
+
     /// The local address to answer from: needed only where the listener's own is unspecified.
     pub(super) fn source_for(&self, listener: usize, client: &Client) -> Option<std::net::IpAddr> {
         self.listeners[listener].local.ip().is_unspecified().then_some(client.tuple.server.ip())
@@ -471,8 +496,11 @@ impl Core {
         for effect in self.server.drain_effects() {
             match effect {
                 Effect::CloseRelay(relay) => {
-                    self.relays.try_remove(relay.0 as usize);
+                    if !self.tcp.close_relay(relay) {
+                        self.relays.try_remove(relay.0 as usize);
+                    }
                 }
+                Effect::ClosePeer(id) => self.tcp.close_peer(id, &self.shared.rendezvous),
                 Effect::Ended(handle, summary) => {
                     let relayed = self.sessions.remove(&handle).map(|session| session.relayed).unwrap_or_default();
                     log_end(&summary, &relayed);
@@ -494,7 +522,7 @@ impl Core {
 }
 
 /// Errors are ordinary, the first 401 above all: nothing to read about unless somebody looks for one.
-fn log_refusal(client: &Client, reply: &[u8]) {
+pub(super) fn log_refusal(client: &Client, reply: &[u8]) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }

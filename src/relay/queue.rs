@@ -295,6 +295,19 @@ impl Queue {
         count
     }
 
+    /// Takes all that is to be written.
+    pub(super) fn drain(&mut self, spare: &mut Spare) -> Vec<u8> {
+        let mut all = Vec::new();
+        while !self.is_empty() {
+            let before = all.len();
+            let mut slices = [IoSlice::new(&[]); 8];
+            let count = self.gather(&mut slices);
+            slices[..count].iter().for_each(|slice| all.extend_from_slice(slice));
+            self.advance(all.len() - before, spare);
+        }
+        all
+    }
+
     /// Notes that so many bytes were written.
     pub(super) fn advance(&mut self, bytes: usize, spare: &mut Spare) {
         let mut left = bytes - self.go_on(bytes);

@@ -14,13 +14,14 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::ReadBuf,
     time::{Instant, Sleep},
 };
 
 use super::{
     complaint,
     core::{Core, Outcome, Way},
+    data_connection::{self, ClientStream},
     fault::outlive,
     kept::{self, Buffers},
     outbox::{Outbox, Payload},
@@ -53,7 +54,7 @@ const MESSAGES: usize = 64;
 pub(super) struct Streams {
     pub(super) core: Rc<RefCell<Core>>,
     /// Where bytes are read to, behind what was kept; borrowed for one read and the handling of its messages.
-    buffer: RefCell<Box<[u8]>>,
+    pub(super) buffer: RefCell<Box<[u8]>>,
     /// What the messages of one read make.
     out: RefCell<Outbox>,
     /// For what connections keep.
@@ -112,12 +113,14 @@ enum Pause {
     Turn,
     /// The client is to read its responses first.
     Stuffed,
+    /// It is a client data connection from here on: what follows is not messages (RFC 6062 §5.4).
+    Bound,
 }
 
 /// Serves one connection until it ends.
 pub(super) async fn serve<S>(shared: Rc<Streams>, stream: S, tuple: FiveTuple, _lease: ConnectionLease)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: ClientStream,
 {
     let limits = &shared.limits;
     let mut queue = Queue::new(limits.queue_bytes, limits.queue_age);
@@ -133,17 +136,26 @@ where
     if outlive(poll_fn(|context| connection.turn(context, timer.as_mut()))).await.is_none() {
         complaint::about_panic(tuple.client);
     }
-    // A client of TLS is told that nothing was cut off; nobody waits until it can be told.
-    let _ = poll_fn(|context| Poll::Ready(Pin::new(&mut connection.stream).poll_shutdown(context))).await;
-    let mut core = shared_too.core.borrow_mut();
-    let now = core.clock.now();
-    core.wake_workers();
-    core.outlets.remove(at);
-    core.server.end_client(&client, EndReason::ConnectionClosed, now);
-    core.apply_effects();
+    let bound = {
+        let mut core = shared_too.core.borrow_mut();
+        let now = core.clock.now();
+        core.wake_workers();
+        core.server.end_client(&client, EndReason::ConnectionClosed, now);
+        core.apply_effects();
+        core.outlets.remove(at)
+    };
+    let Connection { mut stream, mut kept, handled, .. } = connection;
+    if let Some((bound, responses)) = bound {
+        kept.drain(..handled);
+        // Boxed, or every connection's task would have room for it.
+        Box::pin(data_connection::relay(&shared_too, stream, *bound, kept, responses)).await;
+    } else {
+        // A client of TLS is told that nothing was cut off; nobody waits until it can be told.
+        let _ = poll_fn(|context| Poll::Ready(Pin::new(&mut stream).poll_shutdown(context))).await;
+    }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: ClientStream> Connection<S> {
     fn new(shared: Rc<Streams>, stream: S, client: Client, at: usize) -> Self {
         let active = Instant::now();
         Self {
@@ -163,6 +175,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads and writes as far as possible without waiting, within one turn. Ready when the connection is over.
     fn turn(&mut self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
         let pause = if self.finished { Pause::NoMore } else { self.receive(context)? };
+        if pause == Pause::Bound {
+            return Poll::Ready(Ok(()));
+        }
         let wrote_all = self.write(context)?.is_ready();
         if self.finished && wrote_all {
             return Poll::Ready(Ok(()));
@@ -356,6 +371,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             at += len;
+            if core.outlets.is_bound(self.at) {
+                break Ok(Pause::Bound);
+            }
         };
         out.send(&mut core, bytes);
         core.wake_workers();
@@ -368,7 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Pause::NoMore if at == bytes.len() => None,
             Pause::NoMore if at == 0 => self.begun.or(Some(now)),
             Pause::NoMore => Some(now),
-            Pause::Turn | Pause::Stuffed => None,
+            Pause::Turn | Pause::Stuffed | Pause::Bound => None,
         };
         Ok((at, pause))
     }

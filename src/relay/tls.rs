@@ -27,6 +27,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use super::{data_connection::ClientStream, system};
 use crate::config::settings;
 
 /// Names of the protocol in ALPN (RFC 7443 §2).
@@ -196,6 +197,12 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+impl ClientStream for Stream {
+    fn reset_on_close(&self) {
+        system::reset_on_close(self.0.get_ref().0);
     }
 }
 

@@ -27,13 +27,14 @@ use super::{
     shared::Shared,
     stream::Streams,
     system::{self, Batch, Io, Poller, Ready, UdpSocket},
+    tcp_relay,
     tls::Tls,
 };
 use crate::{
     auth::users::StaticUsers,
     config::Settings,
     policy::peer::PeerRules,
-    turn::{EndReason, Server, Totals},
+    turn::{ConnectionIds, EndReason, Server, Totals},
 };
 
 /// What a worker is, prepared on the main thread; the same in all its lives.
@@ -83,6 +84,7 @@ pub(super) async fn work(parts: Parts, started: &SyncSender<()>, stop: watch::Re
     let (core, poller, doors) = assemble(parts)?;
     let core = Rc::new(RefCell::new(core));
     let changed = Rc::new(Notify::new());
+    tcp_relay::start(&core, &changed);
     let streams = Rc::new(Streams::new(Rc::clone(&core), limits, wide_channels, Rc::clone(&changed)));
     let reception = Rc::new(Reception::new(streams, tls, workers));
     for door in doors {
@@ -229,13 +231,15 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, .. } = plan;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
-    let policy = WorkerPolicy::new(peers, &settings.limits, settings.process.workers, [draw(), draw()]);
+    let policy =
+        WorkerPolicy::new(peers, Arc::clone(&shared), &settings.limits, settings.process.workers, [draw(), draw()]);
     let mut server_seed = [0; 32];
     rand::Rng::fill_bytes(&mut rng, &mut server_seed);
-    let server =
-        Server::new(rules::rules(&settings, &users, io), Box::new(policy), &nonce_secret, server_seed, first_id);
-    let poller = Rc::new(Poller::new(io)?);
     let worker = u16::try_from(index).map_err(io::Error::other)?;
+    let workers = u16::try_from(settings.process.workers).map_err(io::Error::other)?;
+    let rules = rules::rules(&settings, &users, io, ConnectionIds { worker, workers });
+    let server = Server::new(rules, Box::new(policy), &nonce_secret, server_seed, first_id);
+    let poller = Rc::new(Poller::new(io)?);
     let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
     // What an earlier life has left behind.
     let now = core.clock.now();

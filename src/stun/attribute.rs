@@ -97,6 +97,8 @@ attributes! {
     XOR_MAPPED_ADDRESS = 0x0020;
     /// RFC 8656 §18.10.
     RESERVATION_TOKEN = 0x0022;
+    /// RFC 6062 §6.2.1.
+    CONNECTION_ID = 0x002A;
     /// RFC 8656 §18.11.
     ADDITIONAL_ADDRESS_FAMILY = 0x8000;
     /// RFC 8656 §18.12.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Discovery, Time, client::Family};
+use super::{ConnectionIds, Discovery, Time, client::Family};
 use crate::stun::PasswordAlgorithm;
 
 /// Parameters of a [`super::Server`].
@@ -33,6 +33,16 @@ pub struct Rules {
     pub max_channels: usize,
     /// Family of an allocation that asks for none; `None` is the family that the client uses.
     pub default_family: Option<Family>,
+    /// UDP is relayed; otherwise a UDP relayed address is forbidden (RFC 6062 §5.1).
+    pub udp_relaying: bool,
+    /// TCP is relayed (RFC 6062).
+    pub tcp_relaying: bool,
+    /// Peer connections per TCP allocation.
+    pub max_connections: usize,
+    /// How long a peer connection waits for its ConnectionBind (RFC 6062 §5.2).
+    pub bind_timeout: Duration,
+    /// Which CONNECTION-IDs this server may give out, so that no two workers give out the same.
+    pub connection_ids: ConnectionIds,
     /// Families that can be relayed.
     pub families: Vec<Family>,
     /// SOFTWARE, if it is sent.
@@ -83,6 +93,9 @@ pub enum Unauthenticated {
 pub trait Policy {
     /// Whether data may be sent to and taken from this peer.
     fn permits(&self, peer: SocketAddr) -> bool;
+
+    /// Whether a connection may be opened to this peer (RFC 6062 §5.2).
+    fn permits_connection(&self, peer: SocketAddr) -> bool;
 
     /// Whether a permission for this address may be installed.
     fn permits_ip(&self, peer: IpAddr) -> bool;

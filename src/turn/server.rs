@@ -1,12 +1,12 @@
 //! The server: takes what a client sent and says what to do.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    Answer, Client, Drop, EndReason, Family, Handle, PendingAllocate, Policy, Query, RelayId, Rules, SessionSummary,
-    Time, ToPeer, Totals, Unauthenticated,
+    Answer, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, Handle, PendingAllocate, PendingBind,
+    Policy, Query, RelayId, Rules, SessionSummary, Time, ToPeer, Totals, Unauthenticated,
     authentication::{Authenticator, Failure, Outcome, Requester},
     discovery,
     nonce::{self, Nonces},
@@ -30,6 +30,10 @@ pub enum Step<'m> {
     Authenticate(Query<'m>),
     /// Open relay sockets and call [`Server::complete_allocate`].
     Allocate(Box<PendingAllocate>),
+    /// Connect to a peer and call [`Server::connected`] or [`Server::connect_failed`], whenever that is known.
+    Connect(ConnectRequest),
+    /// Find the peer connection and call [`Server::complete_bind`].
+    Bind(Box<PendingBind>),
 }
 
 /// A reply that does not go back as the request came (RFC 5780 §6.1).
@@ -48,6 +52,8 @@ pub struct Elsewhere {
 pub enum Effect {
     /// Close this relay socket and give its port back.
     CloseRelay(RelayId),
+    /// Close this peer connection, with the client's side of it, or give up making it.
+    ClosePeer(ConnectionId),
     /// An allocation has ended; its handle is no longer valid.
     Ended(Handle, SessionSummary),
 }
@@ -59,6 +65,8 @@ pub struct Server {
     pub(super) authenticator: Authenticator,
     pub(super) rng: StdRng,
     pub(super) table: Table,
+    /// Whose each peer connection is.
+    pub(super) connections: HashMap<ConnectionId, Handle>,
     pub(super) effects: Vec<Effect>,
     pub(super) totals: Totals,
     pub(super) next_id: u64,
@@ -82,6 +90,7 @@ impl Server {
             authenticator,
             rng,
             table,
+            connections: HashMap::new(),
             effects: Vec::new(),
             totals: Totals::default(),
             next_id: first_id,
@@ -135,6 +144,9 @@ impl Server {
             | (Class::Request, Some(method @ (Method::CreatePermission | Method::ChannelBind))) => {
                 self.request(client, method, &message, answer, reply, now)
             }
+            (Class::Request, Some(method @ (Method::Connect | Method::ConnectionBind))) if self.rules.tcp_relaying => {
+                self.request(client, method, &message, answer, reply, now)
+            }
             _ => self.drop(Drop::Unexpected),
         }
     }
@@ -180,9 +192,13 @@ impl Server {
         }
         let outcome = match (method, owned) {
             (Method::Allocate, owned) => return self.allocate(client, message, context, requester, owned, reply, now),
+            (Method::ConnectionBind, owned) => {
+                return self.connection_bind(client, message, context, &requester, owned.is_some(), reply);
+            }
             (_, None) => Err(ErrorCode::AllocationMismatch),
             (_, Some(handle)) if self.table[handle].owner.user != requester.user => Err(ErrorCode::WrongCredentials),
             (Method::Refresh, Some(handle)) => self.refresh(handle, message, &context, reply, now),
+            (Method::Connect, Some(handle)) => return self.connect(handle, message, context, reply, now),
             (Method::CreatePermission, Some(handle)) => self.create_permission(handle, message, &context, reply, now),
             (_, Some(handle)) => self.channel_bind(handle, message, &context, reply, now),
         };
@@ -277,6 +293,7 @@ impl Server {
 
     /// Ends an allocation, whatever the reason.
     pub(super) fn end(&mut self, handle: Handle, reason: EndReason, now: Time) {
+        self.close_connections(handle, |_| true);
         let allocation = self.table.remove(handle);
         self.effects.extend(allocation.relayed.iter().flatten().map(|relayed| Effect::CloseRelay(relayed.relay)));
         self.effects.push(Effect::Ended(handle, allocation.summary(reason, now)));
@@ -308,6 +325,7 @@ impl Server {
             let allocation = &mut self.table[handle];
             allocation.permissions.expire(now);
             allocation.channels.expire(now);
+            self.expire_connections(handle, now);
             self.table.arm(handle);
         }
     }

@@ -100,6 +100,13 @@ impl Client {
         stream
     }
 
+    /// The stream, with what has come in after the last message that was taken.
+    pub(crate) fn into_stream(self) -> (TcpStream, Vec<u8>) {
+        assert!(self.waiting.is_empty(), "messages that nobody expected: {:02x?}", self.waiting);
+        let Link::Tcp { stream, received } = self.link else { panic!("a UDP client") };
+        (stream, received)
+    }
+
     /// Sends bytes as they are: one datagram, or the next bytes of the stream.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         match &mut self.link {

@@ -18,6 +18,11 @@ mod wire;
 mod tls;
 
 mod r5780_discovery;
+mod r6062_allocate;
+mod r6062_connect;
+mod r6062_data;
+mod r6062_end;
+mod r6062_setup;
 mod r8489_compatibility;
 mod r8489_credentials;
 mod r8489_discard;

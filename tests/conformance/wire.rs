@@ -16,6 +16,9 @@ pub(crate) const SEND: u16 = 0x006;
 pub(crate) const DATA_METHOD: u16 = 0x007;
 pub(crate) const CREATE_PERMISSION: u16 = 0x008;
 pub(crate) const CHANNEL_BIND: u16 = 0x009;
+pub(crate) const CONNECT: u16 = 0x00A;
+pub(crate) const CONNECTION_BIND: u16 = 0x00B;
+pub(crate) const CONNECTION_ATTEMPT: u16 = 0x00C;
 
 pub(crate) const INDICATION: u16 = 0x010;
 pub(crate) const SUCCESS: u16 = 0x100;
@@ -48,6 +51,7 @@ pub(crate) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub(crate) const RESERVATION_TOKEN: u16 = 0x0022;
 pub(crate) const PADDING: u16 = 0x0026;
 pub(crate) const RESPONSE_PORT: u16 = 0x0027;
+pub(crate) const CONNECTION_ID: u16 = 0x002A;
 pub(crate) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 pub(crate) const ADDRESS_ERROR_CODE: u16 = 0x8001;
 pub(crate) const PASSWORD_ALGORITHMS: u16 = 0x8002;
@@ -151,6 +155,11 @@ impl Msg {
 /// An Allocate for a UDP relay.
 pub(crate) fn allocate() -> Msg {
     Msg::new(ALLOCATE).attr(REQUESTED_TRANSPORT, &[17, 0, 0, 0])
+}
+
+/// An Allocate for a TCP relay (RFC 6062).
+pub(crate) fn allocate_tcp() -> Msg {
+    Msg::new(ALLOCATE).attr(REQUESTED_TRANSPORT, &[6, 0, 0, 0])
 }
 
 /// A ChannelData message without padding.

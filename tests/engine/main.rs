@@ -6,6 +6,7 @@
 mod allocate;
 mod authentication;
 mod channels;
+mod connections;
 mod data;
 mod discovery;
 mod dual;

@@ -20,7 +20,7 @@ use crate::{
         system::{DatagramPath, Poller},
     },
     stun::{AttributeType, Class, MessageWriter, Method, TransactionId},
-    turn::{IcmpError, Server, Transport},
+    turn::{ConnectionIds, IcmpError, Server, Transport},
 };
 
 /// An empty message on a channel that is not bound.
@@ -35,11 +35,13 @@ fn streams() -> Rc<Streams> {
     let ports = settings.relay.min_port..=settings.relay.max_port;
     let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &[], &[]));
     let io = DatagramPath::probe(settings.process.udp_io).unwrap().io();
-    let policy = WorkerPolicy::new(peers, &settings.limits, 1, [1, 2]);
-    let server = Server::new(rules::rules(&settings, &users, io), Box::new(policy), &[3; 32], [4; 32], 1);
+    let shared = Shared::new(&settings);
+    let policy = WorkerPolicy::new(peers, Arc::clone(&shared), &settings.limits, 1, [1, 2]);
+    let rules = rules::rules(&settings, &users, io, ConnectionIds { worker: 0, workers: 1 });
+    let server = Server::new(rules, Box::new(policy), &[3; 32], [4; 32], 1);
     let poller = Rc::new(Poller::new(io).unwrap());
     let rng = StdRng::from_seed([5; 32]);
-    let core = Core::new(0, server, users, Shared::new(&settings), Clock::new(), poller, rng, io);
+    let core = Core::new(0, server, users, shared, Clock::new(), poller, rng, io);
     Rc::new(Streams::new(Rc::new(RefCell::new(core)), settings.tcp, false, Rc::default()))
 }
 

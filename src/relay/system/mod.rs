@@ -71,6 +71,38 @@ pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener>
     Ok(socket.into())
 }
 
+/// Opens the TCP listener of a relayed address, for peers. Fails if anybody else has the port, but does not keep
+/// [`bind_tcp_source`] from using it, too.
+pub(crate) fn listen_for_peers(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    prepare(&socket, address, false)?;
+    socket.bind(&address.into())?;
+    // A backlog as for clients would let one allocation's peers take much more memory than its connections may.
+    socket.listen(128)?;
+    // Only now: had it been set before, somebody else who sets it could have the same port.
+    #[cfg(unix)]
+    socket.set_reuse_port(true)?;
+    Ok(socket.into())
+}
+
+/// Opens a TCP socket that is to connect to a peer from a relayed address (RFC 6062 §5.2).
+pub(crate) fn bind_tcp_source(address: SocketAddr) -> io::Result<std::net::TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    prepare(&socket, address, true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Makes the end of a connection a reset, which says that data may have been lost.
+pub(crate) fn reset_on_close(stream: &tokio::net::TcpStream) {
+    // Where it cannot be set, the end looks like an ordinary one.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+}
+
 /// Fails if anybody already serves this address, which sharing would hide; returns the port (chosen by the system if 0).
 pub(crate) fn probe(address: SocketAddr, stream: bool) -> io::Result<u16> {
     let kind = if stream { Type::STREAM } else { Type::DGRAM };
