@@ -227,12 +227,12 @@ impl Core {
         self.tcp.peers.remove(&id);
         match stream.and_then(|stream| Waiter::new(stream).ok()) {
             Some(waiter) => {
-                if let Some(connection) = self.server.connected(id, &mut *self.reply, now) {
+                if let Some(connection) = self.server.connected(id, &mut self.reply, now) {
                     self.present(connection, waiter);
                 }
             }
             None => {
-                if let Some((client, len)) = self.server.connect_failed(id, &mut *self.reply) {
+                if let Some((client, len)) = self.server.connect_failed(id, &mut self.reply) {
                     log_refusal(&client, &self.reply[..len]);
                     self.queue_reply(&client, len);
                 }
@@ -264,7 +264,7 @@ impl Core {
             return None;
         }
         let peer = self.shared.outward(peer);
-        self.server.peer_connects(handle, peer, &mut *self.reply, now)
+        self.server.peer_connects(handle, peer, &mut self.reply, now)
     }
 
     /// Offers a connection to the client that binds it, and tells the client of the allocation.
@@ -295,7 +295,7 @@ impl Core {
             self.shared.rendezvous.tell(owner, Event::Bound(id));
             Ok(())
         });
-        self.server.complete_bind(pending, outcome, &mut *self.reply)
+        self.server.complete_bind(pending, outcome, &mut self.reply)
     }
 
     /// Whether a client on a stream has to read before it is told more.
