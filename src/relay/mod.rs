@@ -23,6 +23,7 @@ mod pace;
 mod ports;
 mod proxy;
 mod queue;
+mod records;
 mod rules;
 mod shared;
 mod start;
