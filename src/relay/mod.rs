@@ -23,7 +23,6 @@ mod pace;
 mod ports;
 mod proxy;
 mod queue;
-mod records;
 mod rules;
 mod shared;
 mod start;

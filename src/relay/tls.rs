@@ -27,7 +27,6 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::records::{self, Messages};
 use crate::config::settings;
 
 /// Names of the protocol in ALPN (RFC 7443 §2).
@@ -35,9 +34,6 @@ const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 
 /// So much is encrypted at a time before it is sent; what a client does not take waits in its queue, where it can be dropped.
 const BATCH: usize = 16 << 10;
-
-/// Pieces looked at per call; a message lies in two at most.
-const SLICES: usize = 16;
 
 /// Whether the first byte of a connection begins a TLS record (RFC 7983 §7).
 pub(super) const fn is_record(first: u8) -> bool {
@@ -70,7 +66,7 @@ impl Tls {
         let mut stream = TlsAcceptor::from(config).accept(connection).await?;
         // `Stream` sees to it, in whole messages.
         stream.get_mut().1.set_buffer_limit(None);
-        Ok(Stream { tls: stream, messages: Messages::default() })
+        Ok(Stream(stream))
     }
 }
 
@@ -143,11 +139,7 @@ fn covers(name: &str, host: &str) -> bool {
 
 /// A client's connection after its handshake.
 #[derive(Debug)]
-pub(super) struct Stream {
-    tls: TlsStream<TcpStream>,
-    /// Follows what is written.
-    messages: Messages,
-}
+pub(super) struct Stream(TlsStream<TcpStream>);
 
 impl AsyncRead for Stream {
     /// Reads as many records as there are and fit: clients like to send a record for each message.
@@ -155,7 +147,7 @@ impl AsyncRead for Stream {
         let before = into.filled().len();
         loop {
             let filled = into.filled().len();
-            let read = Pin::new(&mut self.tls).poll_read(context, into);
+            let read = Pin::new(&mut self.0).poll_read(context, into);
             match read {
                 Poll::Ready(Ok(())) if into.filled().len() > filled && into.remaining() > 0 => {}
                 // The end, or an error, comes again with the next read.
@@ -171,31 +163,21 @@ impl AsyncWrite for Stream {
         self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
-    /// A record of its own for each message, and all of them in one call to the system. A TLS stream has no boundaries, but
-    /// there are clients (`turnutils_uclient` is one) that take a record for a message and lose what follows.
+    /// A record of its own for each slice, which is one message, and all of them in one call to the system. A TLS stream has no
+    /// boundaries, but there are clients (`turnutils_uclient` is one) that take a record for a message and lose what follows.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.as_mut().poll_flush(context))?;
-        let Self { tls, messages } = &mut *self;
-        let mut writer = tls.get_mut().1.writer();
-        let mut bytes = [IoSlice::new(&[]); SLICES];
-        let count = slices.len().min(SLICES);
-        bytes[..count].copy_from_slice(&slices[..count]);
-        let mut rest = &mut bytes[..count];
+        let mut writer = self.0.get_mut().1.writer();
         let mut written = 0;
-        while written < BATCH {
-            let len = messages.next(rest);
-            if len == 0 {
+        for slice in slices {
+            written += writer.write(slice)?;
+            if written >= BATCH {
                 break;
             }
-            let mut parts = [IoSlice::new(&[]); SLICES];
-            let count = records::front(rest, len, &mut parts);
-            // Without a limit of its buffer it takes everything.
-            written += writer.write_vectored(&parts[..count])?;
-            IoSlice::advance_slices(&mut rest, len);
         }
         // What cannot be sent now is sent before anything else is taken.
         match self.poll_flush(context) {
@@ -209,11 +191,11 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(context)
+        Pin::new(&mut self.0).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(context)
+        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
 
