@@ -141,6 +141,17 @@ fn tcp_relaying() {
     server.stop();
 }
 
+/// The same over TLS: a data connection is a TLS connection, too, and what a peer sends may come to it from another worker.
+#[test]
+fn tcp_relaying_over_tls() {
+    let server = Server::start(&loopback_with_tls().replace("[relay]", "[relay]\ntcp-relaying = true"));
+    for _ in 0..2 {
+        let options = &["-X", "-T", "-S", "-m", "2"];
+        Run { namespace: None, server: server.ipv4("tls"), peer: None, options, sessions: 2 }.check();
+    }
+    server.stop();
+}
+
 /// IPv6 from the client to the server and from the relay to the peer.
 #[test]
 fn ipv6() {
