@@ -17,6 +17,7 @@ use slab::Slab;
 use super::{
     clock::Clock,
     complaint,
+    dtls::Dtls,
     mail::{LONGEST, Letter, Posted},
     open,
     ports::{Owner, Place, PortLease},
@@ -38,6 +39,8 @@ use crate::{
 const RELAY_TOKEN: u64 = 1 << 32;
 /// Tells routes to streams from routes to listeners.
 const STREAM_ROUTE: u32 = 1 << 31;
+/// Tells routes to sessions of DTLS from both.
+const DTLS_ROUTE: u32 = 1 << 30;
 
 /// What a ready socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,22 +68,26 @@ impl Token {
 pub(super) enum Way {
     Listener(usize),
     Stream(usize),
+    Dtls(usize),
 }
 
 impl Way {
     pub(super) const fn of(route: Route) -> Self {
         if route.0 & STREAM_ROUTE != 0 {
             Self::Stream((route.0 & !STREAM_ROUTE) as usize)
+        } else if route.0 & DTLS_ROUTE != 0 {
+            Self::Dtls((route.0 & !DTLS_ROUTE) as usize)
         } else {
             Self::Listener(route.0 as usize)
         }
     }
 
-    #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^31
+    #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^30
     pub(super) const fn route(self) -> Route {
         match self {
             Self::Listener(at) => Route(at as u32),
             Self::Stream(at) => Route(at as u32 | STREAM_ROUTE),
+            Self::Dtls(at) => Route(at as u32 | DTLS_ROUTE),
         }
     }
 }
@@ -91,6 +98,10 @@ pub(super) struct Listener {
     pub(super) socket: UdpSocket,
     /// Its address; the IP may be unspecified.
     pub(super) local: SocketAddr,
+    /// Serves bare datagrams.
+    pub(super) plain: bool,
+    /// Serves DTLS; with `plain`, told apart by the first byte.
+    pub(super) dtls: bool,
     /// Whether the last batch was full, so that there is probably more.
     pub(super) busy: bool,
 }
@@ -166,6 +177,8 @@ pub(super) struct Core {
     pub(super) listeners: Vec<Listener>,
     pub(super) relays: Slab<RelaySocket>,
     pub(super) streams: Slab<Stream>,
+    /// There if a listener serves DTLS.
+    pub(super) dtls: Option<Dtls>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) reply: Box<[u8; REPLY_LEN]>,
@@ -202,6 +215,7 @@ impl Core {
             listeners: Vec::new(),
             relays: Slab::new(),
             streams: Slab::new(),
+            dtls: None,
             shared,
             clock,
             reply: Box::new([0; REPLY_LEN]),
@@ -436,6 +450,7 @@ impl Core {
                 }
             }
             Way::Stream(at) => self.queue_data(at, bytes, now),
+            Way::Dtls(at) => self.send_dtls(at, bytes, 0),
         }
     }
 
@@ -477,7 +492,8 @@ impl Core {
 
     /// When [`Core::expire`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        [self.server.next_deadline(), self.reservation_deadline].into_iter().flatten().min()
+        let sessions = self.dtls.as_ref().and_then(Dtls::next_deadline);
+        [self.server.next_deadline(), self.reservation_deadline, sessions].into_iter().flatten().min()
     }
 
     /// Ends what has expired.
@@ -487,6 +503,7 @@ impl Core {
             self.reservation_deadline = self.shared.expire_reservations(now);
         }
         self.apply_effects();
+        self.expire_dtls(now);
     }
 
     /// Does what the protocol has reported: closes sockets, gives back quotas, logs the ends of sessions.
@@ -510,6 +527,7 @@ impl Core {
 
     /// Ends everything.
     pub(super) fn stop(&mut self, reason: EndReason, now: Time) {
+        self.close_dtls();
         self.server.end_all(reason, now);
         self.apply_effects();
     }

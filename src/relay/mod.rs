@@ -11,6 +11,7 @@ mod clock;
 mod complaint;
 mod core;
 mod datagrams;
+mod dtls;
 mod fault;
 mod grouping;
 mod listeners;

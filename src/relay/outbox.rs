@@ -23,7 +23,7 @@ pub(super) struct Outbox {
     /// By entry of `outgoing`: where it leaves from.
     from: Vec<From>,
     grouping: Grouping,
-    /// Where a message to a stream is put together.
+    /// Where a message to a stream, or to a session of DTLS, is put together.
     message: Vec<u8>,
 }
 
@@ -71,6 +71,11 @@ impl Outbox {
                 self.message.clear();
                 out.parts(bytes).into_iter().for_each(|part| self.message.extend_from_slice(part));
                 core.queue_data(stream, &self.message, now);
+            }
+            Way::Dtls(session) => {
+                self.message.clear();
+                out.parts(bytes).into_iter().for_each(|part| self.message.extend_from_slice(part));
+                core.send_dtls(session, &self.message, payload.tos);
             }
         }
     }
