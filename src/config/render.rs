@@ -44,10 +44,13 @@ impl Display for Effective<'_> {
         if let Some(redirect) = &self.0.redirect {
             writeln!(f, "\n[redirect]")?;
             writeln!(f, "alternate-server = {}", list(&redirect.servers))?;
+            writeln!(f, "tls-alternate-server = {}", list(&redirect.secure_servers))?;
             if let Some(domain) = &redirect.domain {
                 writeln!(f, "alternate-domain = {}", text(domain))?;
             }
         }
+
+        self.nat_discovery(f)?;
 
         writeln!(f, "\n[tcp]")?;
         writeln!(f, "idle-timeout = {}", text(period_text(tcp.idle_timeout)))?;
@@ -153,6 +156,19 @@ impl Effective<'_> {
             writeln!(f, "pkey = {}", text(pkey.display()))?;
         }
         Ok(())
+    }
+
+    fn nat_discovery(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(discovery) = &self.0.nat_discovery else { return Ok(()) };
+        let local = |at: usize| discovery.pairs.iter().map(|pair| pair[at].local).collect::<Vec<_>>();
+        let mapped = discovery.pairs.iter().flatten().filter(|address| address.external != address.local);
+        let mapped: Vec<String> = mapped.map(|address| format!("{}/{}", address.external, address.local)).collect();
+        writeln!(f, "\n[nat-discovery]")?;
+        writeln!(f, "primary-ip = {}", list(&local(0)))?;
+        writeln!(f, "alternate-ip = {}", list(&local(1)))?;
+        writeln!(f, "primary-port = {}", discovery.primary_port)?;
+        writeln!(f, "alternate-port = {}", discovery.alternate_port)?;
+        writeln!(f, "external-ip = {}", list(&mapped))
     }
 
     fn auth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,6 +23,7 @@ pub(super) const ROOT: Table = Table {
         "limits",
         "peers",
         "redirect",
+        "nat-discovery",
         "tcp",
         "tls",
         "compatibility",
@@ -93,7 +94,16 @@ pub(super) const TABLES: &[Table] = &[
         ],
     },
     Table { name: "peers", repeated: false, keys: &["allowed-peer-ip", "denied-peer-ip"] },
-    Table { name: "redirect", repeated: false, keys: &["alternate-server", "alternate-domain"] },
+    Table {
+        name: "redirect",
+        repeated: false,
+        keys: &["alternate-server", "tls-alternate-server", "alternate-domain"],
+    },
+    Table {
+        name: "nat-discovery",
+        repeated: false,
+        keys: &["primary-ip", "alternate-ip", "primary-port", "alternate-port", "external-ip"],
+    },
     Table {
         name: "tcp",
         repeated: false,

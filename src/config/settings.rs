@@ -30,6 +30,8 @@ pub struct Settings {
     pub peers: Peers,
     /// Where new allocations are sent instead of being served (300), if anywhere.
     pub redirect: Option<Redirect>,
+    /// NAT behaviour discovery, if it is offered.
+    pub nat_discovery: Option<NatDiscovery>,
     /// Connections of clients over TCP.
     pub tcp: Tcp,
     /// What secures TLS and DTLS; there if a listener serves one of them.
@@ -190,10 +192,42 @@ pub struct Peers {
 /// Redirection of every authenticated Allocate (`[redirect]`, RFC 8489 §10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
-    /// ALTERNATE-SERVER candidates, taken in turn; at least one.
+    /// ALTERNATE-SERVER candidates for clients over UDP and TCP, taken in turn; at least one.
     pub servers: Vec<SocketAddr>,
+    /// The same for clients over TLS and DTLS.
+    pub secure_servers: Vec<SocketAddr>,
     /// ALTERNATE-DOMAIN.
     pub domain: Option<String>,
+}
+
+/// NAT behaviour discovery on two addresses and two ports (`[nat-discovery]`, RFC 5780). The listeners include all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatDiscovery {
+    /// Primary and alternate address; one pair for each family, at least one.
+    pub pairs: Vec<[MappedAddress; 2]>,
+    /// The port that clients know.
+    pub primary_port: u16,
+    /// The other one.
+    pub alternate_port: u16,
+    /// Offered over TCP as well as over UDP.
+    pub tcp: bool,
+}
+
+impl NatDiscovery {
+    /// The four transport addresses of each family, as the world sees them.
+    pub fn external(&self) -> impl Iterator<Item = SocketAddr> + use<'_> {
+        let ports = [self.primary_port, self.alternate_port];
+        self.pairs.iter().flatten().flat_map(move |address| ports.map(|port| SocketAddr::new(address.external, port)))
+    }
+}
+
+/// An address of this host and what the world sees of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MappedAddress {
+    /// The address that sockets bind.
+    pub local: IpAddr,
+    /// The address that clients are told; equal to `local` unless `external-ip` maps it.
+    pub external: IpAddr,
 }
 
 /// TCP connections from clients (`[tcp]`).

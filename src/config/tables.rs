@@ -1,11 +1,11 @@
 //! The tables of plain numbers and switches: lifetimes, limits, peers, redirect, tcp, compatibility, process, log.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 
 use super::{
-    address::{Domain, PeerRange, ServerAddress},
+    address::{DEFAULT_SECURE_PORT, Domain, PeerRange, ServerAddress},
     finding::Place,
     host::Host,
     reader::{Entry, Section},
@@ -170,31 +170,61 @@ pub(super) fn redirect(root: &Section<'_>, host: &Host, listeners: &[Listener], 
         }
         Entry::Absent | Entry::Bad => None,
     };
-    let ours = |server: &std::net::SocketAddr| {
+    let ours = |server: &SocketAddr| {
         let local = |ip| host.has(ip) || relay.addresses.iter().any(|address| address.external == ip);
         listeners.iter().filter(|listener| listener.port == server.port()).flat_map(|listener| &listener.addresses).any(
             |ip| *ip == server.ip() || ip.is_unspecified() && ip.is_ipv4() == server.is_ipv4() && local(server.ip()),
         )
     };
-    let mut redirect = Redirect { servers: Vec::new(), domain };
-    match servers {
-        Entry::Given(servers, place) if servers.is_empty() => {
+    let given = !servers.is_absent();
+    let servers = alternates(&section, servers, ours);
+    let secure_servers = match section.list::<ServerAddress<DEFAULT_SECURE_PORT>>("tls-alternate-server") {
+        Entry::Absent => {
+            let secure = |server: &SocketAddr| SocketAddr::new(server.ip(), DEFAULT_SECURE_PORT);
+            let secure: Vec<SocketAddr> = servers.iter().map(secure).collect();
+            if let Some(own) = secure.iter().find(|server| ours(server)) {
+                let what = format!("would send clients over TLS to {own}, which is this server itself");
+                section.report.error(&section.place_at("alternate-server"), what, "write tls-alternate-server, too");
+            }
+            secure
+        }
+        secure => {
+            if !given {
+                let remedy = "add alternate-server, for clients over UDP and TCP";
+                let place = section.place_at("tls-alternate-server");
+                section.report.error(&place, "is given without alternate-server", remedy);
+            }
+            alternates(&section, secure, ours)
+        }
+    };
+    (!servers.is_empty()).then_some(Redirect { servers, secure_servers, domain })
+}
+
+/// The other servers of one list, each once.
+fn alternates<const PORT: u16>(
+    section: &Section<'_>,
+    given: Entry<Vec<(ServerAddress<PORT>, Place)>>,
+    ours: impl Fn(&SocketAddr) -> bool,
+) -> Vec<SocketAddr> {
+    let mut servers = Vec::new();
+    match given {
+        Entry::Given(given, place) if given.is_empty() => {
             section.report.error(&place, "is empty", "write a server, or leave it out to serve clients here");
         }
-        Entry::Given(servers, _) => {
-            for (ServerAddress(server), place) in servers {
+        Entry::Given(given, _) => {
+            for (ServerAddress(server), place) in given {
                 if ours(&server) {
                     section.report.error(&place, "is this server itself", "write another server");
-                } else if redirect.servers.contains(&server) {
+                } else if servers.contains(&server) {
                     section.report.error(&place, "is listed twice", "remove one");
                 } else {
-                    redirect.servers.push(server);
+                    servers.push(server);
                 }
             }
         }
         Entry::Absent | Entry::Bad => {}
     }
-    (!redirect.servers.is_empty()).then_some(redirect)
+    servers
 }
 
 /// Reads `[tcp]`.

@@ -365,7 +365,7 @@ fn certificates_are_read_and_checked() {
         assert!(lines[0].contains(wanted) && lines[0].contains("t.toml:"), "{wanted}: {lines:?}");
     }
     let alone = format!("{SERVES_TLS}[tls]\ncert = {:?}\n", path("cert.pem"));
-    assert_eq!(errors(&alone), [format!("t.toml:3:1: tls.pkey: is missing; write the PEM file of the private key")]);
+    assert_eq!(errors(&alone), ["t.toml:3:1: tls.pkey: is missing; write the PEM file of the private key"]);
 }
 
 #[test]
@@ -467,6 +467,36 @@ fn relay_ports_and_family_make_sense() {
     let family = errors("[relay]\nrelay-ip = \"10.0.0.7\"\nallocation-default-address-family = \"ipv6\"");
     assert!(family[0].contains("there is no relay address of this family"), "{family:?}");
     assert_eq!(settings("[relay]\nsocket-buffer = \"1MiB\"").relay.socket_buffer, Some(1 << 20));
+}
+
+fn ipv6_host() -> Host {
+    let all = host();
+    let ipv6 = |list: Vec<IpAddr>| list.into_iter().filter(IpAddr::is_ipv6).collect();
+    Host { addresses: ipv6(all.addresses), primary: ipv6(all.primary), ..all }
+}
+
+#[test]
+fn a_host_without_ipv4_is_served_by_ipv6_alone() {
+    let loaded = parse(CREDENTIALS, "t.toml", &ipv6_host()).unwrap();
+    assert_eq!(loaded.settings.listeners[0].addresses, ["::".parse::<IpAddr>().unwrap()]);
+    assert_eq!(loaded.settings.relay.addresses.len(), 1);
+    assert_eq!(loaded.settings.relay.default_family, DefaultFamily::Ipv4);
+    let warning = loaded.warnings[0].to_string();
+    assert!(warning.contains("clients that ask for no family are refused (440); write \"keep\""), "{warning}");
+    // What is printed reads back.
+    let printed = Effective(&loaded.settings).to_string();
+    assert_eq!(Effective(&parse(&printed, "t.toml", &ipv6_host()).unwrap().settings).to_string(), printed);
+
+    let built_in = embedded_for("built-in", &ipv6_host()).unwrap();
+    assert_eq!(built_in.loaded.settings.relay.default_family, DefaultFamily::Keep);
+    assert!(built_in.loaded.warnings.is_empty());
+}
+
+#[test]
+fn a_host_without_ipv6_is_served_by_ipv4_alone() {
+    let loaded = parse(CREDENTIALS, "t.toml", &ipv4_host()).unwrap();
+    assert_eq!(loaded.settings.listeners[0].addresses, ["0.0.0.0".parse::<IpAddr>().unwrap()]);
+    assert!(loaded.settings.relay.addresses.len() == 1 && loaded.warnings.is_empty());
 }
 
 #[test]
@@ -634,6 +664,122 @@ fn redirects_lead_elsewhere() {
             .contains("is listed twice")
     );
     assert!(settings("[redirect]\nalternate-server = \"192.0.2.7:3479\"").redirect.is_some());
+    let secured = |text: &str| settings(text).redirect.unwrap().secure_servers;
+    let two = "[redirect]\nalternate-server = [\"198.51.100.1:80\", \"2001:db8::9\"]\n";
+    assert_eq!(secured(two), ["198.51.100.1:5349".parse().unwrap(), "[2001:db8::9]:5349".parse().unwrap()]);
+    let other = format!("{two}tls-alternate-server = [\"198.51.100.2\", \"198.51.100.2:443\"]\n");
+    assert_eq!(secured(&other), ["198.51.100.2:5349".parse().unwrap(), "198.51.100.2:443".parse().unwrap()]);
+    assert!(
+        errors("[redirect]\ntls-alternate-server = \"198.51.100.2\"")[0].contains("given without alternate-server")
+    );
+    let files = Pem::new(&["turn.example.org"]);
+    let own = files.errors(&format!("{SERVES_TLS}[redirect]\nalternate-server = \"192.0.2.7:3479\"\n"));
+    assert!(own[0].contains("would send clients over TLS to 192.0.2.7:5349"), "{own:?}");
+}
+
+/// Two addresses of IPv4, and a key to add.
+fn discovery(more: &str) -> String {
+    format!("[nat-discovery]\nprimary-ip = \"192.0.2.7\"\nalternate-ip = \"10.0.0.7\"\n{more}\n")
+}
+
+#[test]
+fn nat_discovery_is_off_unless_configured() {
+    assert_eq!(settings("").nat_discovery, None);
+    assert_eq!(settings("[nat-discovery]").nat_discovery, None);
+}
+
+#[test]
+fn nat_discovery_listens_on_both_ports_of_both_addresses() {
+    let offered = settings(&discovery(""));
+    let discovery_ = offered.nat_discovery.as_ref().unwrap();
+    assert_eq!((discovery_.primary_port, discovery_.alternate_port, discovery_.tcp), (3478, 3479, true));
+    let local = discovery_.pairs[0].map(|address| address.local.to_string());
+    assert_eq!(local, ["192.0.2.7", "10.0.0.7"]);
+    // The default listener has the primary port everywhere.
+    let added = &offered.listeners[1..];
+    assert_eq!(added.len(), 1);
+    assert!(added[0].port == 3479 && added[0].udp && added[0].tcp);
+    assert_eq!(added[0].addresses, ["192.0.2.7".parse::<IpAddr>().unwrap(), "10.0.0.7".parse().unwrap()]);
+    // It is no reason to relay from there.
+    assert_eq!(offered.relay.addresses.len(), 2);
+
+    let listeners = "[[listener]]\nlistening-ip = \"192.0.2.7\"\ntransports = [\"udp\"]\n\
+                     [[listener]]\nlistening-ip = \"10.0.0.7\"\nlistening-port = 3479\ntransports = [\"tcp\"]\n";
+    let mixed = settings(&format!("{listeners}{}", discovery("")));
+    let added: Vec<String> =
+        mixed.listeners[2..].iter().map(|it| format!("{} {:?} {} {}", it.port, it.addresses, it.udp, it.tcp)).collect();
+    assert_eq!(
+        added,
+        [
+            "3478 [192.0.2.7] false true",
+            "3478 [10.0.0.7] true true",
+            "3479 [10.0.0.7] true false",
+            "3479 [192.0.2.7] true true"
+        ]
+    );
+    let udp_only = settings(&format!("[[listener]]\ntransports = [\"udp\"]\n{}", discovery("")));
+    assert!(udp_only.listeners.iter().all(|listener| !listener.tcp) && !udp_only.nat_discovery.unwrap().tcp);
+}
+
+#[test]
+fn nat_discovery_needs_two_addresses_of_a_family_and_two_ports() {
+    for (text, wanted) in [
+        (
+            "[nat-discovery]\nprimary-port = 3478",
+            "nat-discovery.primary-ip: is missing; write primary-ip and alternate-ip",
+        ),
+        ("[nat-discovery]\nprimary-ip = \"192.0.2.7\"", "there is no alternate IPv4 address; add another address"),
+        ("[nat-discovery]\nalternate-ip = \"192.0.2.7\"", "there is no primary IPv4 address that this could be"),
+        (&discovery("").replace("10.0.0.7", "2001:db8::7"), "there is no alternate IPv4 address"),
+        (&discovery("").replace("10.0.0.7", "192.0.2.7"), "192.0.2.7 is the primary address; write another"),
+        (
+            &discovery("").replace("10.0.0.7", "192.0.2.8"),
+            "\"192.0.2.8\": is not an address of this host; write one of",
+        ),
+        (&discovery("").replace("10.0.0.7", "0.0.0.0"), "\"0.0.0.0\": is not one address"),
+        (
+            "[nat-discovery]\nprimary-ip = [\"192.0.2.7\", \"10.0.0.7\"]\nalternate-ip = \"127.0.0.1\"",
+            "\"10.0.0.7\": is a second IPv4 address; write one for each family",
+        ),
+        (&discovery("alternate-port = 3478"), "primary and alternate port are both 3478; write two different ports"),
+        (&discovery("primary-port = 3479"), "primary and alternate port are both 3479"),
+        (&discovery("primary-port = 0"), "is out of range; write a number from 1 to 65535"),
+        (
+            &discovery("external-ip = \"203.0.113.1\""),
+            "does not say which address it stands for; write it as \"public/private\", e.g. \"203.0.113.1/192.0.2.7\"",
+        ),
+        (&discovery("external-ip = \"203.0.113.1/192.0.2.9\""), "192.0.2.9 is no address of NAT discovery"),
+        (
+            &discovery("external-ip = \"203.0.113.1/192.0.2.7\""),
+            "10.0.0.7 has no external address, the other address of its pair has; add \"public/10.0.0.7\"",
+        ),
+        (
+            &discovery("external-ip = [\"203.0.113.1/192.0.2.7\", \"203.0.113.1/10.0.0.7\"]"),
+            "maps an address that is mapped already",
+        ),
+        (
+            &format!("[[listener]]\n[[listener]]\nlistening-port = 3479\ntransports = [\"tls\"]\n{}", discovery("")),
+            "port 3479 of 192.0.2.7 is a listener's for TLS or DTLS alone",
+        ),
+        (&discovery("alternate-prot = 1"), "did you mean `alternate-port`?"),
+    ] {
+        let lines = errors(text);
+        assert!(lines.iter().any(|line| line.contains(wanted)), "{text}: {lines:?}");
+    }
+}
+
+#[test]
+fn nat_discovery_tells_external_addresses() {
+    let seen = |text: &str| -> Vec<String> {
+        settings(text).nat_discovery.unwrap().external().map(|address| address.to_string()).collect()
+    };
+    let both = "external-ip = [\"203.0.113.1/192.0.2.7\", \"203.0.113.2/10.0.0.7\"]";
+    let mapped = ["203.0.113.1:3478", "203.0.113.1:3479", "203.0.113.2:3478", "203.0.113.2:3479"];
+    assert_eq!(seen(&discovery(both)), mapped);
+    let relay = "[relay]\nrelay-ip = \"192.0.2.7\"\nexternal-ip = \"203.0.113.1\"\n";
+    let other = discovery("external-ip = \"203.0.113.2/10.0.0.7\"");
+    assert_eq!(seen(&format!("{relay}{other}")), mapped);
+    assert!(errors(&format!("{relay}{}", discovery("")))[0].contains("10.0.0.7 has no external address"));
 }
 
 #[test]
@@ -671,6 +817,11 @@ denied-peer-ip = [\"10.0.0.1-10.0.0.6\"]
 [redirect]
 alternate-server = \"198.51.100.1\"
 alternate-domain = \"turn.example.org\"
+[nat-discovery]
+primary-ip = \"192.0.2.7\"
+alternate-ip = \"10.0.0.7\"
+alternate-port = 3480
+external-ip = \"203.0.113.2/10.0.0.7\"
 [tcp]
 queue-age = \"1500ms\"
 [process]

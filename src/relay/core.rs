@@ -8,7 +8,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
-    task::Waker,
 };
 
 use rand::rngs::StdRng;
@@ -20,17 +19,17 @@ use super::{
     dtls::Dtls,
     mail::{LONGEST, Letter, Posted},
     open,
+    outlets::Outlets,
     ports::{Owner, Place, PortLease},
-    queue::Queue,
     rules,
     shared::{QuotaLease, Shared},
-    system::{Io, Poller, SendOptions, UdpSocket},
+    system::{self, Io, Poller, SendOptions, UdpSocket},
 };
 use crate::{
     auth::users::StaticUsers,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, Drop, Effect, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate, REPLY_LEN,
+        Answer, Client, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate,
         Refusal, RelayId, Route, Server, SessionSummary, Step, Time, ToClient, ToPeer,
     },
 };
@@ -138,14 +137,6 @@ impl fmt::Display for Addresses {
     }
 }
 
-/// The outgoing side of a client's connection, seen from the worker.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) queue: Queue,
-    /// Wakes the connection's task when there is something to write.
-    pub(super) waker: Option<Waker>,
-}
-
 /// What to do about a client's message.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -176,12 +167,13 @@ pub(super) struct Core {
     pub(super) server: Server,
     pub(super) listeners: Vec<Listener>,
     pub(super) relays: Slab<RelaySocket>,
-    pub(super) streams: Slab<Stream>,
+    /// The outgoing sides of clients' connections.
+    pub(super) outlets: Outlets,
     /// There if a listener serves DTLS.
     pub(super) dtls: Option<Dtls>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
-    pub(super) reply: Box<[u8; REPLY_LEN]>,
+    pub(super) reply: Box<[u8]>,
     users: Arc<StaticUsers>,
     poller: Rc<Poller>,
     sessions: HashMap<Handle, Session>,
@@ -191,8 +183,6 @@ pub(super) struct Core {
     relay_peak: Peak,
     rng: StdRng,
     io: Io,
-    /// Where a message from a stream's client to another client is put together.
-    message: Vec<u8>,
     /// Workers to be woken for what they have been sent.
     to_wake: Vec<u16>,
 }
@@ -211,14 +201,14 @@ impl Core {
     ) -> Self {
         Self {
             worker,
+            reply: vec![0; server.reply_len()].into(),
             server,
             listeners: Vec::new(),
             relays: Slab::new(),
-            streams: Slab::new(),
+            outlets: Outlets::default(),
             dtls: None,
             shared,
             clock,
-            reply: Box::new([0; REPLY_LEN]),
             users,
             poller,
             sessions: HashMap::new(),
@@ -226,7 +216,6 @@ impl Core {
             relay_peak: Peak::default(),
             rng,
             io,
-            message: Vec::new(),
             to_wake: Vec::new(),
         }
     }
@@ -261,17 +250,36 @@ impl Core {
     }
 
     fn handle(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
-        let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut *self.reply, now);
+        let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut self.reply, now);
         if let Step::Authenticate(query) = step {
             let answer = rules::answer(&self.users, &query);
-            step = self.server.from_client(client, bytes, answer, &mut *self.reply, now);
+            step = self.server.from_client(client, bytes, answer, &mut self.reply, now);
         }
         match step {
             Step::ToPeer(to_peer) => Outcome::ToPeer(to_peer),
             Step::Reply(len) => Outcome::Reply(len),
             Step::Allocate(pending) => Outcome::Allocate(pending),
+            Step::ReplyElsewhere(elsewhere) => {
+                self.reply_elsewhere(&elsewhere);
+                Outcome::Nothing
+            }
             // A question that has been answered is not asked again.
             Step::Dropped | Step::Authenticate(_) => Outcome::Nothing,
+        }
+    }
+
+    /// Sends a reply from the listener that it is to come from. Every worker has a socket of its own for each of them.
+    fn reply_elsewhere(&mut self, &Elsewhere { len, from, to }: &Elsewhere) {
+        let serves = |listener: &&Listener| {
+            let (ip, port) = (listener.local.ip(), listener.local.port());
+            port == from.port() && (ip == from.ip() || ip.is_unspecified() && ip.is_ipv4() == from.is_ipv4())
+        };
+        let sent = self.listeners.iter().find(serves).map(|listener| {
+            let source = listener.local.ip().is_unspecified().then_some(from.ip());
+            listener.socket.send(&self.reply[..len], to, SendOptions { from: source, ..SendOptions::default() })
+        });
+        if !matches!(sent, Some(Ok(()))) {
+            self.server.count_drop(Drop::SendFailed);
         }
     }
 
@@ -281,9 +289,9 @@ impl Core {
         let client = pending.client.tuple;
         let user = Arc::clone(&pending.user);
         match opened {
-            Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut *self.reply, now).0,
+            Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut self.reply, now).0,
             Ok((grant, quota)) => {
-                let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut *self.reply, now);
+                let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut self.reply, now);
                 if let Some((handle, id)) = made {
                     for (relay, _) in grant.relays.into_iter().flatten() {
                         self.relays[relay.0 as usize].handle = Some(handle);
@@ -352,40 +360,12 @@ impl Core {
         }
     }
 
-    /// Sends one datagram to a peer now, whichever way it takes.
-    pub(super) fn send_to_peer(&mut self, to_peer: &ToPeer, bytes: &[u8], tos: u8, now: Time) {
-        match self.destination(to_peer) {
-            Destination::Outside(address) => self.send_outside(to_peer, address, bytes, tos),
-            Destination::Here(relay) => self.turn_around(to_peer.relay, relay, bytes, now),
-            Destination::There(owner, place) => self.post(to_peer.relay, owner, place, bytes, tos),
-        }
-    }
-
     /// Sends one datagram by the system now.
     pub(super) fn send_outside(&mut self, to_peer: &ToPeer, address: SocketAddr, bytes: &[u8], tos: u8) {
         let Some(relay) = self.relays.get(to_peer.relay.0 as usize) else { return };
         let options = SendOptions { from: None, tos, dont_fragment: to_peer.dont_fragment };
         if relay.socket.send(bytes, address, options).is_err() {
             self.server.count_drop(Drop::SendFailed);
-        }
-    }
-
-    /// Delivers one datagram of a stream's client from one relay socket to another of this worker.
-    fn turn_around(&mut self, from: RelayId, to: RelayId, bytes: &[u8], now: Time) {
-        let Some(peer) = self.external(from) else { return };
-        let mut head = [0; HEADROOM];
-        if let Some(ToClient { client, header_len, padding }) =
-            self.peer_datagram(to, peer, bytes.len(), &mut head, now)
-        {
-            let mut message = std::mem::take(&mut self.message);
-            message.clear();
-            message.extend_from_slice(&head[HEADROOM - header_len..]);
-            message.extend_from_slice(bytes);
-            message.extend_from_slice(&[0; 3][..padding]);
-            self.send_to_client(&client, &message, now);
-            self.message = message;
-        } else if self.server.has_effects() {
-            self.apply_effects();
         }
     }
 
@@ -449,8 +429,8 @@ impl Core {
                     self.server.count_drop(Drop::SendFailed);
                 }
             }
-            Way::Stream(at) => self.queue_data(at, bytes, now),
-            Way::Dtls(at) => self.send_dtls(at, bytes, 0),
+            Way::Stream(at) => self.queue_data(at, [bytes, &[], &[]], now),
+            Way::Dtls(at) => self.send_dtls(at, [bytes, &[], &[]], 0),
         }
     }
 
@@ -459,13 +439,10 @@ impl Core {
         self.listeners[listener].local.ip().is_unspecified().then_some(client.tuple.server.ip())
     }
 
-    /// Queues one message of data for a client's connection.
-    pub(super) fn queue_data(&mut self, stream: usize, bytes: &[u8], now: Time) {
-        if let Some(stream) = self.streams.get_mut(stream) {
-            for _ in 0..stream.queue.push_data(bytes, now) {
-                self.server.count_drop(Drop::QueueFull);
-            }
-            wake(stream);
+    /// Queues one message of data, given in parts, for a client's connection.
+    pub(super) fn queue_data(&mut self, stream: usize, parts: [&[u8]; 3], now: Time) {
+        for _ in 0..self.outlets.push_data(stream, parts, now) {
+            self.server.count_drop(Drop::QueueFull);
         }
     }
 
@@ -522,6 +499,7 @@ impl Core {
         if self.relay_peak.has_fallen(self.relays.len()) {
             self.sessions.shrink_to_fit();
             self.relays.shrink_to_fit();
+            system::release_freed_memory();
         }
     }
 
@@ -530,12 +508,6 @@ impl Core {
         self.close_dtls();
         self.server.end_all(reason, now);
         self.apply_effects();
-    }
-}
-
-fn wake(stream: &mut Stream) {
-    if let Some(waker) = stream.waker.take() {
-        waker.wake();
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::{
     complaint,
-    core::{Core, Destination, Outcome, Way},
+    core::{Core, Outcome, Way},
     mail::Inbox,
     outbox::{Outbox, Payload},
-    system::{Batch, Outgoing, Received, SendOptions},
+    system::{Batch, Received, SendOptions},
     tls,
 };
 use crate::turn::{Client, Drop, FiveTuple, RelayId, Time, ToPeer, Transport};
@@ -103,24 +103,8 @@ impl Datagrams {
     /// Passes part of a received datagram on to a peer.
     fn pass_on(&mut self, core: &mut Core, at: usize, to_peer: &ToPeer, now: Time) {
         let Self { batch, out, .. } = self;
-        let (tos, relay) = (batch.received(at).tos, to_peer.relay);
-        let place = batch.part(at, &to_peer.payload);
-        match core.destination(to_peer) {
-            Destination::Outside(address) if to_peer.dont_fragment => {
-                out.send(core, batch.bytes());
-                core.send_outside(to_peer, address, &batch.bytes()[place], tos);
-            }
-            Destination::Outside(address) => {
-                let options = SendOptions { from: None, tos, dont_fragment: false };
-                out.queue_to_peer(relay, Outgoing::bare(address, options, place));
-            }
-            Destination::Here(other) => {
-                if let Some(peer) = core.external(relay) {
-                    out.peer_datagram(core, batch.bytes(), &Payload { place, tos }, (other, peer), now);
-                }
-            }
-            Destination::There(owner, address) => core.post(relay, owner, address, &batch.bytes()[place], tos),
-        }
+        let payload = Payload { place: batch.part(at, &to_peer.payload), tos: batch.received(at).tos };
+        out.pass_on(core, batch.bytes(), to_peer, payload, now);
     }
 
     fn reply(&self, core: &mut Core, client: &Client, len: usize) {
@@ -173,7 +157,7 @@ impl Datagrams {
     /// be queued from before.
     pub(super) fn receive_from_workers(&mut self, core: &mut Core, now: Time) -> bool {
         let Self { inbox, out, .. } = self;
-        inbox.refill(&core.shared.mailboxes[usize::from(core.worker)]);
+        inbox.refill(&core.shared.mailboxes[usize::from(core.worker)], now);
         for _ in 0..LETTERS {
             let Some((letter, place)) = inbox.next() else { break };
             if core.has_address(letter.relay, letter.to) {
@@ -198,6 +182,16 @@ impl Datagrams {
     /// How many datagrams were received since the last call.
     pub(super) const fn take_handled(&mut self) -> usize {
         std::mem::replace(&mut self.handled, 0)
+    }
+
+    /// When [`Datagrams::give_back`] may have something to do.
+    pub(super) const fn next_deadline(&self) -> Option<Time> {
+        self.inbox.next_deadline()
+    }
+
+    /// Gives memory back that was not needed for a while.
+    pub(super) fn give_back(&mut self, core: &Core, now: Time) {
+        self.inbox.give_back(&core.shared.mailboxes[usize::from(core.worker)], now);
     }
 
     /// Forgets everything, after a fault.

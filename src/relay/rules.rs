@@ -5,12 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use super::system::Io;
+use super::system::{self, Io};
 use crate::{
     auth::users::StaticUsers,
-    config::settings::{DefaultFamily, Limits, Settings},
+    config::settings::{self, DefaultFamily, Limits, MappedAddress, NatDiscovery, Settings},
     policy::{peer::PeerRules, rate::SourceRate},
-    turn::{Answer, Family, Identity, Policy, Query, Redirect, Rules, Time, Unauthenticated},
+    turn::{
+        Answer, Discovery, DiscoveryAddress, Family, Identity, Policy, Query, Redirect, Rules, Time, Unauthenticated,
+    },
 };
 
 /// The protocol's parameters.
@@ -39,11 +41,27 @@ pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io) -> Rules {
         dont_fragment: io.is_full(),
         rfc3489: settings.compatibility.rfc3489,
         wide_channels: settings.compatibility.rfc5766_channel_numbers,
-        redirect: settings
-            .redirect
-            .as_ref()
-            .map(|redirect| Redirect { servers: redirect.servers.clone(), domain: redirect.domain.clone() }),
+        redirect: settings.redirect.clone().map(|settings::Redirect { servers, secure_servers, domain }| Redirect {
+            servers,
+            secure_servers,
+            domain,
+        }),
+        discovery: settings.nat_discovery.as_ref().map(discovery).unwrap_or_default(),
     }
+}
+
+fn discovery(settings: &NatDiscovery) -> Vec<Discovery> {
+    let address = |&MappedAddress { local, external }: &MappedAddress| DiscoveryAddress {
+        local,
+        external,
+        mtu: system::mtu(local),
+    };
+    let pair = |pair: &[MappedAddress; 2]| Discovery {
+        addresses: pair.each_ref().map(address),
+        ports: [settings.primary_port, settings.alternate_port],
+        tcp: settings.tcp,
+    };
+    settings.pairs.iter().map(pair).collect()
 }
 
 /// What one worker's protocol asks: peer rules, shared by all, and rate limits of its own share of the sources.

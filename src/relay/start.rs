@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     auth::users::{StaticUsers, UsersError},
-    config::Settings,
+    config::{Settings, settings::NatDiscovery},
     policy::peer::PeerRules,
     turn::Totals,
 };
@@ -125,7 +125,9 @@ impl Relay {
         let dtls = settings.tls.as_ref().filter(|_| settings.listeners.iter().any(|listener| listener.dtls));
         let dtls = dtls.map(dtls::Context::new).transpose().map_err(StartError::Dtls)?.map(Arc::new);
         let listeners = Listeners::open(&settings, workers, io)?;
-        let own: Vec<SocketAddr> = listeners.endpoints.iter().map(|endpoint| endpoint.address).collect();
+        let discovery = settings.nat_discovery.iter().flat_map(NatDiscovery::external);
+        let own: Vec<SocketAddr> =
+            listeners.endpoints.iter().map(|endpoint| endpoint.address).chain(discovery).collect();
         let ports = settings.relay.min_port..=settings.relay.max_port;
         let host = host_addresses();
         let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &own, &host));

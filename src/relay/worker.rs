@@ -26,7 +26,7 @@ use super::{
     pace::Pace,
     rules::{self, WorkerPolicy},
     shared::Shared,
-    stream::{READ_BUFFER, Streams},
+    stream::Streams,
     system::{self, Batch, Io, Poller, Ready, UdpSocket},
     tls::Tls,
 };
@@ -86,13 +86,7 @@ pub(super) async fn work(parts: Parts, started: &SyncSender<()>, stop: watch::Re
     let (core, poller, doors) = assemble(parts)?;
     let core = Rc::new(RefCell::new(core));
     let changed = Rc::new(Notify::new());
-    let streams = Rc::new(Streams {
-        core: Rc::clone(&core),
-        buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
-        limits,
-        wide_channels,
-        changed: Rc::clone(&changed),
-    });
+    let streams = Rc::new(Streams::new(Rc::clone(&core), limits, wide_channels, Rc::clone(&changed)));
     let reception = Rc::new(Reception::new(streams, tls, workers));
     for door in doors {
         tokio::task::spawn_local(accept::open(door, Rc::clone(&reception))?);
@@ -128,7 +122,8 @@ async fn serve(
         shared.strike(core.borrow().worker);
         let deadline = {
             let core = core.borrow();
-            core.next_deadline().map(|time| Instant::from_std(core.clock.instant(time)))
+            let first = [core.next_deadline(), datagrams.next_deadline()].into_iter().flatten().min();
+            first.map(|time| Instant::from_std(core.clock.instant(time)))
         };
         if let Some(deadline) = deadline
             && timer.deadline() != deadline
@@ -143,6 +138,7 @@ async fn serve(
                     let mut core = core.borrow_mut();
                     let now = core.clock.now();
                     core.expire(now);
+                    datagrams.give_back(&core, now);
                 });
             }
             () = changed.notified() => {}

@@ -190,8 +190,9 @@ impl Server {
         let Some(redirect) = &self.rules.redirect else { return Step::Dropped };
         let turn = self.next_redirect;
         self.next_redirect = turn.wrapping_add(1);
+        let servers = if client.tuple.transport.is_secure() { &redirect.secure_servers } else { &redirect.servers };
         let pick = |family: Family| {
-            let of_family = || redirect.servers.iter().filter(|server| Family::of(server.ip()) == family);
+            let of_family = || servers.iter().filter(|server| Family::of(server.ip()) == family);
             of_family().nth(turn.checked_rem(of_family().count())?).copied()
         };
         let family = Family::of(client.tuple.client.ip());

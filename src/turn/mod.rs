@@ -20,6 +20,7 @@ mod client;
 mod counters;
 mod create_permission;
 mod data;
+mod discovery;
 mod nonce;
 mod peak;
 mod permission;
@@ -36,13 +37,15 @@ pub use authentication::{Answer, Identity, Query};
 pub use client::{Client, Family, FiveTuple, RelayId, Route, Transport};
 pub use counters::{Drop, Totals, Traffic};
 pub use data::{HEADROOM, IcmpError, ToClient, ToPeer};
+pub use discovery::{Discovery, DiscoveryAddress};
 pub use peak::Peak;
 pub use rules::{Policy, Redirect, Rules, Unauthenticated};
-pub use server::{Effect, Server, Step};
+pub use server::{Effect, Elsewhere, Server, Step};
 pub use table::Handle;
 pub use time::Time;
 
-/// Bytes that a reply buffer must have: enough for the longest response this server makes, whatever the realm.
+/// Bytes that a reply buffer must have: enough for the longest response this server makes, whatever the realm, except for the
+/// PADDING of NAT discovery ([`Server::reply_len`]).
 ///
 /// A response to an unknown path MTU should stay within 548 bytes on IPv4 (RFC 8489 §6.1); with realms of ordinary length
 /// all of them do.

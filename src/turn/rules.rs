@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Time, client::Family};
+use super::{Discovery, Time, client::Family};
 use crate::stun::PasswordAlgorithm;
 
 /// Parameters of a [`super::Server`].
@@ -47,6 +47,8 @@ pub struct Rules {
     pub wide_channels: bool,
     /// Send new allocations elsewhere (RFC 8489 §10).
     pub redirect: Option<Redirect>,
+    /// Where NAT discovery is offered (RFC 5780): at most once per family.
+    pub discovery: Vec<Discovery>,
 }
 
 impl Rules {
@@ -60,8 +62,10 @@ impl Rules {
 /// Where new allocations are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
-    /// ALTERNATE-SERVER candidates, taken in turn.
+    /// ALTERNATE-SERVER candidates for clients over UDP and TCP, taken in turn.
     pub servers: Vec<SocketAddr>,
+    /// The same for clients over TLS and DTLS, which stay with their transport (RFC 8489 §10).
+    pub secure_servers: Vec<SocketAddr>,
     /// ALTERNATE-DOMAIN.
     pub domain: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! The server: takes what a client sent and says what to do.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -8,6 +8,7 @@ use super::{
     Answer, Client, Drop, EndReason, Family, Handle, PendingAllocate, Policy, Query, RelayId, Rules, SessionSummary,
     Time, ToPeer, Totals, Transport, Unauthenticated,
     authentication::{Authenticator, Failure, Outcome, Requester},
+    discovery,
     nonce::{self, Nonces},
     reply::ReplyContext,
     table::Table,
@@ -21,12 +22,25 @@ pub enum Step<'m> {
     Dropped,
     /// Send the first so many bytes of the reply buffer back to the client.
     Reply(usize),
+    /// Send a reply by UDP from another address than the request was sent to, or to another port than it came from.
+    ReplyElsewhere(Elsewhere),
     /// Send part of the message to a peer.
     ToPeer(ToPeer),
     /// Find the user and call again with the answer.
     Authenticate(Query<'m>),
     /// Open relay sockets and call [`Server::complete_allocate`].
     Allocate(Box<PendingAllocate>),
+}
+
+/// A reply that does not go back as the request came (RFC 5780 §6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// So many bytes of the reply buffer.
+    pub len: usize,
+    /// The server's own address to send from: one of those that NAT discovery is offered on.
+    pub from: SocketAddr,
+    /// The client's IP address, and the port that it wishes.
+    pub to: SocketAddr,
 }
 
 /// Something that ended by itself or as the consequence of a request.
@@ -74,6 +88,13 @@ impl Server {
             next_redirect: 0,
             nobody: Arc::from(""),
         }
+    }
+
+    /// Bytes that a reply buffer should have: [`super::REPLY_LEN`], and more where NAT discovery is offered, whose responses are
+    /// padded on request.
+    #[must_use]
+    pub const fn reply_len(&self) -> usize {
+        if self.rules.discovery.is_empty() { super::REPLY_LEN } else { discovery::LONGEST_REPLY }
     }
 
     /// Takes one datagram or stream frame. `reply` must have [`super::REPLY_LEN`] bytes. Call with [`Answer::Unasked`] first, and again with the
@@ -231,6 +252,12 @@ impl Server {
             }
         };
         Step::Reply(len)
+    }
+
+    /// Counts a success response that takes another way than back.
+    pub(super) const fn replied_elsewhere<'m>(&mut self, elsewhere: Elsewhere) -> Step<'m> {
+        self.totals.successes = self.totals.successes.wrapping_add(1);
+        Step::ReplyElsewhere(elsewhere)
     }
 
     pub(super) const fn drop<'m>(&mut self, reason: Drop) -> Step<'m> {

@@ -31,6 +31,29 @@ fn r8489_10_01_02_03_r8656_7_2_23_the_first_alternate_is_of_the_family_of_the_cl
     }
 }
 
+/// Clients stay with their transport, whose port is another one.
+#[test]
+fn r8489_10_01_02_03_over_tls_the_alternate_is_one_for_tls() {
+    let chosen =
+        [("redirect.alternate-server", r#""192.0.2.1""#), ("redirect.tls-alternate-server", r#""192.0.2.3:443""#)];
+    for (settings, expected) in [(&chosen[..1], "192.0.2.1:5349"), (&chosen, "192.0.2.3:443")] {
+        let server = server(settings);
+        let reply = Session::tls(&server).fail(allocate(), 300);
+        assert_eq!(alternates(&reply), [expected.parse().unwrap()]);
+        for mut session in [Session::udp(&server), Session::tcp(&server)] {
+            assert_eq!(alternates(&session.fail(allocate(), 300)), ["192.0.2.1:3478".parse().unwrap()]);
+        }
+    }
+}
+
+#[test]
+fn r8489_10_04_over_tls_the_alternate_domain_names_the_certificate() {
+    let server = redirecting();
+    let reply = Session::tls(&server).scheme(Scheme::Sha256).fail(allocate(), 300);
+    assert_eq!(reply.get(ALTERNATE_DOMAIN), Some(&b"other.example.org"[..]));
+    assert!(!Session::tls(&server).fail(allocate(), 300).has(ALTERNATE_DOMAIN), "only with MESSAGE-INTEGRITY-SHA256");
+}
+
 #[test]
 fn r8489_10_04_14_16_01_the_alternate_domain_comes_with_sha256_integrity() {
     let server = redirecting();

@@ -7,6 +7,7 @@ mod allocate;
 mod authentication;
 mod channels;
 mod data;
+mod discovery;
 mod dual;
 mod expiry;
 mod messages;

@@ -9,7 +9,11 @@ use crate::support::{Credentials, Request, TestClient, World, rules, socket, udp
 
 fn redirecting(servers: &[&str]) -> Rules {
     let servers = servers.iter().map(|server| socket(server)).collect();
-    Rules { redirect: Some(Redirect { servers, domain: Some("turn.example.net".to_owned()) }), ..rules() }
+    let secure_servers = vec![socket("192.0.2.60:5349"), socket("[2001:db8::60]:5349")];
+    Rules {
+        redirect: Some(Redirect { servers, secure_servers, domain: Some("turn.example.net".to_owned()) }),
+        ..rules()
+    }
 }
 
 /// 8489-10-01, -02, -03, -04, 8489-14.8-02, 8489-14.16-01, 8656-7.2-23

@@ -120,6 +120,8 @@ pub(super) struct Dtls {
     idle_timeout: Duration,
     /// Whose sessions have ended, and their allocations are yet to.
     gone: Vec<Client>,
+    /// Where a message is put together.
+    message: Vec<u8>,
 }
 
 impl Dtls {
@@ -140,6 +142,7 @@ impl Dtls {
             handshake_timeout,
             idle_timeout: settings.tcp.idle_timeout,
             gone: Vec::new(),
+            message: Vec::new(),
         }
     }
 
@@ -291,9 +294,16 @@ impl Dtls {
     }
 
     /// Sends one message; how many datagrams were refused, by the library or the system.
-    fn send(&mut self, id: usize, message: &[u8], tos: u8, listeners: &[Listener]) -> usize {
+    fn send(&mut self, id: usize, parts: [&[u8]; 3], tos: u8, listeners: &[Listener]) -> usize {
         let Some(session) = self.sessions.get_mut(id) else { return 0 };
-        if session.association.write(message) { self.flush(id, tos, listeners) } else { 1 }
+        let written = if let [message, [], []] = parts {
+            session.association.write(message)
+        } else {
+            self.message.clear();
+            parts.into_iter().for_each(|part| self.message.extend_from_slice(part));
+            session.association.write(&self.message)
+        };
+        if written { self.flush(id, tos, listeners) } else { 1 }
     }
 
     /// Says goodbye, if there is anybody to say it to.
@@ -402,9 +412,9 @@ impl Core {
         }
     }
 
-    /// Sends one message to the client of a session.
-    pub(super) fn send_dtls(&mut self, id: usize, message: &[u8], tos: u8) {
-        let refused = self.dtls.as_mut().map_or(0, |dtls| dtls.send(id, message, tos, &self.listeners));
+    /// Sends one message, in three parts, to the client of a session.
+    pub(super) fn send_dtls(&mut self, id: usize, parts: [&[u8]; 3], tos: u8) {
+        let refused = self.dtls.as_mut().map_or(0, |dtls| dtls.send(id, parts, tos, &self.listeners));
         for _ in 0..refused {
             self.server.count_drop(Drop::SendFailed);
         }
@@ -412,7 +422,7 @@ impl Core {
 
     /// Sends so much of [`Core::reply`] to the client of a session.
     pub(super) fn reply_dtls(&mut self, id: usize, len: usize) {
-        let reply = &self.reply[..len];
+        let reply = [&self.reply[..len], &[], &[]];
         let refused = self.dtls.as_mut().map_or(0, |dtls| dtls.send(id, reply, 0, &self.listeners));
         for _ in 0..refused {
             self.server.count_drop(Drop::SendFailed);

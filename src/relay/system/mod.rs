@@ -16,7 +16,11 @@ pub(super) use batch::{BATCH, Batch, Outgoing, Received, Run, SendOptions, Sende
 pub use path::DatagramPath;
 pub(super) use path::Io;
 
-use std::{io, marker::PhantomData, net::SocketAddr};
+use std::{
+    io,
+    marker::PhantomData,
+    net::{IpAddr, SocketAddr},
+};
 
 use batch::{MAX_DATAGRAM, payload_start};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -105,6 +109,26 @@ pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     None
 }
 
+/// The MTU in bytes of the interface that has this address; that of Ethernet where the system does not tell.
+pub(crate) fn mtu(address: IpAddr) -> usize {
+    const ETHERNET: usize = 1500;
+    #[cfg(target_os = "linux")]
+    {
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        // All of 127.0.0.0/8 is on the loopback interface, which lists one address of it.
+        let has = |interface: &&if_addrs::Interface| {
+            interface.ip() == address || address.is_loopback() && interface.is_loopback()
+        };
+        let mtu = interfaces.iter().find(has).and_then(|interface| linux::interface_mtu(&interface.name).ok());
+        mtu.unwrap_or(ETHERNET)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = address;
+        ETHERNET
+    }
+}
+
 /// Makes short sleeps of this thread as exact as the system can; whether that is some microseconds.
 pub(crate) fn sleeps_exactly() -> bool {
     #[cfg(target_os = "linux")]
@@ -141,6 +165,13 @@ pub(crate) fn kernel_drops(socket: &std::net::UdpSocket) -> Option<u32> {
         let _ = socket;
         None
     }
+}
+
+/// Gives memory that the process has freed back to the system, where the allocator would keep it. Takes time proportional to what
+/// is free: for after a peak.
+pub(crate) fn release_freed_memory() {
+    #[cfg(target_os = "linux")]
+    linux::release_freed_memory();
 }
 
 /// Whether this process, or the whole system, has no file descriptor left.

@@ -14,8 +14,9 @@ use sha2::Sha256;
 use turnserver::{
     stun::{Message, PasswordAlgorithm},
     turn::{
-        AddressRequest, Answer, Client, Effect, Family, Grant, HEADROOM, Handle, IcmpError, Identity, PendingAllocate,
-        Policy, Query, REPLY_LEN, Refusal, RelayId, Rules, Server, SessionSummary, Step, Time, Unauthenticated,
+        AddressRequest, Answer, Client, Effect, Elsewhere, Family, Grant, HEADROOM, Handle, IcmpError, Identity,
+        PendingAllocate, Policy, Query, REPLY_LEN, Refusal, RelayId, Rules, Server, SessionSummary, Step, Time,
+        Unauthenticated,
     },
 };
 
@@ -51,6 +52,7 @@ pub(crate) fn rules() -> Rules {
         rfc3489: false,
         wide_channels: false,
         redirect: None,
+        discovery: Vec::new(),
     }
 }
 
@@ -81,7 +83,18 @@ impl Policy for TestPolicy {
 pub(crate) enum Out {
     Nothing,
     Reply(Response),
-    Peer { relay: RelayId, peer: SocketAddr, data: Vec<u8>, dont_fragment: bool },
+    /// A response from this address of the server to that one of the client.
+    Elsewhere {
+        response: Response,
+        from: SocketAddr,
+        to: SocketAddr,
+    },
+    Peer {
+        relay: RelayId,
+        peer: SocketAddr,
+        data: Vec<u8>,
+        dont_fragment: bool,
+    },
 }
 
 /// A relay socket.
@@ -159,7 +172,7 @@ impl World {
 
     /// Sends a message and answers the engine's questions.
     pub(crate) fn send(&mut self, client: &Client, bytes: &[u8]) -> Out {
-        let mut reply = [0; REPLY_LEN];
+        let mut reply = vec![0xEE; self.server.reply_len()];
         let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut reply, self.now);
         if let Step::Authenticate(query) = step {
             self.queries += 1;
@@ -172,6 +185,9 @@ impl World {
         let out = match step {
             Step::Dropped => Out::Nothing,
             Step::Reply(len) => Out::Reply(Response::new(reply[..len].to_vec())),
+            Step::ReplyElsewhere(Elsewhere { len, from, to }) => {
+                Out::Elsewhere { response: Response::new(reply[..len].to_vec()), from, to }
+            }
             Step::ToPeer(to) => {
                 let data = bytes[to.payload.clone()].to_vec();
                 Out::Peer { relay: to.relay, peer: to.peer, data, dont_fragment: to.dont_fragment }
@@ -179,7 +195,7 @@ impl World {
             Step::Allocate(pending) => Out::Reply(self.complete(*pending)),
             Step::Authenticate(_) => panic!("asked twice"),
         };
-        if let Out::Reply(response) = &out {
+        if let Out::Reply(response) | Out::Elsewhere { response, .. } = &out {
             // 8489-5-03, 8489-5-05
             let (request, answer) = (Message::parse(bytes).unwrap(), response.message());
             assert_eq!(answer.transaction_id(), request.transaction_id());
