@@ -388,7 +388,8 @@ impl Core {
     /// Takes the next message of a client, if there is another. Its session may end with that.
     pub(super) fn read_dtls(&mut self, client: &Client, into: &mut [u8]) -> Option<usize> {
         let (Some(dtls), Way::Dtls(id)) = (self.dtls.as_mut(), Way::of(client.route)) else { return None };
-        let read = dtls.sessions.get_mut(id)?.association.read(into);
+        let session = dtls.sessions.get_mut(id).filter(|_| !into.is_empty())?;
+        let read = session.association.read(into);
         // A retransmission of the last flight, or an alert.
         dtls.flush(id, 0, &self.listeners);
         match read {
