@@ -124,6 +124,12 @@ impl Client {
         self.exchange(Method::Allocate, false, &|_| {}).map(|_| ())
     }
 
+    /// Says goodbye, over DTLS.
+    pub(crate) fn shut_down(&mut self) {
+        let Connection::Dtls(stream) = &mut self.connection else { panic!("no client of DTLS") };
+        stream.shutdown().expect("close_notify");
+    }
+
     /// Ends the allocation.
     pub(crate) fn delete(&mut self) -> Result<(), Refused> {
         self.request(Method::Refresh, &|writer| {

@@ -2,9 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use openssl::error::ErrorStack;
 use openssl::ssl::{ErrorCode, SslConnector, SslMethod, SslOptions, SslStream, SslVersion};
 
 use super::PATIENCE;
@@ -16,10 +18,10 @@ pub(crate) struct Socket {
     pub(crate) socket: UdpSocket,
     /// Lengths of what has come, in order.
     pub(crate) received: Vec<usize>,
-    /// What was sent last.
+    /// What was sent, in order.
     pub(crate) sent: Vec<Vec<u8>>,
-    /// So many datagrams are still to be lost on the way in.
-    pub(crate) lose: usize,
+    /// Which of the datagrams that come are lost, by their place in `received`.
+    pub(crate) lose: Range<usize>,
 }
 
 impl Read for Socket {
@@ -27,11 +29,11 @@ impl Read for Socket {
         loop {
             // An ICMP error about something sent before is reported here, and is no reason to give up.
             let len = self.socket.recv(into).map_err(|_| std::io::ErrorKind::WouldBlock)?;
+            let lost = self.lose.contains(&self.received.len());
             self.received.push(len);
-            if self.lose == 0 {
+            if !lost {
                 return Ok(len);
             }
-            self.lose -= 1;
         }
     }
 }
@@ -70,7 +72,7 @@ pub(crate) fn prepare(folder: &Path, socket: UdpSocket) -> Stream {
     let mut ssl = connector.build().configure().expect("a client").into_ssl(HOST).expect("a client");
     ssl.set_mtu(1200).expect("an MTU");
     ssl.set_connect_state();
-    let socket = Socket { socket, received: Vec::new(), sent: Vec::new(), lose: 0 };
+    let socket = Socket { socket, received: Vec::new(), sent: Vec::new(), lose: 0..0 };
     SslStream::new(ssl, socket).expect("a client")
 }
 
@@ -115,6 +117,8 @@ pub(crate) fn receive(stream: &mut Stream, into: &mut [u8], limit: Duration) -> 
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         stream.get_ref().socket.set_read_timeout(Some(left)).expect("a time limit");
+        // What dropped datagrams have left there would be taken for the error of this call.
+        drop(ErrorStack::get());
         match stream.ssl_read(into) {
             Ok(len) => return Received::Message(len),
             Err(error) if error.code() == ErrorCode::WANT_READ => {}

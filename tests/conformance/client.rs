@@ -97,6 +97,11 @@ impl Client {
         matches!(self.link, Link::Tcp { .. } | Link::Tls { .. })
     }
 
+    /// The most data that a message to or from this client can carry: what fits in a datagram, or in a record of DTLS.
+    pub(crate) fn longest_data(&self) -> usize {
+        if matches!(self.link, Link::Dtls(_)) { 16_000 } else { 65_000 }
+    }
+
     pub(crate) fn udp_socket(&self) -> &UdpSocket {
         let Link::Udp(socket) = &self.link else { panic!("a TCP client") };
         socket

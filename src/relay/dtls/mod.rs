@@ -44,8 +44,17 @@ use crate::{
     turn::{Client, Drop, EndReason, FiveTuple, Time},
 };
 
-/// The kind of a record that holds a message.
-const APPLICATION_DATA: u8 = 23;
+/// Whether a datagram of a client with two sessions is for the open one: messages, and a goodbye, which is encrypted. All else is
+/// about the handshake.
+fn is_of_open(datagram: &[u8]) -> bool {
+    const ALERT: u8 = 21;
+    const APPLICATION_DATA: u8 = 23;
+    match *datagram {
+        [APPLICATION_DATA, ..] => true,
+        [ALERT, _, _, e0, e1, ..] => [e0, e1] != [0, 0],
+        _ => false,
+    }
+}
 
 /// What came of a step of a handshake.
 #[derive(Debug)]
@@ -170,8 +179,7 @@ impl Dtls {
             let id = self.begin((at, from), tuple, &hello, datagram, shared, now)?;
             return self.shake_hands(id, listeners, now);
         }
-        let of_data = datagram.first() == Some(&APPLICATION_DATA);
-        let id = if of_data { pair.open.or(pair.next) } else { pair.next.or(pair.open) }?;
+        let id = if is_of_open(datagram) { pair.open.or(pair.next) } else { pair.next.or(pair.open) }?;
         self.wire.load(datagram);
         match self.sessions[id].state {
             State::Open { .. } => Some(id),
