@@ -309,10 +309,8 @@ fn secured_transports_have_a_default_port_and_share_ports() {
     );
     assert_eq!(
         errors("[[listener]]\ntransports = \"dtls\""),
-        [
-            "t.toml: tls.cert: is missing, but a [[listener]] serves TLS or DTLS; write cert and pkey, two PEM files \
-             (`turnserver certificate` makes them for tests), or remove \"tls\" and \"dtls\" from transports",
-        ]
+        ["t.toml: tls.cert: is missing, but a [[listener]] serves TLS or DTLS; write cert and pkey, two PEM files \
+             (`turnserver certificate` makes them for tests), or remove \"tls\" and \"dtls\" from transports",]
     );
     let dtls = "[[listener]]\ntransports = [\"tls\", \"dtls\"]\n";
     let settings = files.settings(&format!("{dtls}[[listener]]\ntransports = [\"udp\", \"dtls\"]\n"));

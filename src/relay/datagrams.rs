@@ -39,7 +39,9 @@ impl Datagrams {
         for at in new {
             let received = self.batch.received(at);
             let tuple = tuple(core, listener, &received);
-            if self.batch.payload(at).first().is_some_and(|first| tls::is_record(*first)) && core.listeners[listener].dtls {
+            if self.batch.payload(at).first().is_some_and(|first| tls::is_record(*first))
+                && core.listeners[listener].dtls
+            {
                 self.open(core, listener, at, tuple, now);
                 continue;
             }

@@ -125,7 +125,9 @@ impl Server {
     ) -> Step<'m> {
         let message = match Message::parse(bytes) {
             Ok(message) => message,
-            Err(ParseError::Cookie) if client.tuple.transport == Transport::Dtls => return self.cookieless(bytes, reply),
+            Err(ParseError::Cookie) if client.tuple.transport == Transport::Dtls => {
+                return self.cookieless(bytes, reply);
+            }
             Err(ParseError::Cookie) if self.rules.rfc3489 => return self.classic(client, bytes, reply, now),
             Err(_) => return self.drop(Drop::Malformed),
         };

@@ -122,7 +122,10 @@ pub(crate) fn receive(stream: &mut Stream, into: &mut [u8], limit: Duration) -> 
         match stream.ssl_read(into) {
             Ok(len) => return Received::Message(len),
             Err(error) if error.code() == ErrorCode::WANT_READ => {}
-            Err(_) => return Received::End,
+            Err(error) => {
+                eprintln!("the session has ended: {error:?}");
+                return Received::End;
+            }
         }
         if Instant::now() >= deadline {
             return Received::Nothing;

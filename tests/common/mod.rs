@@ -3,9 +3,9 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod client;
-pub(crate) mod dtls;
 #[cfg(target_os = "linux")]
 pub(crate) mod datagram;
+pub(crate) mod dtls;
 #[cfg(target_os = "linux")]
 pub(crate) mod namespace;
 pub(crate) mod process;

@@ -24,6 +24,7 @@ mod library;
 #[cfg(feature = "dtls")]
 #[path = "openssl.rs"]
 mod library;
+mod records;
 mod wire;
 
 pub(super) use library::Context;
@@ -43,6 +44,9 @@ use crate::{
     config::Settings,
     turn::{Client, Drop, EndReason, FiveTuple, Time},
 };
+
+/// The shortest encrypted record before a handshake is finished: a Finished is longer with any suite.
+const SHORTEST_OF_HANDSHAKE: usize = 24;
 
 /// Whether a datagram of a client with two sessions is for the open one: messages, and a goodbye, which is encrypted. All else is
 /// about the handshake.
@@ -180,10 +184,20 @@ impl Dtls {
             return self.shake_hands(id, listeners, now);
         }
         let id = if is_of_open(datagram) { pair.open.or(pair.next) } else { pair.next.or(pair.open) }?;
-        self.wire.load(datagram);
-        match self.sessions[id].state {
-            State::Open { .. } => Some(id),
-            State::Handshake { .. } => self.shake_hands(id, listeners, now),
+        let session = &self.sessions[id];
+        match session.state {
+            State::Open { .. } => {
+                let records = records::protected(datagram)?;
+                records::are_long_enough(records, session.association.shortest_record()).then(|| {
+                    self.wire.load(records);
+                    id
+                })
+            }
+            State::Handshake { .. } if records::are_long_enough(datagram, SHORTEST_OF_HANDSHAKE) => {
+                self.wire.load(datagram);
+                self.shake_hands(id, listeners, now)
+            }
+            State::Handshake { .. } => None,
         }
     }
 

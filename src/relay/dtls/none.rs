@@ -30,6 +30,10 @@ impl Association {
         match *self {}
     }
 
+    pub(super) fn shortest_record(&self) -> usize {
+        match *self {}
+    }
+
     pub(super) fn write(&mut self, _: &[u8]) -> bool {
         match *self {}
     }

@@ -19,8 +19,8 @@ use openssl::{
     error::ErrorStack,
     pkey::{Id, PKey, Private},
     ssl::{
-        AlpnError, ErrorCode, NameType, SniError, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions,
-        SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion, select_next_proto,
+        AlpnError, ErrorCode, NameType, SniError, Ssl, SslCipherRef, SslContext, SslContextBuilder, SslMethod,
+        SslOptions, SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion, select_next_proto,
     },
     stack::Stack,
     x509::{X509, store::X509StoreBuilder},
@@ -46,6 +46,10 @@ const CHAIN_CERT: c_int = 89;
 const HANDSHAKE_MTU: u32 = 1200;
 /// Ephemeral keys and authenticated encryption only, as in TLS here (BCP 195; RFC 8489 §6.2.3).
 const SUITES: &str = "ECDHE+AESGCM:ECDHE+CHACHA20";
+
+/// What the suites add to a record: a nonce of 8 bytes (RFC 5288 §3) and a tag of 16; no nonce (RFC 7905 §2) and a tag.
+const AES_GCM_ADDS: usize = 8 + 16;
+const CHACHA20_ADDS: usize = 16;
 
 /// The names of ALPN (RFC 7443 §2), each after its length.
 const PROTOCOLS: &[u8] = b"\x09stun.turn\x12stun.nat-discovery";
@@ -121,7 +125,7 @@ impl Context {
             openssl_sys::ERR_clear_error();
             DTLSv1_listen(stream.ssl().as_ptr(), address.0)
         };
-        if listened == 1 { Ok(Association(stream)) } else { Err(ErrorStack::get().to_string()) }
+        if listened == 1 { Ok(Association { stream, added: AES_GCM_ADDS }) } else { Err(ErrorStack::get().to_string()) }
     }
 }
 
@@ -172,7 +176,8 @@ fn context(
     builder.set_servername_callback(move |ssl, _| {
         let asked = ssl.servername(NameType::HOST_NAME).map(str::to_ascii_lowercase);
         let (Some(host), Some(all)) = (asked, all.upgrade()) else { return Ok(()) };
-        let named = all.get().into_iter().flatten().find(|(names, _)| names.iter().any(|name| tls::covers(name, &host)));
+        let named =
+            all.get().into_iter().flatten().find(|(names, _)| names.iter().any(|name| tls::covers(name, &host)));
         named.map_or(Ok(()), |(_, context)| ssl.set_ssl_context(context).map_err(|_| SniError::ALERT_FATAL))
     });
     if let Some(clients) = &settings.clients {
@@ -226,14 +231,22 @@ fn verify_clients(builder: &mut SslContextBuilder, clients: &settings::ClientCa)
 
 /// One client's keys and numbers. All its calls take what the wire has been loaded with, and leave what is to be sent on it.
 #[derive(Debug)]
-pub(super) struct Association(SslStream<Wire>);
+pub(super) struct Association {
+    stream: SslStream<Wire>,
+    /// What encryption adds to a record.
+    added: usize,
+}
 
 impl Association {
     /// Goes on with the handshake.
     pub(super) fn handshake(&mut self) -> Handshake {
         forget_errors();
-        match self.0.accept() {
-            Ok(()) => Handshake::Done,
+        match self.stream.accept() {
+            Ok(()) => {
+                let suite = self.stream.ssl().current_cipher().map_or("", SslCipherRef::name);
+                self.added = if suite.contains("CHACHA20") { CHACHA20_ADDS } else { AES_GCM_ADDS };
+                Handshake::Done
+            }
             Err(error) if error.code() == ErrorCode::WANT_READ => Handshake::Unfinished,
             Err(error) => Handshake::Failed(error.to_string()),
         }
@@ -242,17 +255,22 @@ impl Association {
     /// Takes one message.
     pub(super) fn read(&mut self, into: &mut [u8]) -> Read {
         forget_errors();
-        match self.0.ssl_read(into) {
+        match self.stream.ssl_read(into) {
             Ok(len) => Read::Message(len),
             Err(error) if error.code() == ErrorCode::WANT_READ => Read::Nothing,
             Err(_) => Read::Closed,
         }
     }
 
+    /// The shortest that a record of the client can be after the handshake.
+    pub(super) const fn shortest_record(&self) -> usize {
+        self.added
+    }
+
     /// Makes a record of a message; whether it could.
     pub(super) fn write(&mut self, message: &[u8]) -> bool {
         forget_errors();
-        self.0.ssl_write(message).is_ok_and(|len| len == message.len())
+        self.stream.ssl_write(message).is_ok_and(|len| len == message.len())
     }
 
     /// When the last flight of messages is to be sent again, if it is not answered before.
@@ -260,7 +278,7 @@ impl Association {
         let mut left = timeval { tv_sec: 0, tv_usec: 0 };
         // SAFETY: the stream's pointer is valid; this control writes one `timeval`, which there is room for.
         let running = unsafe {
-            openssl_sys::SSL_ctrl(self.0.ssl().as_ptr(), GET_TIMEOUT, 0, ptr::from_mut(&mut left).cast::<c_void>())
+            openssl_sys::SSL_ctrl(self.stream.ssl().as_ptr(), GET_TIMEOUT, 0, ptr::from_mut(&mut left).cast::<c_void>())
         };
         let seconds = u64::try_from(left.tv_sec).unwrap_or(0);
         let micros = u64::try_from(left.tv_usec).unwrap_or(0);
@@ -271,14 +289,14 @@ impl Association {
     pub(super) fn retransmit(&mut self) -> bool {
         forget_errors();
         // SAFETY: the stream's pointer is valid; this control takes no argument.
-        unsafe { openssl_sys::SSL_ctrl(self.0.ssl().as_ptr(), HANDLE_TIMEOUT, 0, ptr::null_mut()) >= 0 }
+        unsafe { openssl_sys::SSL_ctrl(self.stream.ssl().as_ptr(), HANDLE_TIMEOUT, 0, ptr::null_mut()) >= 0 }
     }
 
     /// Says goodbye (close_notify).
     pub(super) fn close(&mut self) {
         forget_errors();
         // An association that has failed cannot, and is gone either way.
-        let _ = self.0.shutdown();
+        let _ = self.stream.shutdown();
     }
 }
 
