@@ -17,6 +17,7 @@ use std::{
 use foldhash::fast::FixedState;
 use slab::Slab;
 
+mod clients;
 mod hello;
 #[cfg(not(feature = "dtls"))]
 #[path = "none.rs"]
@@ -36,13 +37,13 @@ use self::{
 };
 use super::{
     complaint,
-    core::{Core, Listener, Way},
+    core::{Listener, Way},
     shared::{ConnectionLease, Shared},
     system::SendOptions,
 };
 use crate::{
     config::Settings,
-    turn::{Client, Drop, EndReason, FiveTuple, Time},
+    turn::{Client, FiveTuple, Time},
 };
 
 /// The shortest encrypted record before a handshake is finished: a Finished is longer with any suite.
@@ -62,6 +63,7 @@ fn is_of_open(datagram: &[u8]) -> bool {
 
 /// What came of a step of a handshake.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "dtls"), expect(dead_code, reason = "nothing makes one there"))]
 enum Handshake {
     Done,
     Unfinished,
@@ -70,6 +72,7 @@ enum Handshake {
 
 /// What came of reading.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "dtls"), expect(dead_code, reason = "nothing makes one there"))]
 enum Read {
     /// A message of so many bytes.
     Message(usize),
@@ -337,7 +340,7 @@ impl Dtls {
         }
     }
 
-    /// Forgets a session. If it was open, the client's allocation is to be ended ([`Core::end_gone`]).
+    /// Forgets a session. If it was open, the client's allocation is to be ended (`Core::end_gone`).
     fn remove(&mut self, id: usize) {
         let Some(session) = self.sessions.try_remove(id) else { return };
         self.timers.remove(&(session.due, id));
@@ -394,91 +397,6 @@ impl Dtls {
                     }
                 }
             }
-        }
-    }
-}
-
-impl Core {
-    /// Takes a datagram of DTLS that has come to a listener. The client is returned whose messages are to be read now
-    /// ([`Core::read_dtls`]), if there may be any. Sessions may have ended.
-    pub(super) fn dtls_datagram(&mut self, at: usize, tuple: FiveTuple, datagram: &[u8], now: Time) -> Option<Client> {
-        let dtls = self.dtls.as_mut()?;
-        let id = dtls.datagram(at, tuple, datagram, &self.listeners, &self.shared, now)?;
-        dtls.sessions.get(id).map(|session| session.client)
-    }
-
-    /// Takes the next message of a client, if there is another. Its session may end with that.
-    pub(super) fn read_dtls(&mut self, client: &Client, into: &mut [u8]) -> Option<usize> {
-        let (Some(dtls), Way::Dtls(id)) = (self.dtls.as_mut(), Way::of(client.route)) else { return None };
-        let session = dtls.sessions.get_mut(id).filter(|_| !into.is_empty())?;
-        let read = session.association.read(into);
-        // A retransmission of the last flight, or an alert.
-        dtls.flush(id, 0, &self.listeners);
-        match read {
-            Read::Message(len) => return Some(len),
-            Read::Nothing => {}
-            Read::Closed => {
-                dtls.close(id, &self.listeners);
-                dtls.remove(id);
-            }
-        }
-        None
-    }
-
-    /// A message of this client was answered or relayed.
-    pub(super) fn dtls_was_useful(&mut self, client: &Client, now: Time) {
-        let (Some(dtls), Way::Dtls(id)) = (self.dtls.as_mut(), Way::of(client.route)) else { return };
-        if let Some(session) = dtls.sessions.get_mut(id)
-            && let State::Open { active } = &mut session.state
-        {
-            *active = now;
-        }
-    }
-
-    /// Sends one message, in three parts, to the client of a session.
-    pub(super) fn send_dtls(&mut self, id: usize, parts: [&[u8]; 3], tos: u8) {
-        let refused = self.dtls.as_mut().map_or(0, |dtls| dtls.send(id, parts, tos, &self.listeners));
-        for _ in 0..refused {
-            self.server.count_drop(Drop::SendFailed);
-        }
-    }
-
-    /// Sends so much of [`Core::reply`] to the client of a session.
-    pub(super) fn reply_dtls(&mut self, id: usize, len: usize) {
-        let reply = [&self.reply[..len], &[], &[]];
-        let refused = self.dtls.as_mut().map_or(0, |dtls| dtls.send(id, reply, 0, &self.listeners));
-        for _ in 0..refused {
-            self.server.count_drop(Drop::SendFailed);
-        }
-    }
-
-    /// Whether sessions have ended whose allocations are to be ended ([`Core::end_gone`]).
-    pub(super) fn has_gone(&self) -> bool {
-        self.dtls.as_ref().is_some_and(|dtls| !dtls.gone.is_empty())
-    }
-
-    /// Ends the allocations of sessions that have ended. What is to leave from their relay sockets must have left.
-    pub(super) fn end_gone(&mut self, now: Time) {
-        let Some(dtls) = self.dtls.as_mut() else { return };
-        for client in dtls.gone.drain(..) {
-            self.server.end_client(&client, EndReason::ConnectionClosed, now);
-        }
-        self.apply_effects();
-    }
-
-    /// Looks after the sessions that it is time for.
-    pub(super) fn expire_dtls(&mut self, now: Time) {
-        let Some(dtls) = self.dtls.as_mut() else { return };
-        dtls.expire(&self.listeners, now, |client| self.server.has_allocation(client));
-        self.end_gone(now);
-    }
-
-    /// Says goodbye to all clients.
-    pub(super) fn close_dtls(&mut self) {
-        let Some(dtls) = self.dtls.as_mut() else { return };
-        let open: Vec<usize> = dtls.sessions.iter().map(|(id, _)| id).collect();
-        for id in open {
-            dtls.close(id, &self.listeners);
         }
     }
 }
