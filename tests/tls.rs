@@ -163,8 +163,8 @@ fn the_end_of_a_connection_is_told() {
 /// Whole messages, each in a record of its own, since some clients take a record for a message.
 #[test]
 fn every_message_has_a_record_of_its_own() {
-    const COUNT: usize = 30;
-    let server = Server::start(&loopback_with_tls());
+    const COUNT: usize = 3000;
+    let server = Server::start(&format!("{}[limits]\nbinding-rate = 0\n", loopback_with_tls()));
     let mut stream = tls::connect(tls::client(server.folder()), server.ipv4("tls"));
     tls::send(&mut stream, &BINDING.repeat(COUNT));
     for _ in 0..COUNT {

@@ -145,6 +145,8 @@ pub(super) struct Queue {
     place: u64,
     limit: usize,
     age: Duration,
+    /// Every message is written as a piece of its own.
+    apart: bool,
 }
 
 /// Goes through a lane.
@@ -188,7 +190,20 @@ fn pieces(bytes: &VecDeque<u8>, range: Range<usize>) -> [&[u8]; 2] {
 
 impl Queue {
     pub(super) fn new(limit: usize, age: Duration) -> Self {
-        Self { begun: Begun::default(), data: Lane::default(), control: Lane::default(), place: 0, limit, age }
+        Self {
+            begun: Begun::default(),
+            data: Lane::default(),
+            control: Lane::default(),
+            place: 0,
+            limit,
+            age,
+            apart: false,
+        }
+    }
+
+    /// The same, with every message written as a piece of its own.
+    pub(super) fn apart(self) -> Self {
+        Self { apart: true, ..self }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -252,7 +267,13 @@ impl Queue {
     }
 
     /// What is to be written next, as far as there are slices for it; returns how many.
-    pub(super) fn gather<'q>(&'q self, slices: &mut [IoSlice<'q>]) -> usize {
+    pub(super) fn gather<'q>(&'q mut self, slices: &mut [IoSlice<'q>]) -> usize {
+        if self.apart {
+            for lane in [&mut self.data, &mut self.control] {
+                lane.storage.bytes.make_contiguous();
+            }
+            self.begun.storage.bytes.make_contiguous();
+        }
         let mut count = 0;
         let mut add = |piece: &'q [u8]| {
             if !piece.is_empty() && count < slices.len() {
@@ -267,7 +288,8 @@ impl Queue {
         while more && data.place() != control.place() {
             let (next, other) =
                 if data.place() < control.place() { (&mut data, &control) } else { (&mut control, &data) };
-            let [first, second] = next.take(other.place());
+            let before = if self.apart { next.place() + 1 } else { other.place() };
+            let [first, second] = next.take(before);
             more = add(first) && add(second);
         }
         count

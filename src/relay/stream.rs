@@ -30,7 +30,7 @@ use super::{
 use crate::{
     config::settings::Tcp,
     stun::frame::{self, Frame},
-    turn::{Client, Drop, EndReason, FiveTuple},
+    turn::{Client, Drop, EndReason, FiveTuple, Transport},
 };
 
 /// More than the longest message, 64 KiB and a header.
@@ -120,7 +120,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = &shared.limits;
-    let queue = Queue::new(limits.queue_bytes, limits.queue_age);
+    let mut queue = Queue::new(limits.queue_bytes, limits.queue_age);
+    if tuple.transport == Transport::Tls {
+        queue = queue.apart();
+    }
     let at = shared.core.borrow_mut().outlets.add(queue);
     let client = Client { tuple, route: Way::Stream(at).route() };
     let shared_too = Rc::clone(&shared);

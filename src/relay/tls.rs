@@ -163,8 +163,9 @@ impl AsyncWrite for Stream {
         self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
-    /// A record of its own for each slice, which is one message, and all of them in one call to the system. A TLS stream has no
-    /// boundaries, but there are clients (`turnutils_uclient` is one) that take a record for a message and lose what follows.
+    /// A record of its own for each slice, which is one message (`Queue::apart`), and all of them in one call to the system. A
+    /// TLS stream has no boundaries, but there are clients (`turnutils_uclient` is one) that take a record for a message and
+    /// lose what follows.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

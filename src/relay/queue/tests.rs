@@ -32,7 +32,7 @@ impl Tested {
         self.queue.drop_old(now, &mut self.spare)
     }
 
-    fn contents(&self) -> Vec<u8> {
+    fn contents(&mut self) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 64];
         let count = self.queue.gather(&mut slices);
         slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
@@ -116,6 +116,26 @@ fn unread_responses_stop_reading() {
     assert!(queue.queue.is_stuffed());
     queue.advance(4);
     assert!(!queue.queue.is_stuffed());
+}
+
+/// Each in one piece, also where the storage's end lies within it and where one lane's message stands between the other's.
+#[test]
+fn messages_apart_are_pieces_of_their_own() {
+    let mut queue = Tested::new(1 << 20);
+    queue.queue = queue.queue.apart();
+    queue.data(&[255; 33], Time(0));
+    for round in 0..200_u8 {
+        let (before, first, second) = ([round.wrapping_sub(1); 33], [round; 700], [round; 900]);
+        queue.data(&first, Time(0));
+        queue.control(&second);
+        queue.data(&[round; 33], Time(0));
+        let mut slices = [IoSlice::new(&[]); 8];
+        let count = queue.queue.gather(&mut slices);
+        let pieces: Vec<&[u8]> = slices[..count].iter().map(|slice| &**slice).collect();
+        assert_eq!(pieces, [&before[..], &first, &second, &[round; 33]]);
+        // One message stays, so that the storage is not emptied and its end comes to lie everywhere.
+        queue.advance(33 + 700 + 900);
+    }
 }
 
 /// However long the messages are, and if short ones follow long ones. A quarter is room to grow.
