@@ -1,4 +1,4 @@
-//! Every configuration that we hand out is started, serves its user over UDP and TCP, and TLS where it has that, and stops
+//! Every configuration that we hand out is started, serves its user over UDP and TCP, and TLS and DTLS where it has that, and stops
 //! cleanly; so is the built-in one.
 //!
 //! They listen on port 3478 of all addresses, so each has a network namespace without a name, which the kernel removes
@@ -8,7 +8,7 @@
 mod client;
 mod common;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use client::Client;
 use common::process::{Process, run};
-use common::{PATIENCE, await_address, tls};
+use common::{PATIENCE, await_address, dtls, tls};
 use serde_json::Value;
 
 /// Set inside a namespace: the configuration to start, or [`BUILT_IN`].
@@ -186,6 +186,17 @@ fn configured(file: &Path) {
             let server = SocketAddr::new(address, *port);
             let connect =
                 |user: Credentials<'_>| Client::over_tls(tls::connect(tls::client(folder.path()), server), user);
+            serves(&connect, credentials, relayed);
+        }
+        if secured {
+            let server = SocketAddr::new(address, 5349);
+            let connect = |user: Credentials<'_>| {
+                let socket = UdpSocket::bind((address, 0)).expect("a socket");
+                socket.connect(server).expect("connecting");
+                let mut stream = dtls::prepare(folder.path(), socket);
+                assert!(dtls::handshake(&mut stream, PATIENCE), "no handshake over DTLS");
+                Client::over_dtls(stream, user)
+            };
             serves(&connect, credentials, relayed);
         }
     }

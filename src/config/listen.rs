@@ -97,8 +97,9 @@ fn transports(section: &Section<'_>) -> Vec<Transport> {
             for (transport, place) in given {
                 if transports.contains(&transport) {
                     section.report.error(&place, "is listed twice", "remove one");
-                } else if transport == Transport::Dtls {
-                    section.report.error(&place, "DTLS is not served by this version", "remove it");
+                } else if transport == Transport::Dtls && !cfg!(feature = "dtls") {
+                    let remedy = "remove it, or build with the feature `dtls`, which needs OpenSSL";
+                    section.report.error(&place, "this program was built without DTLS", remedy);
                 }
                 transports.push(transport);
             }

@@ -309,12 +309,25 @@ fn secured_transports_have_a_default_port_and_share_ports() {
     );
     assert_eq!(
         errors("[[listener]]\ntransports = \"dtls\""),
-        [
-            "t.toml:2:14: listener.transports = \"dtls\": DTLS is not served by this version; remove it",
-            "t.toml: tls.cert: is missing, but a [[listener]] serves TLS; write cert and pkey, two PEM files (`turnserver \
-             certificate` makes them for tests), or remove \"tls\" from transports",
-        ]
+        ["t.toml: tls.cert: is missing, but a [[listener]] serves TLS or DTLS; write cert and pkey, two PEM files \
+             (`turnserver certificate` makes them for tests), or remove \"tls\" and \"dtls\" from transports",]
     );
+    let dtls = "[[listener]]\ntransports = [\"tls\", \"dtls\"]\n";
+    let settings = files.settings(&format!("{dtls}[[listener]]\ntransports = [\"udp\", \"dtls\"]\n"));
+    let ports: Vec<_> = settings.listeners.iter().map(|it| (it.port, it.udp, it.tls, it.dtls)).collect();
+    assert_eq!(ports, [(5349, false, true, true), (3478, true, false, true)]);
+}
+
+#[test]
+fn dtls_has_no_version_1_3() {
+    let files = Pem::new(&["turn.example.org"]);
+    let newest = |transport: &str| {
+        let serves = format!("[[listener]]\ntransports = \"{transport}\"\n");
+        format!("{serves}{}min-version = \"1.3\"\n", files.table())
+    };
+    assert_eq!(settings(&newest("tls")).tls.unwrap().min_version, TlsVersion::V1_3);
+    let lines = errors(&newest("dtls"));
+    assert!(lines.len() == 1 && lines[0].contains("serves DTLS, which is there in version 1.2 only"), "{lines:?}");
 }
 
 #[test]
@@ -336,7 +349,7 @@ fn certificates_are_read_and_checked() {
     assert_eq!((tls.min_version, tls.max_handshakes), (TlsVersion::V1_2, 1_000));
     assert!(tls.clients.is_none());
     assert!(files.settings("").tls.is_none(), "nobody serves it");
-    assert!(files.warnings("")[0].contains("no [[listener]] serves TLS"));
+    assert!(files.warnings("")[0].contains("no [[listener]] serves TLS or DTLS"));
 
     let other = Pem::new(&["other.example.org"]);
     let path = |file: &str| other.path(file);

@@ -65,7 +65,7 @@ pub(super) fn about_proxy(balancer: SocketAddr) {
 pub(super) fn about_handshakes() {
     static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
     if THROTTLE.permits() {
-        tracing::warn!("too many unfinished TLS handshakes (max-handshakes); the oldest give way to new ones");
+        tracing::warn!("too many unfinished handshakes (max-handshakes); the oldest give way to new ones");
     }
 }
 

@@ -16,6 +16,7 @@ use slab::Slab;
 use super::{
     clock::Clock,
     complaint,
+    dtls::Dtls,
     mail::{LONGEST, Letter, Posted},
     open,
     outlets::Outlets,
@@ -39,6 +40,8 @@ use crate::{
 const RELAY_TOKEN: u64 = 1 << 32;
 /// Tells routes to streams from routes to listeners.
 const STREAM_ROUTE: u32 = 1 << 31;
+/// Tells routes to sessions of DTLS from both.
+const DTLS_ROUTE: u32 = 1 << 30;
 
 /// What a ready socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,22 +69,26 @@ impl Token {
 pub(super) enum Way {
     Listener(usize),
     Stream(usize),
+    Dtls(usize),
 }
 
 impl Way {
     pub(super) const fn of(route: Route) -> Self {
         if route.0 & STREAM_ROUTE != 0 {
             Self::Stream((route.0 & !STREAM_ROUTE) as usize)
+        } else if route.0 & DTLS_ROUTE != 0 {
+            Self::Dtls((route.0 & !DTLS_ROUTE) as usize)
         } else {
             Self::Listener(route.0 as usize)
         }
     }
 
-    #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^31
+    #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^30
     pub(super) const fn route(self) -> Route {
         match self {
             Self::Listener(at) => Route(at as u32),
             Self::Stream(at) => Route(at as u32 | STREAM_ROUTE),
+            Self::Dtls(at) => Route(at as u32 | DTLS_ROUTE),
         }
     }
 }
@@ -92,6 +99,10 @@ pub(super) struct Listener {
     pub(super) socket: UdpSocket,
     /// Its address; the IP may be unspecified.
     pub(super) local: SocketAddr,
+    /// Serves bare datagrams.
+    pub(super) plain: bool,
+    /// Serves DTLS; with `plain`, told apart by the first byte.
+    pub(super) dtls: bool,
     /// Whether the last batch was full, so that there is probably more.
     pub(super) busy: bool,
 }
@@ -165,6 +176,8 @@ pub(super) struct Core {
     /// The outgoing sides of clients' connections.
     pub(super) outlets: Outlets,
     pub(super) tcp: TcpRelays,
+    /// There if a listener serves DTLS.
+    pub(super) dtls: Option<Dtls>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) reply: Box<[u8]>,
@@ -201,6 +214,7 @@ impl Core {
             relays: Slab::new(),
             outlets: Outlets::default(),
             tcp: TcpRelays::new(shared.connect_timeout),
+            dtls: None,
             shared,
             clock,
             users,
@@ -434,6 +448,7 @@ impl Core {
                 }
             }
             Way::Stream(at) => self.queue_data(at, [bytes, &[], &[]], now),
+            Way::Dtls(at) => self.send_dtls(at, [bytes, &[], &[]], 0),
         }
     }
 
@@ -479,7 +494,8 @@ impl Core {
 
     /// When [`Core::expire`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        [self.server.next_deadline(), self.reservation_deadline].into_iter().flatten().min()
+        let sessions = self.dtls.as_ref().and_then(Dtls::next_deadline);
+        [self.server.next_deadline(), self.reservation_deadline, sessions].into_iter().flatten().min()
     }
 
     /// Ends what has expired.
@@ -489,6 +505,7 @@ impl Core {
             self.reservation_deadline = self.shared.expire_reservations(now);
         }
         self.apply_effects();
+        self.expire_dtls(now);
     }
 
     /// Does what the protocol has reported: closes sockets, gives back quotas, logs the ends of sessions.
@@ -516,6 +533,7 @@ impl Core {
 
     /// Ends everything.
     pub(super) fn stop(&mut self, reason: EndReason, now: Time) {
+        self.close_dtls();
         self.server.end_all(reason, now);
         self.apply_effects();
     }

@@ -6,6 +6,7 @@ use super::{
     mail::Inbox,
     outbox::{Outbox, Payload},
     system::{Batch, Received, SendOptions},
+    tls,
 };
 use crate::turn::{Client, Drop, FiveTuple, RelayId, Time, ToPeer, Transport};
 
@@ -37,7 +38,18 @@ impl Datagrams {
         self.handled += new.len();
         for at in new {
             let received = self.batch.received(at);
-            let client = client(core, listener, &received);
+            let tuple = tuple(core, listener, &received);
+            if self.batch.payload(at).first().is_some_and(|first| tls::is_record(*first))
+                && core.listeners[listener].dtls
+            {
+                self.open(core, listener, at, tuple, now);
+                continue;
+            }
+            if !core.listeners[listener].plain {
+                core.server.count_drop(Drop::NotServed);
+                continue;
+            }
+            let client = Client { tuple, route: Way::Listener(listener).route() };
             match core.client_message(&client, self.batch.payload(at), now) {
                 Outcome::ToPeer(to_peer) => self.pass_on(core, at, &to_peer, now),
                 Outcome::Nothing if !core.server.has_effects() => {}
@@ -53,6 +65,43 @@ impl Datagrams {
         self.flush(core);
     }
 
+    /// Takes a datagram of DTLS. The messages in it come to stand where it stood, one after the other: they are shorter.
+    fn open(&mut self, core: &mut Core, listener: usize, at: usize, tuple: FiveTuple, now: Time) {
+        let tuple = FiveTuple { transport: Transport::Dtls, ..tuple };
+        let client = core.dtls_datagram(listener, tuple, self.batch.payload(at), now);
+        self.end_gone(core, now);
+        let Some(client) = client else { return };
+        let mut start = 0;
+        while let Some(len) = core.read_dtls(&client, &mut self.batch.payload_mut(at)[start..]) {
+            let end = start + len;
+            match core.client_message(&client, &self.batch.payload(at)[start..end], now) {
+                Outcome::ToPeer(mut to_peer) => {
+                    to_peer.payload = start + to_peer.payload.start..start + to_peer.payload.end;
+                    self.pass_on(core, at, &to_peer, now);
+                    core.dtls_was_useful(&client, now);
+                }
+                Outcome::Nothing if !core.server.has_effects() => {}
+                outcome => {
+                    self.out.send(core, self.batch.bytes());
+                    if let Some(len) = core.settle(&client, outcome, now) {
+                        self.reply(core, &client, len);
+                        core.dtls_was_useful(&client, now);
+                    }
+                }
+            }
+            start = end;
+        }
+        self.end_gone(core, now);
+    }
+
+    /// Ends the allocations of sessions that have ended.
+    fn end_gone(&mut self, core: &mut Core, now: Time) {
+        if core.has_gone() {
+            self.out.send(core, self.batch.bytes());
+            core.end_gone(now);
+        }
+    }
+
     /// Passes part of a received datagram on to a peer.
     fn pass_on(&mut self, core: &mut Core, at: usize, to_peer: &ToPeer, now: Time) {
         let Self { batch, out, .. } = self;
@@ -61,10 +110,16 @@ impl Datagrams {
     }
 
     fn reply(&self, core: &mut Core, client: &Client, len: usize) {
-        let Way::Listener(listener) = Way::of(client.route) else { return };
-        let options = SendOptions { from: core.source_for(listener, client), ..SendOptions::default() };
-        if core.listeners[listener].socket.send(&core.reply[..len], client.tuple.client, options).is_err() {
-            core.server.count_drop(Drop::SendFailed);
+        match Way::of(client.route) {
+            Way::Listener(listener) => {
+                let options = SendOptions { from: core.source_for(listener, client), ..SendOptions::default() };
+                if core.listeners[listener].socket.send(&core.reply[..len], client.tuple.client, options).is_err() {
+                    core.server.count_drop(Drop::SendFailed);
+                }
+            }
+            Way::Dtls(id) => core.reply_dtls(id, len),
+            // Streams queue their replies themselves.
+            Way::Stream(_) => {}
         }
     }
 
@@ -150,11 +205,11 @@ impl Datagrams {
     }
 }
 
-fn client(core: &Core, listener: usize, received: &Received) -> Client {
+/// Between whom a datagram travels, by UDP alone.
+fn tuple(core: &Core, listener: usize, received: &Received) -> FiveTuple {
     let mut server = core.listeners[listener].local;
     if let Some(local) = received.local {
         server.set_ip(local);
     }
-    let tuple = FiveTuple { client: received.source, server, transport: Transport::Udp };
-    Client { tuple, route: Way::Listener(listener).route() }
+    FiveTuple { client: received.source, server, transport: Transport::Udp }
 }

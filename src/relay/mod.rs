@@ -12,6 +12,7 @@ mod complaint;
 mod core;
 mod data_connection;
 mod datagrams;
+mod dtls;
 mod fault;
 mod grouping;
 mod kept;

@@ -84,6 +84,7 @@ impl Outbox {
                 self.queue(Flow::to_client(relay), From::Listener(listener), out);
             }
             Way::Stream(stream) => core.queue_data(stream, out.parts(bytes), now),
+            Way::Dtls(session) => core.send_dtls(session, out.parts(bytes), payload.tos),
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::{
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
+    dtls,
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
     shared::Shared,
     supervise,
@@ -55,6 +56,9 @@ pub enum StartError {
     /// The certificates cannot be used together.
     #[error("[tls]: {0}")]
     Tls(rustls::Error),
+    /// The certificates cannot be used for DTLS.
+    #[error("[tls], for DTLS: {0}")]
+    Dtls(String),
     /// The limit of file descriptors does not even do for the listeners.
     #[error("cannot start: {0}; {RAISE_DESCRIPTORS}")]
     Descriptors(io::Error),
@@ -118,6 +122,8 @@ impl Relay {
         }
 
         let tls = settings.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?.map(Arc::new);
+        let dtls = settings.tls.as_ref().filter(|_| settings.listeners.iter().any(|listener| listener.dtls));
+        let dtls = dtls.map(dtls::Context::new).transpose().map_err(StartError::Dtls)?.map(Arc::new);
         let listeners = Listeners::open(&settings, workers, io)?;
         let discovery = settings.nat_discovery.iter().flat_map(NatDiscovery::external);
         let own: Vec<SocketAddr> =
@@ -139,6 +145,7 @@ impl Relay {
             nonce_secret: random()?,
             sockets: Arc::default(),
             tls,
+            dtls,
             processor: None,
         };
         let mut relay = Self {

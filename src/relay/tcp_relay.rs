@@ -302,7 +302,7 @@ impl Core {
     fn is_stuffed(&self, client: &Client) -> bool {
         match Way::of(client.route) {
             Way::Stream(at) => self.outlets.is_stuffed(at),
-            Way::Listener(_) => false,
+            Way::Listener(_) | Way::Dtls(_) => false,
         }
     }
 }

@@ -31,7 +31,7 @@ use super::{data_connection::ClientStream, system};
 use crate::config::settings;
 
 /// Names of the protocol in ALPN (RFC 7443 §2).
-const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
+pub(super) const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 
 /// So much is encrypted at a time before it is sent; what a client does not take waits in its queue, where it can be dropped.
 const BATCH: usize = 16 << 10;
@@ -131,7 +131,7 @@ impl ResolvesServerCert for Certificates {
 }
 
 /// Whether a name of a certificate stands for this host (RFC 9525 §6.3); both in lower case.
-fn covers(name: &str, host: &str) -> bool {
+pub(super) fn covers(name: &str, host: &str) -> bool {
     match name.strip_prefix("*.") {
         Some(domain) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == domain),
         None => name == host,

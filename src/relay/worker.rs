@@ -20,8 +20,9 @@ use super::{
     complaint,
     core::{Core, Listener, Token},
     datagrams::Datagrams,
+    dtls::{self, Dtls},
     fault::{outlive, survive},
-    listeners::Sockets,
+    listeners::{Sockets, Window},
     pace::Pace,
     rules::{self, WorkerPolicy},
     shared::Shared,
@@ -51,6 +52,8 @@ pub(super) struct Plan {
     pub(super) sockets: Arc<Sockets>,
     /// There if any listener serves TLS.
     pub(super) tls: Option<Arc<Tls>>,
+    /// There if any listener serves DTLS.
+    pub(super) dtls: Option<Arc<dtls::Context>>,
     /// Where it is pinned to, if it is.
     pub(super) processor: Option<usize>,
 }
@@ -62,7 +65,7 @@ pub(super) struct Parts {
     pub(super) seed: [u8; 32],
     /// The id of its first session.
     pub(super) first_id: u64,
-    pub(super) udp: Vec<std::net::UdpSocket>,
+    pub(super) udp: Vec<Window>,
     pub(super) doors: Vec<Door>,
 }
 
@@ -228,28 +231,34 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     let Parts { plan, seed, first_id, udp, doors } = parts;
-    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, .. } = plan;
+    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, dtls, .. } = plan;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
     let policy =
         WorkerPolicy::new(peers, Arc::clone(&shared), &settings.limits, settings.process.workers, [draw(), draw()]);
     let mut server_seed = [0; 32];
     rand::Rng::fill_bytes(&mut rng, &mut server_seed);
+    let dtls = dtls.map(|context| {
+        let mut secret = [0; 32];
+        rand::Rng::fill_bytes(&mut rng, &mut secret);
+        Dtls::new(context, &settings, &secret, rand::Rng::next_u64(&mut rng))
+    });
     let worker = u16::try_from(index).map_err(io::Error::other)?;
     let workers = u16::try_from(settings.process.workers).map_err(io::Error::other)?;
     let rules = rules::rules(&settings, &users, io, ConnectionIds { worker, workers });
     let server = Server::new(rules, Box::new(policy), &nonce_secret, server_seed, first_id);
     let poller = Rc::new(Poller::new(io)?);
     let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
+    core.dtls = dtls;
     // What an earlier life has left behind.
     let now = core.clock.now();
     core.reservation_deadline = core.shared.expire_reservations(now);
     core.shared.mailboxes[index].notify.notify_one();
-    for (at, socket) in udp.into_iter().enumerate() {
+    for (at, Window { socket, plain, dtls }) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;
         let socket = UdpSocket::new(socket, io)?;
         poller.add(&socket, Token::Listener(at).encode())?;
-        core.listeners.push(Listener { socket, local, busy: false });
+        core.listeners.push(Listener { socket, local, plain, dtls, busy: false });
     }
     Ok((core, poller, doors))
 }

@@ -6,7 +6,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     Answer, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, Handle, PendingAllocate, PendingBind,
-    Policy, Query, RelayId, Rules, SessionSummary, Time, ToPeer, Totals, Unauthenticated,
+    Policy, Query, RelayId, Rules, SessionSummary, Time, ToPeer, Totals, Transport, Unauthenticated,
     authentication::{Authenticator, Failure, Outcome, Requester},
     discovery,
     nonce::{self, Nonces},
@@ -134,6 +134,9 @@ impl Server {
     ) -> Step<'m> {
         let message = match Message::parse(bytes) {
             Ok(message) => message,
+            Err(ParseError::Cookie) if client.tuple.transport == Transport::Dtls => {
+                return self.cookieless(bytes, reply);
+            }
             Err(ParseError::Cookie) if self.rules.rfc3489 => return self.classic(client, bytes, reply, now),
             Err(_) => return self.drop(Drop::Malformed),
         };
@@ -156,6 +159,16 @@ impl Server {
         match Message::parse_classic(bytes) {
             Ok(message) if (message.method(), message.class()) == (Method::Binding.code(), Class::Request) => {
                 self.binding(&message, client, reply, now)
+            }
+            _ => self.drop(Drop::Malformed),
+        }
+    }
+
+    /// A message without the cookie over DTLS, where RFC 3489 has no place (RFC 8489 §11).
+    fn cookieless<'m>(&mut self, bytes: &[u8], reply: &mut [u8]) -> Step<'m> {
+        match Message::parse_classic(bytes) {
+            Ok(message) if message.class() == Class::Request => {
+                self.error(&ReplyContext::new(&message, None), ErrorCode::ServerError, reply)
             }
             _ => self.drop(Drop::Malformed),
         }

@@ -5,6 +5,7 @@
 pub(crate) mod client;
 #[cfg(target_os = "linux")]
 pub(crate) mod datagram;
+pub(crate) mod dtls;
 #[cfg(target_os = "linux")]
 pub(crate) mod namespace;
 pub(crate) mod process;
@@ -84,6 +85,12 @@ pub(crate) fn await_address(ip: IpAddr) {
     while let Err(error) = reaches_itself() {
         assert!(Instant::now() < deadline, "{ip} is not usable within {PATIENCE:?}: {error}");
     }
+}
+
+/// [`LOOPBACK`] whose UDP port also takes DTLS.
+pub(crate) fn loopback_with_dtls() -> String {
+    let both = LOOPBACK.replace(r#"transports = ["udp", "tcp"]"#, r#"transports = ["udp", "dtls"]"#);
+    format!("{both}[tls]\ncert = \"cert.pem\"\npkey = \"cert.key\"\n")
 }
 
 /// The built `turnserver` with a configuration of its own.

@@ -15,6 +15,7 @@ mod setup;
 mod sniff;
 mod wire;
 
+mod dtls;
 mod tls;
 
 mod r5780_discovery;
