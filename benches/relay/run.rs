@@ -180,10 +180,11 @@ fn once(
         }
         Measure::Allocations => (Task::Churn { seconds, in_flight: 32 }, seconds + 10.0),
     };
-    let mut running = server.start(options, topology, &cpus.server)?;
+    let mut running = server.start(options, topology, &cpus.server, workload.map(|workload| workload.path))?;
     let job = Job {
         namespace: topology.generator_namespace.clone(),
         server: running.listen,
+        secured: running.secured.clone(),
         server_pid: running.pid(),
         server_cpus: cpus.server.clone(),
         clients: topology.clients,
