@@ -100,7 +100,11 @@ fn one(records: &[&Record], first: &Record) -> Summary {
             let pps =
                 |outcome: &Outcome| if let Outcome::Search { pps, .. } = outcome { Some(*pps as f64) } else { None };
             let mbps = |outcome: &Outcome| Some(pps(outcome)? * payload? * 8.0 / 1e6);
-            vec![("packets/s", of(&pps)), ("Mbit/s", of(&mbps)), ("core ns/packet", of_loads(&|load| Some(load.core_ns_per_packet)))]
+            vec![
+                ("packets/s", of(&pps)),
+                ("Mbit/s", of(&mbps)),
+                ("core ns/packet", of_loads(&|load| Some(load.core_ns_per_packet))),
+            ]
         }
         Measure::Memory => vec![(
             "bytes/allocation",

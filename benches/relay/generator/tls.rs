@@ -42,10 +42,10 @@ impl Tls {
 impl Session {
     /// Version and cipher suite.
     pub(crate) fn name(&self) -> String {
-        let suite = self.0.negotiated_cipher_suite().map(|suite| suite.suite());
-        let part = |part: Option<String>| part.unwrap_or_default();
-        let (version, suite) = (self.0.protocol_version().map(|it| format!("{it:?}")), suite.map(|it| format!("{it:?}")));
-        format!("{} {}", part(version), part(suite))
+        match (self.0.protocol_version(), self.0.negotiated_cipher_suite()) {
+            (Some(version), Some(suite)) => format!("{version:?} {:?}", suite.suite()),
+            _ => "handshake not done".to_owned(),
+        }
     }
 
     /// Appends `plain` to `sealed`, in as few records as it fits in. A session that has failed seals nothing, so that all that
