@@ -57,6 +57,7 @@ fn rules() -> Rules {
         rfc3489: false,
         wide_channels: false,
         redirect: None,
+        mobility: None,
     }
 }
 

@@ -171,6 +171,7 @@ pub(super) fn relay(root: &Section<'_>, host: &Host, listeners: &[Listener]) -> 
         max_port,
         socket_buffer: section.get("socket-buffer").or(Buffer(None)).0,
         default_family,
+        mobility: section.get("mobility").or(true),
     }
 }
 

@@ -5,7 +5,7 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `access`, `tls`, `tables`: the tables.
+//! * `value`, `address`: the types of single values. `listen`, `access`, `redirect`, `tls`, `tables`: the tables.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
@@ -14,6 +14,7 @@ mod finding;
 mod host;
 mod listen;
 mod reader;
+mod redirect;
 mod render;
 mod schema;
 pub mod settings;
@@ -142,7 +143,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
         lifetimes: tables::lifetimes(&root),
         limits: tables::limits(&root),
         peers: tables::peers(&root),
-        redirect: tables::redirect(&root, host, &listeners, &relay),
+        redirect: redirect::redirect(&root, host, &listeners, &relay),
         tcp: tables::tcp(&root),
         tls: tls::tls(&root, base, &listeners),
         compatibility: tables::compatibility(&root),

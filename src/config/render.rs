@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 
 use super::{
     settings::{Certificate, ClientCa, DefaultFamily, LogFormat, Settings, TlsVersion, UdpIo, User, UserSecret},
-    value::{gather_text, period_text, size_text},
+    value::{Transport, gather_text, period_text, size_text},
 };
 
 const MASK: &str = "****";
@@ -43,9 +43,17 @@ impl Display for Effective<'_> {
 
         if let Some(redirect) = &self.0.redirect {
             writeln!(f, "\n[redirect]")?;
-            writeln!(f, "alternate-server = {}", list(&redirect.servers))?;
-            if let Some(domain) = &redirect.domain {
-                writeln!(f, "alternate-domain = {}", text(domain))?;
+            writeln!(f, "share = {}", redirect.share)?;
+            for server in &redirect.servers {
+                let transports = Transport::ALL.iter().zip(server.transports()).filter(|(_, on)| *on);
+                let transports: Vec<&str> = transports.map(|(transport, _)| transport.name()).collect();
+                writeln!(f, "\n[[redirect.server]]")?;
+                writeln!(f, "address = {}", text(server.address))?;
+                writeln!(f, "transports = {}", list(&transports))?;
+                writeln!(f, "weight = {}", server.weight)?;
+                if let Some(domain) = &server.domain {
+                    writeln!(f, "domain = {}", text(domain))?;
+                }
             }
         }
 
@@ -129,7 +137,8 @@ impl Effective<'_> {
         writeln!(f, "min-port = {}", relay.min_port)?;
         writeln!(f, "max-port = {}", relay.max_port)?;
         writeln!(f, "socket-buffer = {}", buffer(relay.socket_buffer))?;
-        writeln!(f, "allocation-default-address-family = {}", text(family))
+        writeln!(f, "allocation-default-address-family = {}", text(family))?;
+        writeln!(f, "mobility = {}", relay.mobility)
     }
 
     fn tls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

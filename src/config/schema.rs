@@ -48,6 +48,7 @@ pub(super) const TABLES: &[Table] = &[
             "max-port",
             "socket-buffer",
             "allocation-default-address-family",
+            "mobility",
         ],
     },
     Table { name: "auth", repeated: false, keys: &["realm", "anonymous", "stale-nonce", "user"] },
@@ -93,7 +94,12 @@ pub(super) const TABLES: &[Table] = &[
         ],
     },
     Table { name: "peers", repeated: false, keys: &["allowed-peer-ip", "denied-peer-ip"] },
-    Table { name: "redirect", repeated: false, keys: &["alternate-server", "alternate-domain"] },
+    Table { name: "redirect", repeated: false, keys: &["alternate-server", "alternate-domain", "share", "server"] },
+    Table {
+        name: "redirect.server",
+        repeated: true,
+        keys: &["address", "transports", "weight", "domain"],
+    },
     Table {
         name: "tcp",
         repeated: false,

@@ -74,6 +74,8 @@ pub struct Relay {
     pub socket_buffer: Option<usize>,
     /// Family given to an Allocate without REQUESTED-ADDRESS-FAMILY (RFC 8656 §7.2 says IPv4).
     pub default_family: DefaultFamily,
+    /// Let allocations move to another 5-tuple of the client (RFC 8016).
+    pub mobility: bool,
 }
 
 /// `allocation-default-address-family`.
@@ -187,13 +189,48 @@ pub struct Peers {
     pub denied: Vec<IpNet>,
 }
 
-/// Redirection of every authenticated Allocate (`[redirect]`, RFC 8489 §10).
+/// Redirection of authenticated Allocate requests (`[redirect]`, RFC 8489 §10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
     /// ALTERNATE-SERVER candidates, taken in turn; at least one.
-    pub servers: Vec<SocketAddr>,
-    /// ALTERNATE-DOMAIN.
+    pub servers: Vec<AlternateServer>,
+    /// How many of 100 requests are redirected.
+    pub share: u8,
+}
+
+/// Another server (`[[redirect.server]]`, or one of `alternate-server`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlternateServer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// It serves UDP.
+    pub udp: bool,
+    /// It serves TCP.
+    pub tcp: bool,
+    /// It serves TLS.
+    pub tls: bool,
+    /// It serves DTLS.
+    pub dtls: bool,
+    /// How often it has its turn, in relation to the others; 0 never.
+    pub weight: u32,
+    /// ALTERNATE-DOMAIN: the name in its certificate.
     pub domain: Option<String>,
+}
+
+impl AlternateServer {
+    /// Whether it serves UDP, TCP, TLS, DTLS.
+    #[must_use]
+    pub const fn transports(&self) -> [bool; 4] {
+        [self.udp, self.tcp, self.tls, self.dtls]
+    }
+}
+
+impl Default for AlternateServer {
+    /// For every transport, with a weight of 1.
+    fn default() -> Self {
+        let address = SocketAddr::from(([0; 4], 0));
+        Self { address, udp: true, tcp: true, tls: true, dtls: true, weight: 1, domain: None }
+    }
 }
 
 /// TCP connections from clients (`[tcp]`).

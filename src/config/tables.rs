@@ -1,16 +1,16 @@
-//! The tables of plain numbers and switches: lifetimes, limits, peers, redirect, tcp, compatibility, process, log.
+//! The tables of plain numbers and switches: lifetimes, limits, peers, tcp, compatibility, process, log.
 
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::{
-    address::{Domain, PeerRange, ServerAddress},
+    address::PeerRange,
     finding::Place,
     host::Host,
     reader::{Entry, Section},
     settings::{
-        Compatibility, Lifetimes, Limits, Listener, Log, LogFormat, Peers, Process, Redirect, Relay, Tcp, UdpIo,
+        Compatibility, Lifetimes, Limits, Log, LogFormat, Peers, Process, Tcp, UdpIo,
     },
     value::{Buffer, Gather, Int, LogLevel, MAX_WORKERS, Period, Size, Workers, period_text},
 };
@@ -154,47 +154,6 @@ fn exposed(network: &IpNet) -> Option<&'static str> {
     let overlaps =
         |other: &str| other.parse::<IpNet>().is_ok_and(|other| other.contains(network) || network.contains(&other));
     DANGERS.into_iter().find(|(other, _)| overlaps(other)).map(|(_, danger)| danger)
-}
-
-/// Reads `[redirect]`.
-pub(super) fn redirect(root: &Section<'_>, host: &Host, listeners: &[Listener], relay: &Relay) -> Option<Redirect> {
-    let section = root.section("redirect");
-    let servers = section.list::<ServerAddress>("alternate-server");
-    let domain = match section.get::<Domain>("alternate-domain") {
-        Entry::Given(Domain(domain), place) => {
-            if servers.is_absent() {
-                let remedy = "add the address that this name stands for";
-                section.report.error(&place, "is given without alternate-server", remedy);
-            }
-            Some(domain)
-        }
-        Entry::Absent | Entry::Bad => None,
-    };
-    let ours = |server: &std::net::SocketAddr| {
-        let local = |ip| host.has(ip) || relay.addresses.iter().any(|address| address.external == ip);
-        listeners.iter().filter(|listener| listener.port == server.port()).flat_map(|listener| &listener.addresses).any(
-            |ip| *ip == server.ip() || ip.is_unspecified() && ip.is_ipv4() == server.is_ipv4() && local(server.ip()),
-        )
-    };
-    let mut redirect = Redirect { servers: Vec::new(), domain };
-    match servers {
-        Entry::Given(servers, place) if servers.is_empty() => {
-            section.report.error(&place, "is empty", "write a server, or leave it out to serve clients here");
-        }
-        Entry::Given(servers, _) => {
-            for (ServerAddress(server), place) in servers {
-                if ours(&server) {
-                    section.report.error(&place, "is this server itself", "write another server");
-                } else if redirect.servers.contains(&server) {
-                    section.report.error(&place, "is listed twice", "remove one");
-                } else {
-                    redirect.servers.push(server);
-                }
-            }
-        }
-        Entry::Absent | Entry::Bad => {}
-    }
-    (!redirect.servers.is_empty()).then_some(redirect)
 }
 
 /// Reads `[tcp]`.

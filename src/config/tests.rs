@@ -624,7 +624,9 @@ fn redirects_lead_elsewhere() {
     let text = "[redirect]\nalternate-server = [\"198.51.100.1\", \"[2001:db8::9]:443\"]\nalternate-domain = \"turn.example.org\"";
     let redirect = settings(text).redirect.unwrap();
     assert_eq!(redirect.servers.len(), 2);
-    assert_eq!(redirect.domain.as_deref(), Some("turn.example.org"));
+    assert!(redirect.servers.iter().all(|server| server.domain.as_deref() == Some("turn.example.org")));
+    assert!(redirect.servers.iter().all(|server| server.transports() == [true; 4] && server.weight == 1));
+    assert_eq!(redirect.share, 100);
     assert!(settings("[redirect]").redirect.is_none());
     assert!(errors("[redirect]\nalternate-domain = \"a.example\"")[0].contains("is given without alternate-server"));
     assert!(errors("[redirect]\nalternate-server = []")[0].contains("is empty"));
@@ -634,6 +636,31 @@ fn redirects_lead_elsewhere() {
             .contains("is listed twice")
     );
     assert!(settings("[redirect]\nalternate-server = \"192.0.2.7:3479\"").redirect.is_some());
+}
+
+#[test]
+fn a_redirect_says_for_which_transport_how_often_and_by_what_name() {
+    let server = |address: &str, more: &str| format!("[[redirect.server]]\naddress = \"{address}\"\n{more}\n");
+    let tls = server("198.51.100.1:443", "transports = [\"tls\", \"dtls\"]\nweight = 3\ndomain = \"a.example.org\"");
+    let udp = server("198.51.100.1:443", "transports = \"udp\"\nweight = 0");
+    let redirect = settings(&format!("[redirect]\nshare = 25\n{tls}{udp}")).redirect.unwrap();
+    assert_eq!(redirect.share, 25);
+    let [first, second] = &redirect.servers[..] else { panic!("{redirect:?}") };
+    assert_eq!((first.transports(), first.weight), ([false, false, true, true], 3));
+    assert_eq!((first.domain.as_deref(), second.weight), (Some("a.example.org"), 0));
+    assert_eq!((second.transports(), &second.domain), ([true, false, false, false], &None));
+    for (text, error) in [
+        (format!("{tls}{tls}"), "is listed twice"),
+        (format!("{tls}[[redirect.server]]\naddress = \"198.51.100.1:443\""), "is listed twice"),
+        (udp.clone(), "no server has a weight above 0"),
+        (server("192.0.2.7", ""), "is this server itself"),
+        ("[[redirect.server]]\nweight = 1".to_owned(), "is missing"),
+        ("[redirect]\nshare = 0".to_owned(), "share"),
+        ("[redirect]\nshare = 50".to_owned(), "is given without a server"),
+        (server("198.51.100.1", "transports = []"), "is empty"),
+    ] {
+        assert!(errors(&text)[0].contains(error), "{text}: {:?}", errors(&text));
+    }
 }
 
 #[test]
@@ -671,6 +698,12 @@ denied-peer-ip = [\"10.0.0.1-10.0.0.6\"]
 [redirect]
 alternate-server = \"198.51.100.1\"
 alternate-domain = \"turn.example.org\"
+share = 50
+[[redirect.server]]
+address = \"198.51.100.2:5349\"
+transports = \"tls\"
+weight = 7
+domain = \"b.example.org\"
 [tcp]
 queue-age = \"1500ms\"
 [process]

@@ -17,6 +17,7 @@ use slab::Slab;
 use super::{
     clock::Clock,
     complaint,
+    errands::{self, Errand, Taken},
     mail::{LONGEST, Letter, Posted},
     open,
     ports::{Owner, Place, PortLease},
@@ -29,7 +30,7 @@ use crate::{
     auth::users::StaticUsers,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, Drop, Effect, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate, REPLY_LEN,
+        Answer, Client, Drop, Effect, EndReason, FiveTuple, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate, REPLY_LEN,
         Refusal, RelayId, Route, Server, SessionSummary, Step, Time, ToClient, ToPeer,
     },
 };
@@ -38,6 +39,10 @@ use crate::{
 const RELAY_TOKEN: u64 = 1 << 32;
 /// Tells routes to streams from routes to listeners.
 const STREAM_ROUTE: u32 = 1 << 31;
+/// Tells routes that lead through another worker.
+const ABROAD_ROUTE: u32 = 1 << 30;
+/// Where the other worker's number stands in such a route: above 22 bits of the route there, below the marks.
+const HOST_SHIFT: u32 = 22;
 
 /// What a ready socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +70,19 @@ impl Token {
 pub(super) enum Way {
     Listener(usize),
     Stream(usize),
+    /// To a stream of another worker's.
+    Abroad,
 }
 
 impl Way {
+    /// Every worker has the same listeners: another worker's datagrams can be sent by one's own.
     pub(super) const fn of(route: Route) -> Self {
+        if let Some((_, there)) = Self::host(route) {
+            return match Self::of(there) {
+                Self::Listener(at) => Self::Listener(at),
+                Self::Stream(_) | Self::Abroad => Self::Abroad,
+            };
+        }
         if route.0 & STREAM_ROUTE != 0 {
             Self::Stream((route.0 & !STREAM_ROUTE) as usize)
         } else {
@@ -81,7 +95,26 @@ impl Way {
         match self {
             Self::Listener(at) => Route(at as u32),
             Self::Stream(at) => Route(at as u32 | STREAM_ROUTE),
+            // Only `Way::abroad` knows to where.
+            Self::Abroad => Route(ABROAD_ROUTE),
         }
+    }
+
+    /// The route of a client whom the worker `host` reaches by `route`.
+    #[allow(clippy::cast_possible_truncation)]
+    pub(super) const fn abroad(host: u16, route: Route) -> Route {
+        let there = route.0 & STREAM_ROUTE | route.0 & ((1 << HOST_SHIFT) - 1);
+        Route(there | ABROAD_ROUTE | (host as u32) << HOST_SHIFT)
+    }
+
+    /// The worker that such a route leads through, and the route there.
+    #[allow(clippy::cast_possible_truncation)] // 8 bits
+    pub(super) const fn host(route: Route) -> Option<(u16, Route)> {
+        if route.0 & ABROAD_ROUTE == 0 {
+            return None;
+        }
+        let there = route.0 & STREAM_ROUTE | route.0 & ((1 << HOST_SHIFT) - 1);
+        Some((((route.0 & !STREAM_ROUTE & !ABROAD_ROUTE) >> HOST_SHIFT) as u16, Route(there)))
     }
 }
 
@@ -131,6 +164,8 @@ impl fmt::Display for Addresses {
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) queue: Queue,
+    /// Whose it is.
+    pub(super) tuple: FiveTuple,
     /// Wakes the connection's task when there is something to write.
     pub(super) waker: Option<Waker>,
 }
@@ -168,7 +203,10 @@ pub(super) struct Core {
     pub(super) streams: Slab<Stream>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
-    pub(super) reply: Box<[u8; REPLY_LEN]>,
+    /// Of [`REPLY_LEN`] bytes.
+    pub(super) reply: Box<[u8]>,
+    /// Buffers for what other workers ask for.
+    pub(super) errands: Taken,
     users: Arc<StaticUsers>,
     poller: Rc<Poller>,
     sessions: HashMap<Handle, Session>,
@@ -181,7 +219,7 @@ pub(super) struct Core {
     /// Where a message from a stream's client to another client is put together.
     message: Vec<u8>,
     /// Workers to be woken for what they have been sent.
-    to_wake: Vec<u16>,
+    pub(super) to_wake: Vec<u16>,
 }
 
 impl Core {
@@ -204,7 +242,8 @@ impl Core {
             streams: Slab::new(),
             shared,
             clock,
-            reply: Box::new([0; REPLY_LEN]),
+            reply: vec![0; REPLY_LEN].into_boxed_slice(),
+            errands: Taken::default(),
             users,
             poller,
             sessions: HashMap::new(),
@@ -220,11 +259,16 @@ impl Core {
     /// Takes a message from a client. A panic costs this client its allocation, and nobody else anything.
     pub(super) fn client_message(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(client, bytes, now)));
-        handled.unwrap_or_else(|_| {
+        let outcome = handled.unwrap_or_else(|_| {
             complaint::about_panic(client.tuple.client);
             self.server.end_client(client, EndReason::Fault, now);
             Outcome::Nothing
-        })
+        });
+        if matches!(outcome, Outcome::ToPeer(_)) && self.server.has_effects() {
+            // An allocation has moved to where these data come from; that closes nothing.
+            self.apply_effects();
+        }
+        outcome
     }
 
     /// Ends what [`Core::client_message`] began, unless that was to send something to a peer: does what else has come up, and
@@ -247,15 +291,22 @@ impl Core {
     }
 
     fn handle(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
-        let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut *self.reply, now);
+        let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut self.reply, now);
         if let Step::Authenticate(query) = step {
             let answer = rules::answer(&self.users, &query);
-            step = self.server.from_client(client, bytes, answer, &mut *self.reply, now);
+            step = self.server.from_client(client, bytes, answer, &mut self.reply, now);
         }
         match step {
             Step::ToPeer(to_peer) => Outcome::ToPeer(to_peer),
             Step::Reply(len) => Outcome::Reply(len),
             Step::Allocate(pending) => Outcome::Allocate(pending),
+            Step::Forward(home) => {
+                // What has been handed over once is not handed over again.
+                if Way::host(client.route).is_none() {
+                    self.forward(client, bytes, home);
+                }
+                Outcome::Nothing
+            }
             // A question that has been answered is not asked again.
             Step::Dropped | Step::Authenticate(_) => Outcome::Nothing,
         }
@@ -267,9 +318,9 @@ impl Core {
         let client = pending.client.tuple;
         let user = Arc::clone(&pending.user);
         match opened {
-            Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut *self.reply, now).0,
+            Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut self.reply, now).0,
             Ok((grant, quota)) => {
-                let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut *self.reply, now);
+                let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut self.reply, now);
                 if let Some((handle, id)) = made {
                     for (relay, _) in grant.relays.into_iter().flatten() {
                         self.relays[relay.0 as usize].handle = Some(handle);
@@ -428,14 +479,25 @@ impl Core {
     /// later.
     fn send_to_client(&mut self, client: &Client, bytes: &[u8], now: Time) {
         match Way::of(client.route) {
-            Way::Listener(at) => {
-                let options = SendOptions { from: self.source_for(at, client), ..SendOptions::default() };
-                let sent = self.listeners[at].socket.send(bytes, client.tuple.client, options);
-                if sent.is_err() {
-                    self.server.count_drop(Drop::SendFailed);
-                }
-            }
+            Way::Listener(at) => self.send_datagram(at, client, bytes),
             Way::Stream(at) => self.queue_data(at, bytes, now),
+            Way::Abroad => self.send_abroad(client, bytes, false),
+        }
+    }
+
+    /// Sends a client a datagram from a listener.
+    pub(super) fn send_datagram(&mut self, listener: usize, client: &Client, bytes: &[u8]) {
+        let options = SendOptions { from: self.source_for(listener, client), ..SendOptions::default() };
+        if self.listeners[listener].socket.send(bytes, client.tuple.client, options).is_err() {
+            self.server.count_drop(Drop::SendFailed);
+        }
+    }
+
+    /// Queues a response for a client's connection.
+    pub(super) fn queue_response(&mut self, stream: usize, bytes: &[u8]) {
+        if let Some(stream) = self.streams.get_mut(stream) {
+            stream.queue.push_control(bytes);
+            wake(stream);
         }
     }
 
@@ -496,12 +558,30 @@ impl Core {
                 Effect::CloseRelay(relay) => {
                     self.relays.try_remove(relay.0 as usize);
                 }
+                Effect::Joined(client) => {
+                    if let Some((host, route)) = Way::host(client.route) {
+                        let errand = Errand::Admit(Client { route, ..client }, self.worker);
+                        errands::ask(&self.shared, &mut self.to_wake, host, errand, &[]);
+                    }
+                }
+                Effect::Left(client) => {
+                    if let Some((host, route)) = Way::host(client.route) {
+                        let errand = Errand::Dismiss(Client { route, ..client }, self.worker);
+                        errands::ask(&self.shared, &mut self.to_wake, host, errand, &[]);
+                    }
+                }
+                Effect::GuestGone { client, home } => {
+                    let guest = Client { route: Way::abroad(self.worker, client.route), ..client };
+                    errands::ask(&self.shared, &mut self.to_wake, home, Errand::Gone(guest), &[]);
+                }
+                Effect::Moved { id, from, to } => errands::log_move(id, &from, &to),
                 Effect::Ended(handle, summary) => {
                     let relayed = self.sessions.remove(&handle).map(|session| session.relayed).unwrap_or_default();
                     log_end(&summary, &relayed);
                 }
             }
         }
+        self.wake_workers();
         if self.relay_peak.has_fallen(self.relays.len()) {
             self.sessions.shrink_to_fit();
             self.relays.shrink_to_fit();

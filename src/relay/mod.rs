@@ -11,6 +11,7 @@ mod clock;
 mod complaint;
 mod core;
 mod datagrams;
+mod errands;
 mod fault;
 mod grouping;
 mod listeners;

@@ -72,6 +72,11 @@ impl Outbox {
                 out.parts(bytes).into_iter().for_each(|part| self.message.extend_from_slice(part));
                 core.queue_data(stream, &self.message, now);
             }
+            Way::Abroad => {
+                self.message.clear();
+                out.parts(bytes).into_iter().for_each(|part| self.message.extend_from_slice(part));
+                core.send_abroad(&client, &self.message, false);
+            }
         }
     }
 

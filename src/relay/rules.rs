@@ -8,9 +8,9 @@ use std::{
 use super::system::Io;
 use crate::{
     auth::users::StaticUsers,
-    config::settings::{DefaultFamily, Limits, Settings},
+    config::settings::{self, DefaultFamily, Limits, Settings},
     policy::{peer::PeerRules, rate::SourceRate},
-    turn::{Answer, Family, Identity, Policy, Query, Redirect, Rules, Time, Unauthenticated},
+    turn::{Alternate, Answer, Family, Identity, Policy, Query, Redirect, Rules, Time, Transport, Unauthenticated},
 };
 
 /// The protocol's parameters.
@@ -39,11 +39,20 @@ pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io) -> Rules {
         dont_fragment: io.is_full(),
         rfc3489: settings.compatibility.rfc3489,
         wide_channels: settings.compatibility.rfc5766_channel_numbers,
-        redirect: settings
-            .redirect
-            .as_ref()
-            .map(|redirect| Redirect { servers: redirect.servers.clone(), domain: redirect.domain.clone() }),
+        redirect: settings.redirect.as_ref().map(redirect),
+        mobility: None,
     }
+}
+
+fn redirect(settings: &settings::Redirect) -> Redirect {
+    const TRANSPORTS: [Transport; 4] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Dtls];
+    let alternate = |server: &settings::AlternateServer| Alternate {
+        address: server.address,
+        transports: TRANSPORTS.into_iter().zip(server.transports()).filter(|(_, on)| *on).map(|(of, _)| of).collect(),
+        weight: server.weight,
+        domain: server.domain.clone(),
+    };
+    Redirect { servers: settings.servers.iter().map(alternate).collect(), share: settings.share }
 }
 
 /// What one worker's protocol asks: peer rules, shared by all, and rate limits of its own share of the sources.

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use rand::{Rng, rngs::StdRng};
 
 use super::{
+    errands::Errands,
     mail::Mailbox,
     ports::{Owner, Place, PortLease, PortPool},
 };
@@ -61,6 +62,8 @@ pub(super) struct Shared {
     pub(super) relay_buffer: Option<usize>,
     /// By worker.
     pub(super) mailboxes: Box<[Mailbox]>,
+    /// By worker; its mailbox is what wakes it.
+    pub(super) errands: Box<[Errands]>,
     reservation_lifetime: Duration,
     tcp: Tcp,
     ipv4_prefix: u8,
@@ -94,6 +97,7 @@ impl Shared {
             relays,
             relay_buffer: relay.socket_buffer,
             mailboxes: (0..settings.process.workers.max(1)).map(|_| Mailbox::default()).collect(),
+            errands: (0..settings.process.workers.max(1)).map(|_| Errands::default()).collect(),
             reservation_lifetime: settings.lifetimes.reservation,
             tcp: settings.tcp.clone(),
             ipv4_prefix: settings.limits.ipv4_prefix,

@@ -94,7 +94,7 @@ where
 {
     let limits = &shared.limits;
     let queue = Queue::new(limits.queue_bytes, limits.queue_age);
-    let at = shared.core.borrow_mut().streams.insert(Stream { queue, waker: None });
+    let at = shared.core.borrow_mut().streams.insert(Stream { queue, tuple, waker: None });
     let client = Client { tuple, route: Way::Stream(at).route() };
     let shared_too = Rc::clone(&shared);
     let mut connection = Connection::new(shared, stream, client, at);

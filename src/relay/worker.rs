@@ -33,7 +33,7 @@ use crate::{
     auth::users::StaticUsers,
     config::Settings,
     policy::peer::PeerRules,
-    turn::{EndReason, Server, Totals},
+    turn::{EndReason, Mobility, Server, Totals},
 };
 
 /// What a worker is, prepared on the main thread; the same in all its lives.
@@ -47,6 +47,8 @@ pub(super) struct Plan {
     pub(super) clock: Clock,
     pub(super) io: Io,
     pub(super) nonce_secret: [u8; 32],
+    /// Encrypts tickets (RFC 8016).
+    pub(super) ticket_key: [u8; 32],
     pub(super) sockets: Arc<Sockets>,
     /// There if any listener serves TLS.
     pub(super) tls: Option<Arc<Tls>>,
@@ -223,6 +225,7 @@ fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) -> bool {
 /// Gives what other workers have sent its turn.
 fn mail(core: &mut Core, datagrams: &mut Datagrams) {
     let now = core.clock.now();
+    core.run_errands(now);
     if datagrams.receive_from_workers(core, now) {
         core.shared.mailboxes[usize::from(core.worker)].notify.notify_one();
     }
@@ -230,20 +233,24 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     let Parts { plan, seed, first_id, udp, doors } = parts;
-    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, .. } = plan;
+    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, ticket_key, .. } = plan;
+    let worker = u16::try_from(index).map_err(io::Error::other)?;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
     let policy = WorkerPolicy::new(peers, &settings.limits, settings.process.workers, [draw(), draw()]);
     let mut server_seed = [0; 32];
     rand::Rng::fill_bytes(&mut rng, &mut server_seed);
-    let server =
-        Server::new(rules::rules(&settings, &users, io), Box::new(policy), &nonce_secret, server_seed, first_id);
+    let mut rules = rules::rules(&settings, &users, io);
+    // A ticket alone proves nobody: without credentials there is no mobility (RFC 8016 §5).
+    let mobility = settings.relay.mobility && !settings.auth.anonymous;
+    rules.mobility = mobility.then_some(Mobility { worker, key: ticket_key });
+    let server = Server::new(rules, Box::new(policy), &nonce_secret, server_seed, first_id);
     let poller = Rc::new(Poller::new(io)?);
-    let worker = u16::try_from(index).map_err(io::Error::other)?;
     let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
     // What an earlier life has left behind.
     let now = core.clock.now();
     core.reservation_deadline = core.shared.expire_reservations(now);
+    core.shared.errands[index].clear();
     core.shared.mailboxes[index].notify.notify_one();
     for (at, socket) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;

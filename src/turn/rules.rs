@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Time, client::Family};
+use super::{Time, client::{Family, Transport}, mobility::Mobility};
 use crate::stun::PasswordAlgorithm;
 
 /// Parameters of a [`super::Server`].
@@ -47,6 +47,8 @@ pub struct Rules {
     pub wide_channels: bool,
     /// Send new allocations elsewhere (RFC 8489 §10).
     pub redirect: Option<Redirect>,
+    /// Let allocations move to another 5-tuple (RFC 8016).
+    pub mobility: Option<Mobility>,
 }
 
 impl Rules {
@@ -61,8 +63,21 @@ impl Rules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
     /// ALTERNATE-SERVER candidates, taken in turn.
-    pub servers: Vec<SocketAddr>,
-    /// ALTERNATE-DOMAIN.
+    pub servers: Vec<Alternate>,
+    /// How many of 100 Allocate requests are redirected.
+    pub share: u8,
+}
+
+/// One alternate server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alternate {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The transports that it serves.
+    pub transports: Vec<Transport>,
+    /// How often it has its turn, in relation to the others; 0 never.
+    pub weight: u32,
+    /// ALTERNATE-DOMAIN: the name in its certificate.
     pub domain: Option<String>,
 }
 

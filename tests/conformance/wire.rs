@@ -51,6 +51,7 @@ pub(crate) const ICMP: u16 = 0x8004;
 pub(crate) const SOFTWARE: u16 = 0x8022;
 pub(crate) const ALTERNATE_SERVER: u16 = 0x8023;
 pub(crate) const FINGERPRINT: u16 = 0x8028;
+pub(crate) const MOBILITY_TICKET: u16 = 0x8030;
 
 pub(crate) type TransactionId = [u8; 12];
 

@@ -10,6 +10,7 @@ mod data;
 mod dual;
 mod expiry;
 mod messages;
+mod mobility;
 mod model;
 mod permissions;
 mod redirect;

@@ -51,6 +51,7 @@ pub(crate) fn rules() -> Rules {
         rfc3489: false,
         wide_channels: false,
         redirect: None,
+        mobility: None,
     }
 }
 
@@ -81,6 +82,8 @@ impl Policy for TestPolicy {
 pub(crate) enum Out {
     Nothing,
     Reply(Response),
+    /// To another worker.
+    Forward(u16),
     Peer { relay: RelayId, peer: SocketAddr, data: Vec<u8>, dont_fragment: bool },
 }
 
@@ -112,6 +115,8 @@ pub(crate) struct World {
     pub(crate) used: HashMap<String, usize>,
     /// Summaries in the order in which allocations ended.
     pub(crate) ended: Vec<SessionSummary>,
+    /// What the engine reported about moves.
+    pub(crate) moves: Vec<Effect>,
     /// How often the engine asked for a user.
     pub(crate) queries: usize,
     /// What the engine asked for last.
@@ -140,6 +145,7 @@ impl World {
             quota: 100,
             used: HashMap::new(),
             ended: Vec::new(),
+            moves: Vec::new(),
             queries: 0,
             asked: None,
             next_relay: 0,
@@ -177,6 +183,7 @@ impl World {
                 Out::Peer { relay: to.relay, peer: to.peer, data, dont_fragment: to.dont_fragment }
             }
             Step::Allocate(pending) => Out::Reply(self.complete(*pending)),
+            Step::Forward(worker) => Out::Forward(worker),
             Step::Authenticate(_) => panic!("asked twice"),
         };
         if let Out::Reply(response) = &out {
@@ -306,6 +313,7 @@ impl World {
                     *used = used.checked_sub(1).expect("an allocation of this user");
                     self.ended.push(summary);
                 }
+                moved => self.moves.push(moved),
             }
         }
     }
