@@ -229,6 +229,7 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
     if datagrams.receive_from_workers(core, now) {
         core.shared.mailboxes[usize::from(core.worker)].notify.notify_one();
     }
+    core.wake_workers();
 }
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
