@@ -243,8 +243,8 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     rand::Rng::fill_bytes(&mut rng, &mut server_seed);
     let mut rules = rules::rules(&settings, &users, io);
     // A ticket alone proves nobody: without credentials there is no mobility (RFC 8016 §5).
-    let mobility = settings.relay.mobility && !settings.auth.anonymous;
-    rules.mobility = mobility.then_some(Mobility { worker, key: ticket_key });
+    let number = u8::try_from(worker).ok().filter(|_| settings.relay.mobility && !settings.auth.anonymous);
+    rules.mobility = number.map(|worker| Mobility { worker, key: ticket_key });
     let server = Server::new(rules, Box::new(policy), &nonce_secret, server_seed, first_id);
     let poller = Rc::new(Poller::new(io)?);
     let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);

@@ -132,7 +132,7 @@ impl Server {
     /// The answer to an Allocate on a 5-tuple in use: the same success if it is a retransmission, 437 otherwise
     /// (RFC 8656 §7.2).
     fn allocate_again(
-        &mut self,
+        &self,
         handle: Handle,
         transaction_id: TransactionId,
         user: &str,
@@ -243,7 +243,7 @@ impl Server {
     }
 
     /// The success response (RFC 8656 §7.2); also for a retransmitted request.
-    fn allocate_success(&mut self, handle: Handle, context: &ReplyContext, reply: &mut [u8], now: Time) -> usize {
+    fn allocate_success(&self, handle: Handle, context: &ReplyContext, reply: &mut [u8], now: Time) -> usize {
         let ticket = self.ticket(handle);
         let allocation = &self.table[handle];
         context.success(&self.rules, reply, |writer| {

@@ -11,8 +11,9 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use rand::Rng;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 
 use super::{
     AllocationId, Client, Drop, Effect, FiveTuple, Handle, Server, Step, Time, authentication::Requester,
@@ -24,17 +25,20 @@ use crate::stun::{AttributeType, ErrorCode, Message, Method};
 /// (RFC 8489 §6.2.1), and more than the 30 s of RFC 8016 §3.2.2.
 const RETRANSMISSIONS: Duration = Duration::from_secs(40);
 
-/// What a ticket says: id (8), worker (2), serial number (4).
-const STATE_LEN: usize = 14;
-const TAG_LEN: usize = 16;
-/// Bytes of a ticket.
-const TICKET_LEN: usize = NONCE_LEN + STATE_LEN + TAG_LEN;
+/// What a ticket says: id (8), worker (1), serial number (3).
+const STATE_LEN: usize = 12;
+/// The part that authenticates it; as long as that of a nonce.
+const TAG_LEN: usize = 12;
+/// Characters of a ticket. coturn's clients take 32 at most, and no byte that is 0.
+const TICKET_LEN: usize = (STATE_LEN + TAG_LEN) / 3 * 4;
+/// Serial numbers begin anew after so many moves of one allocation.
+const SERIALS: u32 = 1 << 24;
 
 /// Parameters of mobility.
 #[derive(Clone)]
 pub struct Mobility {
     /// The number of the worker that the server belongs to.
-    pub worker: u16,
+    pub worker: u8,
     /// Encrypts the tickets; unpredictable, and the same in all workers.
     pub key: [u8; 32],
 }
@@ -61,50 +65,76 @@ pub(super) struct Mobile {
 struct Ticket {
     id: AllocationId,
     /// The worker that has the allocation.
-    worker: u16,
+    worker: u8,
+    /// Below [`SERIALS`].
     serial: u32,
 }
 
 /// Issues and reads tickets.
+///
+/// A ticket is encrypted with a synthetic initialisation vector, as in RFC 5297, of two pseudo-random functions: the tag is
+/// one of the state, and the other, of the tag, is what the state is hidden by. So it is authenticated and tells nothing
+/// but whether two are the same, needs no random numbers, and is short; one that is sent again is the same again.
 pub(super) struct Tickets {
-    key: LessSafeKey,
-    worker: u16,
+    tag: Hmac<Sha256>,
+    mask: Hmac<Sha256>,
+    worker: u8,
 }
 
 impl Tickets {
     pub(super) fn new(mobility: &Mobility) -> Self {
-        // A key of AES-256 has 32 bytes.
-        let key = UnboundKey::new(&AES_256_GCM, &mobility.key).unwrap_or_else(|_| unreachable!());
-        Self { key: LessSafeKey::new(key), worker: mobility.worker }
+        // HMAC takes keys of any length (RFC 2104 §2).
+        let hmac = |key: &[u8]| Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| unreachable!());
+        let derived = |purpose: &[u8]| {
+            let mut from = hmac(&mobility.key);
+            from.update(purpose);
+            hmac(&from.finalize().into_bytes())
+        };
+        Self { tag: derived(b"ticket tag"), mask: derived(b"ticket mask"), worker: mobility.worker }
     }
 
-    /// Nonce, encrypted state, tag. Random nonces of 96 bits do not meet in the number of tickets that a process can issue.
-    fn seal(&self, ticket: Ticket, rng: &mut impl Rng) -> Option<[u8; TICKET_LEN]> {
-        let mut sealed = [0; TICKET_LEN];
-        let (nonce, rest) = sealed.split_first_chunk_mut::<NONCE_LEN>()?;
-        rng.fill_bytes(nonce);
-        let (state, tag) = rest.split_at_mut(STATE_LEN);
+    fn seal(&self, ticket: Ticket) -> [u8; TICKET_LEN] {
+        let [_, serial @ ..] = ticket.serial.to_be_bytes();
+        let mut state = [0; STATE_LEN];
         state[..8].copy_from_slice(&ticket.id.0.to_be_bytes());
-        state[8..10].copy_from_slice(&ticket.worker.to_be_bytes());
-        state[10..].copy_from_slice(&ticket.serial.to_be_bytes());
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let computed = self.key.seal_in_place_separate_tag(nonce, Aad::empty(), state).ok()?;
-        tag.copy_from_slice(computed.as_ref());
-        Some(sealed)
+        state[8] = ticket.worker;
+        state[9..].copy_from_slice(&serial);
+        let mut sealed = [0; TAG_LEN + STATE_LEN];
+        let (tag, hidden) = sealed.split_at_mut(TAG_LEN);
+        tag.copy_from_slice(&self.tag_of(&state).finalize().into_bytes()[..TAG_LEN]);
+        hidden.copy_from_slice(&self.hide(tag, state));
+        let mut text = [0; TICKET_LEN];
+        // 24 bytes always make 32 characters.
+        let _ = URL_SAFE_NO_PAD.encode_slice(sealed, &mut text);
+        text
     }
 
     /// The ticket, if this server's workers have issued it.
-    fn open(&self, sealed: &[u8]) -> Option<Ticket> {
-        let mut sealed: [u8; TICKET_LEN] = sealed.try_into().ok()?;
-        let (nonce, rest) = sealed.split_first_chunk_mut::<NONCE_LEN>()?;
-        let state = self.key.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::empty(), rest).ok()?;
-        let (id, rest) = state.split_first_chunk()?;
-        let (worker, serial) = rest.split_first_chunk()?;
-        Some(Ticket {
-            id: AllocationId(u64::from_be_bytes(*id)),
-            worker: u16::from_be_bytes(*worker),
-            serial: u32::from_be_bytes(serial.try_into().ok()?),
-        })
+    fn open(&self, text: &[u8]) -> Option<Ticket> {
+        let mut sealed = [0; TAG_LEN + STATE_LEN];
+        if text.len() != TICKET_LEN || URL_SAFE_NO_PAD.decode_slice(text, &mut sealed) != Ok(sealed.len()) {
+            return None;
+        }
+        let (tag, hidden) = sealed.split_at(TAG_LEN);
+        let state = self.hide(tag, hidden.try_into().ok()?);
+        self.tag_of(&state).verify_truncated_left(tag).ok()?;
+        let (id, &[worker, high, middle, low]) = state.split_first_chunk()? else { return None };
+        let serial = u32::from_be_bytes([0, high, middle, low]);
+        Some(Ticket { id: AllocationId(u64::from_be_bytes(*id)), worker, serial })
+    }
+
+    fn tag_of(&self, state: &[u8; STATE_LEN]) -> Hmac<Sha256> {
+        let mut mac = self.tag.clone();
+        mac.update(state);
+        mac
+    }
+
+    /// Hides a state, or shows a hidden one.
+    fn hide(&self, tag: &[u8], mut state: [u8; STATE_LEN]) -> [u8; STATE_LEN] {
+        let mut mac = self.mask.clone();
+        mac.update(tag);
+        state.iter_mut().zip(mac.finalize().into_bytes()).for_each(|(byte, mask)| *byte ^= mask);
+        state
     }
 }
 
@@ -131,12 +161,12 @@ impl Server {
         }
     }
 
-    /// The ticket that is valid for an allocation, if it has one; not in the same words each time.
-    pub(super) fn ticket(&mut self, handle: Handle) -> Option<[u8; TICKET_LEN]> {
+    /// The ticket that is valid for an allocation, if it has one.
+    pub(super) fn ticket(&self, handle: Handle) -> Option<[u8; TICKET_LEN]> {
         let tickets = self.tickets.as_ref()?;
         let allocation = self.table.get(handle)?;
         let serial = allocation.mobile.as_ref()?.serial;
-        tickets.seal(Ticket { id: allocation.id, worker: tickets.worker, serial }, &mut self.rng)
+        Some(tickets.seal(Ticket { id: allocation.id, worker: tickets.worker, serial }))
     }
 
     /// The worker that a request of a client without allocation is for, if it is not this one.
@@ -144,7 +174,7 @@ impl Server {
         let by_ticket = || {
             let tickets = self.tickets.as_ref().filter(|_| method == Method::Refresh)?;
             let ticket = tickets.open(message.get(AttributeType::MOBILITY_TICKET)?)?;
-            (ticket.worker != tickets.worker).then_some(ticket.worker)
+            (ticket.worker != tickets.worker).then_some(ticket.worker.into())
         };
         self.guests.home(&client.tuple).or_else(by_ticket)
     }
@@ -170,7 +200,7 @@ impl Server {
         }
         let allocation = &self.table[handle];
         let mobile = allocation.mobile.as_ref().ok_or(ErrorCode::BadRequest)?;
-        let again = ticket.serial == mobile.serial.wrapping_sub(1)
+        let again = ticket.serial == mobile.serial.wrapping_sub(1) % SERIALS
             && mobile.used.is_some_and(|(by, until)| by == client.tuple && now < until)
             && owned == Some(handle);
         if !again && (owned == Some(handle) || ticket.serial != mobile.serial) {
@@ -199,7 +229,7 @@ impl Server {
     /// Lets the allocation be used from another 5-tuple, too; uses its ticket up.
     fn join(&mut self, handle: Handle, client: &Client, now: Time) {
         let Some(mobile) = self.table[handle].mobile.as_mut() else { return };
-        mobile.serial = mobile.serial.wrapping_add(1);
+        mobile.serial = mobile.serial.wrapping_add(1) % SERIALS;
         mobile.used = Some((client.tuple, now + RETRANSMISSIONS));
         let given_up = self.table.expect(handle, Some(*client));
         self.effects.extend(given_up.map(Effect::Left));
@@ -281,11 +311,9 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
-    use rand::{SeedableRng, rngs::StdRng};
-
     use super::*;
 
-    const TICKET: Ticket = Ticket { id: AllocationId(0x0003_0000_0000_0001), worker: 3, serial: 7 };
+    const TICKET: Ticket = Ticket { id: AllocationId(0x0003_0000_0000_0001), worker: 3, serial: 0x01_02_03 };
 
     fn tickets(key: u8) -> Tickets {
         Tickets::new(&Mobility { worker: 0, key: [key; 32] })
@@ -294,8 +322,7 @@ mod tests {
     /// 8016-5-01, 8016-3.2.2-04, H-13
     #[test]
     fn an_altered_or_foreign_ticket_is_none() {
-        let mut rng = StdRng::seed_from_u64(1);
-        let sealed = tickets(1).seal(TICKET, &mut rng).unwrap();
+        let sealed = tickets(1).seal(TICKET);
         assert_eq!(tickets(1).open(&sealed), Some(TICKET));
         assert_eq!(tickets(2).open(&sealed), None);
         for at in 0..sealed.len() * 8 {
@@ -306,16 +333,16 @@ mod tests {
         for len in 0..sealed.len() {
             assert_eq!(tickets(1).open(&sealed[..len]), None);
         }
-        assert_eq!(tickets(1).open(&[&sealed[..], &[0]].concat()), None);
+        assert_eq!(tickets(1).open(&[&sealed[..], b"A"].concat()), None);
     }
 
     /// 8016-5-02
     #[test]
     fn two_tickets_have_nothing_in_common() {
-        let mut rng = StdRng::seed_from_u64(1);
-        let pairs = (0..100).map(|_| [(); 2].map(|()| tickets(1).seal(TICKET, &mut rng).unwrap()));
-        let differing: u32 = pairs.flat_map(|[a, b]| a.into_iter().zip(b)).map(|(a, b)| (a ^ b).count_ones()).sum();
-        let bits = 100 * 8 * u32::try_from(TICKET_LEN).unwrap();
-        assert!(differing.abs_diff(bits / 2) < bits / 20, "{differing} of {bits} bits differ");
+        let raw = |serial| URL_SAFE_NO_PAD.decode(tickets(1).seal(Ticket { serial, ..TICKET })).unwrap();
+        let pairs = (0..1000).map(|serial| (raw(serial), raw(serial + 1)));
+        let differing: u32 = pairs.flat_map(|(a, b)| a.into_iter().zip(b)).map(|(a, b)| (a ^ b).count_ones()).sum();
+        let bits = 1000 * 8 * 24;
+        assert!(differing.abs_diff(bits / 2) < bits / 50, "{differing} of {bits} bits differ");
     }
 }

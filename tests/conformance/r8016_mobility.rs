@@ -168,7 +168,7 @@ fn r8016_3_2_2_04_5_01_h13_forged_tickets_move_nothing() {
     let mut session = Session::udp(&server);
     for at in 0..call.ticket.len() {
         let mut forged = call.ticket.clone();
-        forged[at] ^= 0x10;
+        forged[at] ^= 0x04;
         session.fail(showing(&forged), 400);
     }
     for len in [0, 1, 16, call.ticket.len() - 1, call.ticket.len() + 1, 300] {

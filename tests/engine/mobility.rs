@@ -12,7 +12,7 @@ use crate::support::{Credentials, Out, Request, Response, TestClient, World, rul
 
 const PEER: &str = "198.51.100.1:1000";
 
-fn world(worker: u16) -> World {
+fn world(worker: u8) -> World {
     World::with(Rules { mobility: Some(Mobility { worker, key: [5; 32] }), ..rules() })
 }
 
@@ -110,7 +110,7 @@ fn what_is_wrong_with_a_ticket() {
     let new = TestClient::new(&mut world, udp("192.0.2.1:2000"));
     assert_eq!(old.code(&mut world, showing(&ticket)), 400, "the same 5-tuple");
     let mut altered = ticket.clone();
-    altered[20] ^= 1;
+    altered[20] ^= 4;
     for bad in [&[][..], &[0; 42], &altered, &ticket[1..]] {
         assert_eq!(new.code(&mut world, showing(bad)), 400);
     }
