@@ -129,18 +129,30 @@ fn client_to_client() {
     server.stop();
 }
 
-/// Each allocation moves to another socket of the tool right after it was made (RFC 8016). With an echo, so that each client
-/// sends before it receives: until then data go to the old socket, which the tool no longer reads. Over TCP the tool of coturn
-/// 4.6.1 dies of its own closed connection.
-#[test]
-fn mobility() {
-    let configuration = LOOPBACK.replace("workers = 2", "workers = 4");
+/// Each allocation moves to another socket of the tool right after it was made (RFC 8016), with four workers. With an echo, so
+/// that each client sends before it receives: until then data go to the old socket (§3.2.2), which the tool no longer reads.
+fn mobility(transport: &str, options: &[&str], sessions: usize) {
+    let configuration = loopback_with_tls().replace("workers = 2", "workers = 4");
     let (server, peer) = (Server::start(&configuration), Peer::start());
     let peer = Some(SocketAddr::new(IPV4, peer.port));
-    let options = &["-X", "-M", "-c", "-m", "8"];
-    Run { namespace: None, server: server.ipv4("udp"), peer, options, sessions: 8 }.check();
-    Run { namespace: None, server: server.ipv4("udp"), peer, options: &["-X", "-M", "-s", "-m", "1"], sessions: 2 }.check();
-    assert_eq!(server.stop().matches("session moves").count(), 8 + 2);
+    Run { namespace: None, server: server.ipv4(transport), peer, options, sessions }.check();
+    assert_eq!(server.stop().matches("session moves").count(), sessions);
+}
+
+#[test]
+fn mobility_over_udp() {
+    mobility("udp", &["-X", "-M", "-c", "-m", "8"], 8);
+    mobility("udp", &["-X", "-M", "-s", "-c", "-m", "1"], 1);
+}
+
+#[test]
+fn mobility_over_tcp() {
+    mobility("tcp", &["-X", "-M", "-t", "-c", "-m", "4"], 4);
+}
+
+#[test]
+fn mobility_over_tls() {
+    mobility("tls", &["-X", "-M", "-t", "-S", "-c", "-m", "4"], 4);
 }
 
 /// IPv6 from the client to the server and from the relay to the peer.

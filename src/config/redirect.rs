@@ -47,7 +47,9 @@ pub(super) fn redirect(root: &Section<'_>, host: &Host, listeners: &[Listener], 
         let remedy = "give one a weight, or remove them all to serve clients here";
         section.report.error(&section.place("server"), "no server has a weight above 0", remedy);
     }
-    if redirect.servers.is_empty() && section.has("share") && section.list::<ServerAddress>("alternate-server").is_absent()
+    if redirect.servers.is_empty()
+        && section.has("share")
+        && section.list::<ServerAddress>("alternate-server").is_absent()
     {
         section.report.error(&section.place_at("share"), "is given without a server", "add a [[redirect.server]]");
     }
@@ -78,7 +80,10 @@ fn simple(section: &Section<'_>) -> Vec<(AlternateServer, Place)> {
         section.report.error(&place, "is empty", "write a server, or leave it out to serve clients here");
     }
     let alike = AlternateServer { domain, ..AlternateServer::default() };
-    servers.into_iter().map(|(ServerAddress(address), place)| (AlternateServer { address, ..alike.clone() }, place)).collect()
+    servers
+        .into_iter()
+        .map(|(ServerAddress(address), place)| (AlternateServer { address, ..alike.clone() }, place))
+        .collect()
 }
 
 /// One `[[redirect.server]]`; `None` once an error is reported.

@@ -95,11 +95,7 @@ pub(super) const TABLES: &[Table] = &[
     },
     Table { name: "peers", repeated: false, keys: &["allowed-peer-ip", "denied-peer-ip"] },
     Table { name: "redirect", repeated: false, keys: &["alternate-server", "alternate-domain", "share", "server"] },
-    Table {
-        name: "redirect.server",
-        repeated: true,
-        keys: &["address", "transports", "weight", "domain"],
-    },
+    Table { name: "redirect.server", repeated: true, keys: &["address", "transports", "weight", "domain"] },
     Table {
         name: "tcp",
         repeated: false,

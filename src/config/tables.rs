@@ -9,9 +9,7 @@ use super::{
     finding::Place,
     host::Host,
     reader::{Entry, Section},
-    settings::{
-        Compatibility, Lifetimes, Limits, Log, LogFormat, Peers, Process, Tcp, UdpIo,
-    },
+    settings::{Compatibility, Lifetimes, Limits, Log, LogFormat, Peers, Process, Tcp, UdpIo},
     value::{Buffer, Gather, Int, LogLevel, MAX_WORKERS, Period, Size, Workers, period_text},
 };
 

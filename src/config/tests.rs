@@ -365,7 +365,7 @@ fn certificates_are_read_and_checked() {
         assert!(lines[0].contains(wanted) && lines[0].contains("t.toml:"), "{wanted}: {lines:?}");
     }
     let alone = format!("{SERVES_TLS}[tls]\ncert = {:?}\n", path("cert.pem"));
-    assert_eq!(errors(&alone), [format!("t.toml:3:1: tls.pkey: is missing; write the PEM file of the private key")]);
+    assert_eq!(errors(&alone), ["t.toml:3:1: tls.pkey: is missing; write the PEM file of the private key"]);
 }
 
 #[test]
@@ -779,7 +779,8 @@ fn example_keys() -> BTreeSet<String> {
 fn the_example_has_every_key_and_no_other() {
     let known =
         schema::TABLES.iter().flat_map(|table| table.keys.iter().map(move |key| format!("{}.{key}", table.name)));
-    let known: BTreeSet<String> = known.filter(|key| !["auth.user", "tls.certificate", "redirect.server"].contains(&&**key)).collect();
+    let known: BTreeSet<String> =
+        known.filter(|key| !["auth.user", "tls.certificate", "redirect.server"].contains(&&**key)).collect();
     assert_eq!(example_keys(), known);
     for table in schema::TABLES {
         let header = schema::header(table);

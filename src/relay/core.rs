@@ -30,8 +30,8 @@ use crate::{
     auth::users::StaticUsers,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, Drop, Effect, EndReason, FiveTuple, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate, REPLY_LEN,
-        Refusal, RelayId, Route, Server, SessionSummary, Step, Time, ToClient, ToPeer,
+        Answer, Client, Drop, Effect, EndReason, FiveTuple, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate,
+        REPLY_LEN, Refusal, RelayId, Route, Server, SessionSummary, Step, Time, ToClient, ToPeer,
     },
 };
 
@@ -205,6 +205,8 @@ pub(super) struct Core {
     pub(super) clock: Clock,
     /// Of [`REPLY_LEN`] bytes.
     pub(super) reply: Box<[u8]>,
+    /// The traffic class of the datagram that is being handled.
+    pub(super) tos: u8,
     /// Buffers for what other workers ask for.
     pub(super) errands: Taken,
     users: Arc<StaticUsers>,
@@ -243,6 +245,7 @@ impl Core {
             shared,
             clock,
             reply: vec![0; REPLY_LEN].into_boxed_slice(),
+            tos: 0,
             errands: Taken::default(),
             users,
             poller,

@@ -38,6 +38,7 @@ impl Datagrams {
         for at in new {
             let received = self.batch.received(at);
             let client = client(core, listener, &received);
+            core.tos = received.tos;
             match core.client_message(&client, self.batch.payload(at), now) {
                 Outcome::ToPeer(to_peer) => self.pass_on(core, at, &to_peer, now),
                 Outcome::Nothing if !core.server.has_effects() => {}

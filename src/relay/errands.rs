@@ -22,8 +22,8 @@ const KEPT: usize = 64 << 10;
 /// What a worker is to do. Routes are those of the worker that is asked.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Errand {
-    /// Handle what a client of yours has sent.
-    Handle(Client),
+    /// Handle what a client of yours has sent, with this traffic class.
+    Handle(Client, u8),
     /// This client has no allocation with me: handle yourself what it has sent.
     Return(Client),
     /// Send your client data.
@@ -110,7 +110,8 @@ impl Core {
     /// Hands a client's message over to the worker that has its allocation.
     pub(super) fn forward(&mut self, client: &Client, message: &[u8], home: u16) {
         let guest = Client { route: Way::abroad(self.worker, client.route), ..*client };
-        self.ask(home, Errand::Handle(guest), message);
+        let tos = if guest.tuple.transport.is_stream() { 0 } else { self.tos };
+        self.ask(home, Errand::Handle(guest, tos), message);
     }
 
     /// Sends a client of another worker's a message.
@@ -142,7 +143,7 @@ impl Core {
 
     fn run_errand(&mut self, errand: Errand, message: &[u8], now: Time) {
         match errand {
-            Errand::Handle(client) => self.handle_guest(&client, message, now),
+            Errand::Handle(client, tos) => self.handle_guest(&client, message, tos, now),
             Errand::Return(client) => {
                 // It was the host of a client who has left meanwhile.
                 if let Some(home) = self.server.home(&client) {
@@ -150,7 +151,7 @@ impl Core {
                 }
                 if self.is_connected(&client) {
                     let outcome = self.client_message(&client, message, now);
-                    self.finish(&client, outcome, message, now);
+                    self.finish(&client, outcome, message, 0, now);
                 }
             }
             Errand::Data(client) => {
@@ -178,7 +179,7 @@ impl Core {
     }
 
     /// Handles what a client of another worker's has sent for an allocation of this one.
-    fn handle_guest(&mut self, client: &Client, message: &[u8], now: Time) {
+    fn handle_guest(&mut self, client: &Client, message: &[u8], tos: u8, now: Time) {
         let outcome = self.client_message(client, message, now);
         if let Outcome::Allocate(_) = &outcome
             && let Some((host, route)) = Way::host(client.route)
@@ -186,14 +187,14 @@ impl Core {
             // It had an allocation when this was handed over, and is to get a new one from its own worker.
             self.ask(host, Errand::Return(Client { route, ..*client }), message);
         } else {
-            self.finish(client, outcome, message, now);
+            self.finish(client, outcome, message, tos, now);
         }
     }
 
     /// Does what is to be done about a message.
-    fn finish(&mut self, client: &Client, outcome: Outcome, message: &[u8], now: Time) {
+    fn finish(&mut self, client: &Client, outcome: Outcome, message: &[u8], tos: u8, now: Time) {
         match outcome {
-            Outcome::ToPeer(to_peer) => self.send_to_peer(&to_peer, &message[to_peer.payload.clone()], 0, now),
+            Outcome::ToPeer(to_peer) => self.send_to_peer(&to_peer, &message[to_peer.payload.clone()], tos, now),
             Outcome::Nothing if !self.server.has_effects() => {}
             outcome => {
                 if let Some(len) = self.settle(client, outcome, now) {

@@ -25,7 +25,9 @@ impl Server {
         self.next_redirect = turn.wrapping_add(1);
         let family = Family::of(client.tuple.client.ip());
         let pick = |family, domain| next(&redirect.servers, turn, transport, family, domain);
-        let Some(first) = pick(family, None) else { return self.error(context, ErrorCode::InsufficientCapacity, reply) };
+        let Some(first) = pick(family, None) else {
+            return self.error(context, ErrorCode::InsufficientCapacity, reply);
+        };
         // Both addresses come with one name, if any.
         let second = pick(family.other(), Some(&first.domain));
         let secured = matches!(transport, Transport::Tls | Transport::Dtls) && context.signs_with_sha256();

@@ -21,12 +21,7 @@ impl Server {
     }
 
     /// Gives an allocation, or the address of one family, its new lifetime and returns it; 0 is its end.
-    pub(super) fn prolong(
-        &mut self,
-        handle: Handle,
-        message: &Message<'_>,
-        now: Time,
-    ) -> Result<Duration, ErrorCode> {
+    pub(super) fn prolong(&mut self, handle: Handle, message: &Message<'_>, now: Time) -> Result<Duration, ErrorCode> {
         let requested = match message.get_u32(AttributeType::LIFETIME) {
             None => None,
             Some(Ok(seconds)) => Some(seconds),

@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Time, client::{Family, Transport}, mobility::Mobility};
+use super::{
+    Time,
+    client::{Family, Transport},
+    mobility::Mobility,
+};
 use crate::stun::PasswordAlgorithm;
 
 /// Parameters of a [`super::Server`].

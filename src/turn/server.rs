@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    AllocationId, Answer, Client, Drop, EndReason, Family, FiveTuple, Handle, PendingAllocate, Policy, Query, RelayId, Rules, SessionSummary,
-    Time, ToPeer, Totals, Unauthenticated,
+    AllocationId, Answer, Client, Drop, EndReason, Family, FiveTuple, Handle, PendingAllocate, Policy, Query, RelayId,
+    Rules, SessionSummary, Time, ToPeer, Totals, Unauthenticated,
     authentication::{Authenticator, Failure, Outcome, Requester},
     mobility::{Guests, Tickets},
     nonce::{self, Nonces},

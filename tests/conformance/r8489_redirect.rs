@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::client::Client;
 use crate::setup::{ALICE, Scheme, Server, Session, server};
-use crate::wire::{ALTERNATE_DOMAIN, ALTERNATE_SERVER, Reply, allocate, decode_plain};
+use crate::wire::{ALTERNATE_DOMAIN, ALTERNATE_SERVER, Msg, REFRESH, Reply, allocate, decode_plain};
 
 fn redirecting() -> Server {
     server(&[
@@ -34,13 +34,41 @@ fn r8489_10_01_02_03_r8656_7_2_23_the_first_alternate_is_of_the_family_of_the_cl
 #[test]
 fn r8489_10_04_14_16_01_the_alternate_domain_comes_with_sha256_integrity() {
     let server = redirecting();
-    let mut session = Session::udp(&server).scheme(Scheme::Sha256);
-    let reply = session.fail(allocate(), 300);
-    if let Some(domain) = reply.get(ALTERNATE_DOMAIN) {
-        assert_eq!(domain, b"other.example.org");
-    }
-    let mut session = Session::udp(&server);
+    let mut session = Session::tls(&server).scheme(Scheme::Sha256);
+    assert_eq!(session.fail(allocate(), 300).get(ALTERNATE_DOMAIN), Some(&b"other.example.org"[..]));
+    let mut session = Session::tls(&server);
     assert!(!session.fail(allocate(), 300).has(ALTERNATE_DOMAIN), "only with MESSAGE-INTEGRITY-SHA256");
+    for session in [Session::udp(&server), Session::tcp(&server)] {
+        let reply = session.scheme(Scheme::Sha256).fail(allocate(), 300);
+        assert!(!reply.has(ALTERNATE_DOMAIN), "only where there is a certificate");
+    }
+}
+
+/// Draining is redirecting all: a server that redirects no client of UDP serves its UDP sessions on.
+#[test]
+fn servers_are_named_for_transports_and_a_drained_server_keeps_its_sessions() {
+    let server = server(&[(
+        "redirect.server",
+        r#"[
+            { address = "192.0.2.1:3478", transports = ["tcp"], weight = 3 },
+            { address = "192.0.2.2:3478", transports = ["tcp", "tls"] },
+            { address = "192.0.2.3:5349", transports = ["tls"], weight = 0 },
+        ]"#,
+    )]);
+    let mut counts = std::collections::BTreeMap::new();
+    for transport in [Session::tcp, Session::tls] {
+        for _ in 0..8 {
+            for server in alternates(&transport(&server).fail(allocate(), 300)) {
+                *counts.entry(server.to_string()).or_insert(0) += 1;
+            }
+        }
+    }
+    // Each worker has its own turns.
+    assert_eq!(counts.values().sum::<i32>(), 16);
+    assert!(counts["192.0.2.1:3478"] >= 5 && counts["192.0.2.2:3478"] >= 8 && !counts.contains_key("192.0.2.3:5349"));
+    let mut session = Session::udp(&server);
+    session.allocate();
+    session.succeed(Msg::new(REFRESH));
 }
 
 #[test]

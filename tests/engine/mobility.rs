@@ -256,11 +256,20 @@ fn what_is_for_another_worker_is_handed_over() {
 #[derive(Debug, Clone, Copy)]
 enum Operation {
     /// A Refresh with this ticket, counted from the newest.
-    Show { client: usize, age: usize },
-    Data { client: usize },
+    Show {
+        client: usize,
+        age: usize,
+    },
+    Data {
+        client: usize,
+    },
     FromPeer,
-    Close { client: usize },
-    Pass { milliseconds: u64 },
+    Close {
+        client: usize,
+    },
+    Pass {
+        milliseconds: u64,
+    },
 }
 
 fn operation() -> impl Strategy<Value = Operation> {

@@ -60,8 +60,11 @@ fn weights_and_transports() {
         ..alternate(server)
     };
     let [a, b, c] = ["192.0.2.50:3478", "192.0.2.51:3478", "192.0.2.52:5349"];
-    let servers =
-        vec![only(a, 3, &[Transport::Udp]), only(b, 1, &[Transport::Udp, Transport::Tls]), only(c, 0, &[Transport::Tls])];
+    let servers = vec![
+        only(a, 3, &[Transport::Udp]),
+        only(b, 1, &[Transport::Udp, Transport::Tls]),
+        only(c, 0, &[Transport::Tls]),
+    ];
     let mut world = World::with(Rules { redirect: Some(Redirect { servers, share: 100 }), ..rules() });
     let mut count = |transport, client: &str| {
         let client = TestClient::new(&mut world, over(transport, client));

@@ -84,7 +84,12 @@ pub(crate) enum Out {
     Reply(Response),
     /// To another worker.
     Forward(u16),
-    Peer { relay: RelayId, peer: SocketAddr, data: Vec<u8>, dont_fragment: bool },
+    Peer {
+        relay: RelayId,
+        peer: SocketAddr,
+        data: Vec<u8>,
+        dont_fragment: bool,
+    },
 }
 
 /// A relay socket.
