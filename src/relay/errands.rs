@@ -14,7 +14,7 @@ use super::{
 };
 use crate::turn::{Client, Drop, EndReason, FiveTuple, Time};
 
-/// Bytes of messages that wait at most.
+/// Bytes that wait at most, if there is a message among them.
 const LIMIT: usize = 1 << 20;
 /// Memory that an empty list keeps.
 const KEPT: usize = 64 << 10;
@@ -61,7 +61,8 @@ impl Errands {
     /// Adds one; `None` if there is no room, or else whether the worker is to be woken.
     fn add(&self, errand: Errand, message: &[u8]) -> Option<bool> {
         let mut waiting = self.lock();
-        if !message.is_empty() && waiting.bytes.len() + message.len() > LIMIT {
+        let size = waiting.bytes.len() + message.len() + (waiting.errands.len() + 1) * size_of::<(Errand, usize)>();
+        if !message.is_empty() && size > LIMIT {
             return None;
         }
         waiting.bytes.extend_from_slice(message);
@@ -180,14 +181,16 @@ impl Core {
 
     /// Handles what a client of another worker's has sent for an allocation of this one.
     fn handle_guest(&mut self, client: &Client, message: &[u8], tos: u8, now: Time) {
+        let Some((host, route)) = Way::host(client.route) else { return };
+        let there = Client { route, ..*client };
         let outcome = self.client_message(client, message, now);
-        if let Outcome::Allocate(_) = &outcome
-            && let Some((host, route)) = Way::host(client.route)
-        {
+        if let Outcome::Allocate(_) = &outcome {
             // It had an allocation when this was handed over, and is to get a new one from its own worker.
-            self.ask(host, Errand::Return(Client { route, ..*client }), message);
-        } else {
-            self.finish(client, outcome, message, tos, now);
+            return self.ask(host, Errand::Return(there), message);
+        }
+        self.finish(client, outcome, message, tos, now);
+        if !self.server.owns_allocation(client) {
+            self.ask(host, Errand::Dismiss(there, self.worker), &[]);
         }
     }
 
@@ -236,4 +239,41 @@ pub(super) fn log_move(id: crate::turn::AllocationId, from: &FiveTuple, to: &Fiv
         to_transport = to.transport.name(),
         "session moves"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn::Transport;
+
+    #[test]
+    fn what_waits_is_bounded_but_for_what_has_no_message() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let tuple = FiveTuple { client: address, server: address, transport: Transport::Udp };
+        let client = Client { tuple, route: Way::Stream(7).route() };
+        let errands = Errands::default();
+        let mut taken = Taken::default();
+        for _ in 0..3 {
+            assert_eq!(errands.add(Errand::Data(client), &[1; 4]), Some(true));
+            let added = (0..1_000_000).filter(|_| errands.add(Errand::Data(client), &[2; 4]).is_some()).count();
+            assert!((1_000..LIMIT / size_of::<(Errand, usize)>()).contains(&added), "{added}");
+            assert_eq!(errands.add(Errand::Gone(client), &[]), Some(false));
+            errands.take(&mut taken);
+            assert_eq!((taken.errands.len(), taken.bytes.len()), (added + 2, 4 * (added + 1)));
+            assert!(matches!(taken.errands[added + 1], (Errand::Gone(_), 0)));
+        }
+        errands.take(&mut taken);
+        errands.take(&mut taken);
+        assert!(taken.errands.is_empty() && taken.bytes.capacity() <= KEPT);
+    }
+
+    #[test]
+    fn a_route_through_another_worker_leads_back() {
+        for way in [Way::Listener(3), Way::Stream(70_000)] {
+            let abroad = Way::abroad(255, way.route());
+            assert_eq!(Way::host(abroad), Some((255, way.route())));
+            assert_eq!(Way::of(abroad), if way == Way::Listener(3) { way } else { Way::Abroad });
+            assert_eq!((Way::host(way.route()), Way::of(way.route())), (None, way));
+        }
+    }
 }
