@@ -132,11 +132,11 @@ fn client_to_client() {
 /// Each allocation moves to another socket of the tool right after it was made (RFC 8016), with four workers. With an echo, so
 /// that each client sends before it receives: until then data go to the old socket (§3.2.2), which the tool no longer reads.
 fn mobility(transport: &str, options: &[&str], sessions: usize) {
-    let configuration = loopback_with_tls().replace("workers = 2", "workers = 4");
-    let (server, peer) = (Server::start(&configuration), Peer::start());
+    let (server, peer) = (Server::start(&LOOPBACK.replace("workers = 2", "workers = 4")), Peer::start());
     let peer = Some(SocketAddr::new(IPV4, peer.port));
     Run { namespace: None, server: server.ipv4(transport), peer, options, sessions }.check();
-    assert_eq!(server.stop().matches("session moves").count(), sessions);
+    // Over TCP the allocations move, too, by which the tool tries its way, when their old connections close.
+    assert!(server.stop().matches("session moves").count() >= sessions);
 }
 
 #[test]
@@ -148,11 +148,6 @@ fn mobility_over_udp() {
 #[test]
 fn mobility_over_tcp() {
     mobility("tcp", &["-X", "-M", "-t", "-c", "-m", "4"], 4);
-}
-
-#[test]
-fn mobility_over_tls() {
-    mobility("tls", &["-X", "-M", "-t", "-S", "-c", "-m", "4"], 4);
 }
 
 /// IPv6 from the client to the server and from the relay to the peer.
