@@ -173,8 +173,9 @@ fn holds_a_call(transport: &str) {
         for key in ["address", "port"] {
             assert_eq!(pair["remote"][key], other["pair"]["local"][key], "each talks to the other's relay: {result:#}");
         }
-        let received = pair["bytesReceived"].as_u64().expect("a number");
-        assert!(received > 5 * 1024 * 1024, "the file has come by this pair: {result:#}");
+        // On a busy machine the browser may have changed to another pair after the file; all of them are relayed.
+        let received = pair["bytesReceivedByAllPairs"].as_u64().expect("a number");
+        assert!(received > 5 * 1024 * 1024, "the file has come by the relay: {result:#}");
     }
     server.stop();
 }

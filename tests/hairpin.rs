@@ -1,5 +1,5 @@
 //! Data between two allocations of this server: delivered in the process, with every check and count of the way through the
-//! system, between clients of one worker and of two, on UDP and TCP.
+//! system, between clients of one worker and of two, on UDP and TCP, IPv4 and IPv6.
 
 mod common;
 
@@ -13,10 +13,13 @@ use std::{
 
 use common::{
     LOOPBACK, Server,
-    client::{TurnClient, channel_data, loopback_socket},
+    client::{TurnClient, channel_data, loopback_socket, loopback_socket_v6},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use turnserver::stun::{AttributeType, ChannelNumber, Class, Message, Method, padded};
+use turnserver::{
+    stun::{AttributeType, ChannelNumber, Class, Message, Method, padded},
+    turn::Family,
+};
 
 /// A client with its relayed address.
 struct End {
@@ -29,11 +32,17 @@ struct End {
 }
 
 impl End {
+    /// An IPv4 client with an IPv4 address.
     fn new(server: &Server, transport: &str) -> Self {
-        let address = server.ipv4(transport);
+        Self::of(server, transport, Family::V4, Family::V4)
+    }
+
+    fn of(server: &Server, transport: &str, own: Family, relayed: Family) -> Self {
+        let address = if own == Family::V4 { server.ipv4(transport) } else { server.ipv6(transport) };
         let address = if transport == "tcp" { bridge(address) } else { address };
-        let mut client = TurnClient::new(loopback_socket(), address);
-        let relayed = client.allocate();
+        let socket = if address.is_ipv4() { loopback_socket() } else { loopback_socket_v6() };
+        let mut client = TurnClient::new(socket, address);
+        let relayed = client.allocate_of(relayed);
         Self { client, relayed, bound: false, counts: [0; 4] }
     }
 
@@ -170,10 +179,14 @@ fn totals(log: &str) -> &str {
     log.lines().find(|line| line.contains("\"message\":\"stopped\"")).expect("totals")
 }
 
-fn every_form(workers: usize, udp_io: &str) {
+/// Clients of both families and transports whose relayed addresses are of one family.
+fn every_form(workers: usize, udp_io: &str, family: Family) {
+    use Family::{V4, V6};
     let server = Server::start(&configuration(workers, udp_io));
-    let mut ends: Vec<_> =
-        ["udp", "tcp", "udp", "tcp", "udp", "udp"].iter().map(|transport| End::new(&server, transport)).collect();
+    let mut ends: Vec<_> = [("udp", V4), ("tcp", V4), ("udp", V6), ("tcp", V6), ("udp", V4), ("udp", V6)]
+        .iter()
+        .map(|(transport, own)| End::of(&server, transport, *own, family))
+        .collect();
     let mut rng = StdRng::seed_from_u64(5);
     let any = ends[0].relayed;
     ends.iter_mut().for_each(|end| end.client.permit(any));
@@ -197,27 +210,28 @@ fn every_form(workers: usize, udp_io: &str) {
 
 #[test]
 fn every_form_in_one_worker() {
-    every_form(1, "auto");
+    Family::ALL.into_iter().for_each(|family| every_form(1, "auto", family));
 }
 
 #[test]
 fn every_form_between_workers() {
-    every_form(3, "auto");
+    Family::ALL.into_iter().for_each(|family| every_form(3, "auto", family));
 }
 
 #[test]
 fn every_form_on_the_portable_path() {
-    every_form(2, "portable");
+    Family::ALL.into_iter().for_each(|family| every_form(2, "portable", family));
 }
 
 /// Both sides need a permission (RFC 8656 §9).
 #[test]
 fn nothing_without_permission_on_either_side() {
-    for workers in [1, 3] {
+    for (workers, family) in [(1, Family::V4), (3, Family::V4), (1, Family::V6), (3, Family::V6)] {
         let server = Server::start(&configuration(workers, "auto"));
-        let mut dropped = 0;
+        let (mut dropped, mut ends) = (0, Vec::new());
         for (one, other) in [("udp", "udp"), ("udp", "tcp"), ("tcp", "udp"), ("udp", "udp")] {
-            let (mut sender, mut receiver) = (End::new(&server, one), End::new(&server, other));
+            let (mut sender, mut receiver) =
+                (End::of(&server, one, Family::V4, family), End::of(&server, other, family, family));
             // Refused at the sender.
             let indication = sender.client.send_indication(receiver.relayed, b"first");
             sender.client.socket.send_to(&indication, sender.client.server).expect("to send");
@@ -232,9 +246,40 @@ fn nothing_without_permission_on_either_side() {
             receiver.expect(sender.relayed, channel_to(0), b"third");
             sender.expect_nothing();
             dropped += 2;
+            ends.extend([sender, receiver]);
         }
         let log = server.stop();
+        // What the receiver's side refuses was relayed by the sender's.
+        let counted = sessions(&log);
+        for pair in ends.chunks(2) {
+            assert_eq!((counted[&pair[0].relayed], pair[0].counts), ([2, 11, 0, 0], [2, 11, 0, 0]));
+            assert_eq!((counted[&pair[1].relayed], pair[1].counts), ([0, 0, 1, 5], [0, 0, 1, 5]));
+        }
         assert!(totals(&log).contains(&format!("\"drops\":\"no-permission={dropped}\"")), "{}", totals(&log));
+    }
+}
+
+/// DSCP and ECN go along as they do through the system (RFC 8656 §13), whatever the families of the clients.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_traffic_class_goes_along() {
+    use common::datagram::{receive, receive_tos, send};
+    for (workers, family) in [(1, Family::V4), (3, Family::V4), (1, Family::V6), (3, Family::V6)] {
+        let server = Server::start(&configuration(workers, "auto"));
+        let owns = Family::ALL.into_iter().cycle().take(6);
+        let mut ends: Vec<_> = owns.map(|own| End::of(&server, "udp", own, family)).collect();
+        (0..6).for_each(|at| bind_all(&mut ends, at));
+        ends.iter().for_each(|end| receive_tos(&end.client.socket));
+        for (from, to) in (0..6).flat_map(|from| (0..6).map(move |to| (from, to))) {
+            let (sender, receiver) = (&ends[from].client, &ends[to].client);
+            // EF, AF41, default; not ECN-capable, both forms of ECN-capable, congestion experienced.
+            for tos in [0xB8, 0x88 | 2, 1, 0xB8 | 3, 0] {
+                send(&sender.socket, &[channel_data(channel_to(to), &[tos; 160])], sender.server, tos);
+                let received = receive(&receiver.socket).expect("what the other sent");
+                assert_eq!(received.datagrams, [channel_data(channel_to(from), &[tos; 160])]);
+                assert_eq!(received.tos, tos, "{from} to {to}");
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every configuration that we hand out is started, serves its user over UDP and TCP, and TLS where it has that, and stops
+//! Every configuration that we hand out is started, serves its user over UDP and TCP, and TLS and DTLS where it has that, and stops
 //! cleanly; so is the built-in one.
 //!
 //! They listen on port 3478 of all addresses, so each has a network namespace without a name, which the kernel removes
@@ -12,12 +12,11 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use client::Client;
-use common::PATIENCE;
 use common::process::{Process, run};
-use common::tls;
+use common::{PATIENCE, await_address, dtls, tls};
 use serde_json::Value;
 
 /// Set inside a namespace: the configuration to start, or [`BUILT_IN`].
@@ -25,7 +24,11 @@ const CONFIGURATION: &str = "TURNSERVER_TEST_START";
 /// No configuration at all.
 const BUILT_IN: &str = "built-in";
 /// The same on a host whose only IPv6 address is loopback.
-const BUILT_IN_IPV4: &str = "built-in, no IPv6";
+const BUILT_IN_IPV4: &str = "built-in, loopback of IPv6";
+/// The same on a host with IPv4 alone, IPv6 switched off.
+const BUILT_IN_NO_IPV6: &str = "built-in, no IPv6";
+/// The same on a host with IPv6 alone, not even loopback of IPv4.
+const BUILT_IN_NO_IPV4: &str = "built-in, no IPv4";
 /// The addresses of the host that a namespace stands for; documentation prefixes, connected to nothing.
 const HOST: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
 /// One start, with six clients.
@@ -59,7 +62,7 @@ fn ready_made() -> Vec<PathBuf> {
 #[test]
 fn every_ready_made_configuration_serves() {
     let files = ready_made();
-    assert!(files.len() >= 5, "{files:?}");
+    assert!(files.len() >= 6, "{files:?}");
     for file in files {
         in_a_namespace(file.to_str().expect("a path in UTF-8"));
     }
@@ -82,42 +85,48 @@ fn the_built_in_configuration_names_only_addresses_that_others_can_reach() {
     in_a_namespace(BUILT_IN_IPV4);
 }
 
+/// Nothing of a family that is not there is asked for, and what clients are told serves them without asking for a family.
+#[test]
+fn the_built_in_configuration_serves_hosts_of_one_family() {
+    in_a_namespace(BUILT_IN_NO_IPV6);
+    in_a_namespace(BUILT_IN_NO_IPV4);
+}
+
 /// The part inside a namespace; run as an ordinary test, it has nothing to do.
 #[test]
 fn inside() {
     let Ok(configuration) = std::env::var(CONFIGURATION) else { return };
-    let host = if configuration == BUILT_IN_IPV4 { &HOST[..1] } else { &HOST[..] };
+    let host = match configuration.as_str() {
+        BUILT_IN_IPV4 | BUILT_IN_NO_IPV6 => &HOST[..1],
+        BUILT_IN_NO_IPV4 => &HOST[1..],
+        _ => &HOST[..],
+    };
+    if configuration == BUILT_IN_NO_IPV6 {
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("switching IPv6 off");
+    }
     ip("link set lo up");
+    if configuration == BUILT_IN_NO_IPV4 {
+        ip("address del 127.0.0.1/8 dev lo");
+    }
     for address in host {
-        ip(&format!("address add {address} dev lo"));
-        await_address(address.parse().expect("an address"));
+        add(address);
     }
     match configuration.as_str() {
-        BUILT_IN | BUILT_IN_IPV4 => built_in(host),
+        BUILT_IN | BUILT_IN_IPV4 | BUILT_IN_NO_IPV6 | BUILT_IN_NO_IPV4 => built_in(host),
         file => configured(Path::new(file)),
     }
     eprintln!("{configuration}: served and stopped");
-}
-
-/// Waits until an address can be bound and reached: an IPv6 address is tentative at first, even on loopback.
-fn await_address(address: IpAddr) {
-    let works = || -> std::io::Result<usize> {
-        let socket = UdpSocket::bind((address, 0))?;
-        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        socket.send_to(&[0], socket.local_addr()?)?;
-        socket.recv(&mut [0])
-    };
-    let deadline = Instant::now() + PATIENCE;
-    while works().is_err() {
-        assert!(Instant::now() < deadline, "{address} does not work within {PATIENCE:?}");
-        std::thread::yield_now();
-    }
 }
 
 fn ip(arguments: &str) {
     let mut command = Command::new("ip");
     command.args(arguments.split(' '));
     run(command, PATIENCE);
+}
+
+fn add(address: &str) {
+    ip(&format!("address add {address} dev lo"));
+    await_address(address.parse().expect("an address"));
 }
 
 fn configured(file: &Path) {
@@ -136,6 +145,13 @@ fn configured(file: &Path) {
     let user = settings["auth"].get("user").map(|users| &users[0]);
     let credentials = user.map(|user| (user["name"].as_str().expect("a name"), user["password"].as_str().expect("it")));
     assert!(credentials.is_some() || settings["auth"]["anonymous"] == toml::Value::Boolean(true));
+    let discovery = settings.get("nat-discovery").filter(|table| table.get("primary-ip").is_some()).map(|discovery| {
+        let alternate = discovery["alternate-ip"].as_str().expect("one address");
+        add(alternate);
+        let ports = ["primary-port", "alternate-port"].map(|key| discovery[key].as_integer().expect("a port") as u16);
+        let ips = [discovery["primary-ip"].as_str().expect("one address"), alternate];
+        ips.map(|ip| ports.map(|port| SocketAddr::new(ip.parse().expect("an address"), port)))
+    });
     let external = settings.get("relay").and_then(|relay| relay.get("external-ip")).and_then(toml::Value::as_str);
     let external = external.map(|text| text.split('/').next().unwrap_or(text).parse().expect("an address"));
     let relayed: IpAddr = external.unwrap_or(addresses[0]);
@@ -170,6 +186,23 @@ fn configured(file: &Path) {
             let server = SocketAddr::new(address, *port);
             let connect =
                 |user: Credentials<'_>| Client::over_tls(tls::connect(tls::client(folder.path()), server), user);
+            serves(&connect, credentials, relayed);
+        }
+        if secured {
+            let server = SocketAddr::new(address, 5349);
+            let connect = |user: Credentials<'_>| {
+                let socket = UdpSocket::bind((address, 0)).expect("a socket");
+                socket.connect(server).expect("connecting");
+                let mut stream = dtls::prepare(folder.path(), socket);
+                assert!(dtls::handshake(&mut stream, PATIENCE), "no handshake over DTLS");
+                Client::over_dtls(stream, user)
+            };
+            serves(&connect, credentials, relayed);
+        }
+    }
+    for address in discovery.iter().flatten().flatten() {
+        for transport in ["udp", "tcp"] {
+            let connect = |user: Credentials<'_>| Client::new(transport, *address, user);
             serves(&connect, credentials, relayed);
         }
     }

@@ -4,7 +4,7 @@
 mod client;
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -157,6 +157,22 @@ fn the_end_of_a_connection_is_told() {
     let server = Server::start(&format!("{}[tcp]\nidle-timeout = \"1s\"\n", loopback_with_tls()));
     let mut stream = tls::connect(tls::client(server.folder()), server.ipv4("tls"));
     assert_eq!(stream.read(&mut [0; 10]).expect("no error but an end"), 0);
+    server.stop();
+}
+
+/// Whole messages, each in a record of its own, since some clients take a record for a message.
+#[test]
+fn every_message_has_a_record_of_its_own() {
+    const COUNT: usize = 3000;
+    let server = Server::start(&format!("{}[limits]\nbinding-rate = 0\n", loopback_with_tls()));
+    let mut stream = tls::connect(tls::client(server.folder()), server.ipv4("tls"));
+    tls::send(&mut stream, &BINDING.repeat(COUNT));
+    for _ in 0..COUNT {
+        let record = stream.fill_buf().expect("a record");
+        let len = 20 + usize::from(u16::from_be_bytes([record[2], record[3]]));
+        assert_eq!(record.len(), len, "{record:02x?}");
+        stream.consume(len);
+    }
     server.stop();
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::process::{Process, free_port_pair};
 use common::uclient::{LIMIT, Run};
-use common::{LOOPBACK, PATIENCE, Server, USER, loopback_with_tls};
+use common::{LOOPBACK, PATIENCE, Server, USER, loopback_with_dtls, loopback_with_tls};
 
 const IPV4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const IPV6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -52,7 +52,8 @@ fn await_echo(peer: SocketAddr) {
 
 /// A server and a peer of the test's own, and one run over IPv4 with the listener for `transport`.
 fn relay_over_ipv4(transport: &str, options: &[&str], sessions: usize) {
-    let (server, peer) = (Server::start(&loopback_with_tls()), Peer::start());
+    let configuration = if transport == "dtls" { loopback_with_dtls() } else { loopback_with_tls() };
+    let (server, peer) = (Server::start(&configuration), Peer::start());
     let peer = Some(SocketAddr::new(IPV4, peer.port));
     Run { namespace: None, server: server.ipv4(transport), peer, options, sessions }.check();
     server.stop();
@@ -91,6 +92,17 @@ fn tls_indications() {
     relay_over_ipv4("tls", &["-X", "-t", "-S", "-s"], 2);
 }
 
+/// Over DTLS, which the tool calls secured UDP.
+#[test]
+fn dtls_channels() {
+    relay_over_ipv4("dtls", &["-X", "-S"], 2);
+}
+
+#[test]
+fn dtls_indications() {
+    relay_over_ipv4("dtls", &["-X", "-S", "-s"], 2);
+}
+
 /// DONT-FRAGMENT in requests, ChannelData padded over UDP as well, and repeated CreatePermission and ChannelBind.
 #[test]
 fn dont_fragment_padding_and_extra_requests() {
@@ -105,6 +117,11 @@ fn several_clients_over_udp() {
 #[test]
 fn several_clients_over_tls() {
     relay_over_ipv4("tls", &["-X", "-t", "-S", "-c", "-m", "10"], 10);
+}
+
+#[test]
+fn several_clients_over_dtls() {
+    relay_over_ipv4("dtls", &["-X", "-S", "-c", "-m", "10"], 10);
 }
 
 #[test]
@@ -148,6 +165,29 @@ fn mobility_over_udp() {
 #[test]
 fn mobility_over_tcp() {
     mobility("tcp", &["-X", "-M", "-t", "-c", "-m", "4"], 4);
+}
+
+/// RFC 6062: allocations of TCP, each client's peer the other's relayed address. Two runs, as the tool's connections land on
+/// other workers each time.
+#[test]
+fn tcp_relaying() {
+    let server = Server::start(&LOOPBACK.replace("[relay]", "[relay]\ntcp-relaying = true"));
+    for _ in 0..2 {
+        let options = &["-X", "-T", "-m", "2"];
+        Run { namespace: None, server: server.ipv4("tcp"), peer: None, options, sessions: 2 }.check();
+    }
+    server.stop();
+}
+
+/// The same over TLS: a data connection is a TLS connection, too, and what a peer sends may come to it from another worker.
+#[test]
+fn tcp_relaying_over_tls() {
+    let server = Server::start(&loopback_with_tls().replace("[relay]", "[relay]\ntcp-relaying = true"));
+    for _ in 0..2 {
+        let options = &["-X", "-T", "-S", "-m", "2"];
+        Run { namespace: None, server: server.ipv4("tls"), peer: None, options, sessions: 2 }.check();
+    }
+    server.stop();
 }
 
 /// IPv6 from the client to the server and from the relay to the peer.

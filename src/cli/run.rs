@@ -191,3 +191,22 @@ fn log_counts(Counts { totals, kernel_drops }: &Counts) {
         "stopped"
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 7064-3-01: `turns` is for secured endpoints only, and the transport is what carries TLS (RFC 7065 §3.1).
+    #[test]
+    fn urls_say_how_an_endpoint_is_reached() {
+        for (transport, address, expected) in [
+            (Transport::Udp, "192.0.2.1:3478", "turn:192.0.2.1:3478?transport=udp"),
+            (Transport::Tcp, "[2001:db8::1]:3478", "turn:[2001:db8::1]:3478?transport=tcp"),
+            (Transport::Tls, "192.0.2.1:443", "turns:192.0.2.1:443?transport=tcp"),
+            (Transport::Dtls, "192.0.2.1:5349", "turns:192.0.2.1:5349?transport=udp"),
+        ] {
+            let endpoint = Endpoint { transport, address: address.parse().unwrap() };
+            assert_eq!(url(&endpoint).as_deref(), Some(expected));
+        }
+    }
+}

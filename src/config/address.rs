@@ -13,11 +13,16 @@ use super::{
     value::text,
 };
 
-/// Port of an alternate server that names none (RFC 8656 §17).
+/// Ports of alternate servers that name none (RFC 8656 §4.1).
 const DEFAULT_PORT: u16 = 3478;
+pub(super) const DEFAULT_SECURE_PORT: u16 = 5349;
 
 /// Parses an address; the IPv4-mapped form is refused so that one address has one spelling.
 fn address(written: &str) -> Result<IpAddr, Mistake> {
+    if written.contains('%') {
+        let remedy = "write a global or unique-local address, without % and what follows";
+        return Err(Mistake::new("names an interface (a scope id), which addresses here cannot", remedy));
+    }
     let address = IpAddr::from_str(written.trim()).map_err(|_| {
         let remedy = "write an address like \"192.0.2.1\" or \"2001:db8::1\"; names are not resolved";
         Mistake::new("is not an IP address", remedy)
@@ -111,26 +116,27 @@ fn range(first: IpAddr, last: IpAddr) -> Result<Vec<IpNet>, Mistake> {
     }
 }
 
-/// `alternate-server`: an address with an optional port.
+/// `alternate-server`, `tls-alternate-server`: an address with an optional port.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ServerAddress(pub(super) SocketAddr);
+pub(super) struct ServerAddress<const PORT: u16 = DEFAULT_PORT>(pub(super) SocketAddr);
 
-impl Leaf for ServerAddress {
+impl<const PORT: u16> Leaf for ServerAddress<PORT> {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
         let written = text(value, "an address with an optional port")?.trim();
         let server = match SocketAddr::from_str(written) {
-            Ok(server) => SocketAddr::new(address(&server.ip().to_string())?, server.port()),
-            Err(_) => {
+            // The parser takes a scope id, as a number.
+            Ok(server) if !written.contains('%') => SocketAddr::new(address(&server.ip().to_string())?, server.port()),
+            _ => {
                 let bare = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(written);
                 let address = address(bare).map_err(|mistake| {
                     let remedy = "write \"192.0.2.1\", \"192.0.2.1:3478\" or \"[2001:db8::1]:3478\"";
-                    if bare.parse::<IpAddr>().is_ok() {
+                    if bare.parse::<IpAddr>().is_ok() || bare.contains('%') {
                         mistake
                     } else {
                         Mistake::new("is not a server address", remedy)
                     }
                 })?;
-                SocketAddr::new(address, DEFAULT_PORT)
+                SocketAddr::new(address, PORT)
             }
         };
         one_host(server.ip())?;
@@ -217,6 +223,19 @@ mod tests {
         assert!(read::<LocalIp>("0.0.0.0").is_ok() && read::<LocalIp>("::").is_ok());
         assert!(read::<LocalIp>("fe80::1").unwrap_err().what.starts_with("is a link-local address"));
         assert_eq!(read::<LocalIp>("::ffff:192.0.2.1").unwrap_err().remedy, "write it as \"192.0.2.1\"");
+    }
+
+    #[test]
+    fn scope_ids_are_refused_everywhere() {
+        let scoped = "names an interface (a scope id), which addresses here cannot";
+        assert_eq!(read::<LocalIp>("fe80::1%eth0").unwrap_err().what, scoped);
+        assert_eq!(read::<LocalIp>("2001:db8::1%2").unwrap_err().what, scoped);
+        assert_eq!(read::<ExternalIp>("2001:db8::1/fe80::1%2").unwrap_err().what, scoped);
+        assert_eq!(read::<PeerRange>("fe80::%eth0/64").unwrap_err().what, scoped);
+        assert_eq!(read::<PeerRange>("fe80::1%1-fe80::2%1").unwrap_err().what, scoped);
+        assert_eq!(read::<ServerAddress>("fe80::1%eth0").unwrap_err().what, scoped);
+        assert_eq!(read::<ServerAddress>("[fe80::1%eth0]:3478").unwrap_err().what, scoped);
+        assert_eq!(read::<ServerAddress>("[2001:db8::1%2]:3478").unwrap_err().what, scoped);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::{
-    address::{ExternalIp, LocalIp, PeerRange},
+    address::{DEFAULT_SECURE_PORT, ExternalIp, LocalIp, PeerRange},
     finding::Place,
     host::Host,
     reader::{Entry, Section},
@@ -15,8 +15,6 @@ use super::{
 
 /// Port of STUN and TURN over UDP and TCP (RFC 8656 §4.1).
 const DEFAULT_PORT: u16 = 3478;
-/// Port of STUN and TURN over TLS and DTLS (RFC 8656 §4.1).
-const DEFAULT_SECURE_PORT: u16 = 5349;
 
 /// Dynamic ports (RFC 8656 §7.2).
 const RELAY_PORTS: (u16, u16) = (49_152, 65_535);
@@ -99,8 +97,9 @@ fn transports(section: &Section<'_>) -> Vec<Transport> {
             for (transport, place) in given {
                 if transports.contains(&transport) {
                     section.report.error(&place, "is listed twice", "remove one");
-                } else if transport == Transport::Dtls {
-                    section.report.error(&place, "DTLS is not served by this version", "remove it");
+                } else if transport == Transport::Dtls && !cfg!(feature = "dtls") {
+                    let remedy = "remove it, or build with the feature `dtls`, which needs OpenSSL";
+                    section.report.error(&place, "this program was built without DTLS", remedy);
                 }
                 transports.push(transport);
             }
@@ -134,7 +133,7 @@ fn check_listening(section: &Section<'_>, host: &Host, address: IpAddr, place: &
     }
 }
 
-fn check_on_host(section: &Section<'_>, host: &Host, address: IpAddr, place: &Place) {
+pub(super) fn check_on_host(section: &Section<'_>, host: &Host, address: IpAddr, place: &Place) {
     if !host.has(address) {
         let remedy = format!("write one of this host's addresses: {}", host.list());
         section.report.error(place, "is not an address of this host", remedy);
@@ -150,29 +149,41 @@ pub(super) fn relay(root: &Section<'_>, host: &Host, listeners: &[Listener]) -> 
         .map(|local| RelayAddress { local, external: local })
         .collect();
     map_external(&section, &mut addresses);
-    let default_family = match section.get("allocation-default-address-family") {
-        Entry::Given(family, place) => {
-            let wanted = match family {
-                DefaultFamily::Ipv4 => Some(true),
-                DefaultFamily::Ipv6 => Some(false),
-                DefaultFamily::Keep => None,
-            };
-            let served = |ipv4| addresses.iter().any(|address| address.local.is_ipv4() == ipv4);
-            if wanted.is_some_and(|ipv4| !served(ipv4)) && !addresses.is_empty() {
-                section.report.error(&place, "there is no relay address of this family", "add one to relay-ip");
-            }
-            family
-        }
-        Entry::Absent | Entry::Bad => DefaultFamily::Ipv4,
-    };
+    let default_family = default_family(&section, &addresses);
+    let (udp, tcp) = (section.get("udp-relaying").or(true), section.get("tcp-relaying").or(false));
+    if !udp && !tcp {
+        let what = "is false, and so is tcp-relaying: nothing could be relayed";
+        section.report.error(&section.place_at("udp-relaying"), what, "set one of the two to true");
+    }
     Relay {
         addresses,
         min_port,
         max_port,
         socket_buffer: section.get("socket-buffer").or(Buffer(None)).0,
         default_family,
+        udp,
+        tcp,
         mobility: section.get("mobility").or(true),
     }
+}
+
+/// The family of an allocation that asks for none. Without an IPv4 address to relay from, "ipv4" is what RFC 8656 §7.2 wants
+/// (440), but hardly ever what the operator does: few clients ask for a family.
+fn default_family(section: &Section<'_>, addresses: &[RelayAddress]) -> DefaultFamily {
+    const KEY: &str = "allocation-default-address-family";
+    let served = |ipv4| addresses.is_empty() || addresses.iter().any(|address| address.local.is_ipv4() == ipv4);
+    let entry = section.get(KEY);
+    if matches!(entry, Entry::Given(DefaultFamily::Ipv6, _)) && !served(false) {
+        let what = "there is no relay address of this family";
+        section.report.error(&section.place_at(KEY), what, "add one to relay-ip");
+    }
+    let trusted = !matches!(entry, Entry::Bad);
+    let family = entry.or(DefaultFamily::Ipv4);
+    if trusted && family == DefaultFamily::Ipv4 && !served(true) {
+        let what = "without an IPv4 relay address, clients that ask for no family are refused (440)";
+        section.report.warning(&section.place_at(KEY), what, "write \"keep\" or \"ipv6\"");
+    }
+    family
 }
 
 fn relay_ports(section: &Section<'_>) -> (u16, u16) {
@@ -188,7 +199,7 @@ fn relay_ports(section: &Section<'_>) -> (u16, u16) {
     (min, max)
 }
 
-fn port<const MIN: u32, const MAX: u32>(entry: Entry<Int<MIN, MAX>>, default: u16) -> u16 {
+pub(super) fn port<const MIN: u32, const MAX: u32>(entry: Entry<Int<MIN, MAX>>, default: u16) -> u16 {
     match entry {
         // The bounds of every port type fit.
         Entry::Given(Int(port), _) => u16::try_from(port).unwrap_or(default),

@@ -5,11 +5,12 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `access`, `redirect`, `tls`, `tables`: the tables.
+//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `redirect`, `tls`, `tables`: the tables.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
 mod address;
+mod discovery;
 mod finding;
 mod host;
 mod listen;
@@ -100,8 +101,11 @@ fn embedded_for(name: &str, host: &Host) -> Result<Embedded, ConfigErrors> {
         ConfigErrors::whole_file(name, format!("cannot make a password: {error}"), "give a configuration with -c")
     })?;
     let password = BASE64_URL_SAFE_NO_PAD.encode(random);
+    // Whoever tries it on a host without IPv4 has clients that ask for no family.
+    let ipv4 = host.primary.iter().any(std::net::IpAddr::is_ipv4);
+    let family = if ipv4 { "" } else { "[relay]\nallocation-default-address-family = \"keep\"\n" };
     let text = format!(
-        "[auth]\nrealm = \"turnserver\"\n[[auth.user]]\nname = \"{EMBEDDED_USER}\"\npassword = \"{password}\"\n"
+        "{family}[auth]\nrealm = \"turnserver\"\n[[auth.user]]\nname = \"{EMBEDDED_USER}\"\npassword = \"{password}\"\n"
     );
     Ok(Embedded { loaded: parse(&text, name, host)?, password })
 }
@@ -136,14 +140,16 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
     }
     let root = Section::root(report, tree.get_ref());
     let base = Path::new(file_name).parent().unwrap_or(Path::new(""));
-    let listeners = listen::listeners(&root, host);
+    let mut listeners = listen::listeners(&root, host);
     let relay = listen::relay(&root, host, &listeners);
+    let nat_discovery = discovery::nat_discovery(&root, host, &relay, &mut listeners);
     Some(Settings {
         auth: access::auth(&root, base, host, &listeners),
         lifetimes: tables::lifetimes(&root),
         limits: tables::limits(&root),
         peers: tables::peers(&root),
         redirect: redirect::redirect(&root, host, &listeners, &relay),
+        nat_discovery,
         tcp: tables::tcp(&root),
         tls: tls::tls(&root, base, &listeners),
         compatibility: tables::compatibility(&root),

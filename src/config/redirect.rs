@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{
-    address::{Domain, ServerAddress},
+    address::{DEFAULT_SECURE_PORT, Domain, ServerAddress},
     finding::Place,
     host::Host,
     reader::{Entry, Section},
@@ -23,7 +23,7 @@ pub(super) fn redirect(root: &Section<'_>, host: &Host, listeners: &[Listener], 
             |ip| *ip == server.ip() || ip.is_unspecified() && ip.is_ipv4() == server.is_ipv4() && local(server.ip()),
         )
     };
-    let mut servers = simple(&section);
+    let mut servers = simple(&section, is_ours);
     let named = section.sections("server");
     for section in named.iter().flatten() {
         servers.extend(server(section));
@@ -62,12 +62,14 @@ fn share(section: &Section<'_>) -> u8 {
     section.get("share").or(Int::<1, 100>(100)).0 as u8
 }
 
-/// The servers of `alternate-server`: alike, for every transport, with one name.
-fn simple(section: &Section<'_>) -> Vec<(AlternateServer, Place)> {
-    let servers = section.list::<ServerAddress>("alternate-server");
+/// The servers of `alternate-server`, for clients over UDP and TCP, and of `tls-alternate-server`, for those over TLS and DTLS:
+/// alike, with one name.
+fn simple(section: &Section<'_>, is_ours: impl Fn(&SocketAddr) -> bool) -> Vec<(AlternateServer, Place)> {
+    let plain = section.list::<ServerAddress>("alternate-server");
+    let secure = section.list::<ServerAddress<DEFAULT_SECURE_PORT>>("tls-alternate-server");
     let domain = match section.get::<Domain>("alternate-domain") {
         Entry::Given(Domain(domain), place) => {
-            if servers.is_absent() {
+            if plain.is_absent() {
                 let remedy = "add the address that this name stands for";
                 section.report.error(&place, "is given without alternate-server", remedy);
             }
@@ -75,15 +77,41 @@ fn simple(section: &Section<'_>) -> Vec<(AlternateServer, Place)> {
         }
         Entry::Absent | Entry::Bad => None,
     };
-    let Entry::Given(servers, place) = servers else { return Vec::new() };
+    if plain.is_absent() && !secure.is_absent() {
+        let remedy = "add alternate-server, for clients over UDP and TCP";
+        section.report.error(&section.place_at("tls-alternate-server"), "is given without alternate-server", remedy);
+    }
+    let by_default = secure.is_absent();
+    let (plain, mut secure) = (addresses(section, plain), addresses(section, secure));
+    if by_default {
+        for (address, place) in &plain {
+            let address = SocketAddr::new(address.ip(), DEFAULT_SECURE_PORT);
+            if is_ours(&address) {
+                let what = format!("would send clients over TLS to {address}, which is this server itself");
+                section.report.error(place, what, "write tls-alternate-server, too");
+            } else if !secure.iter().any(|(other, _)| *other == address) {
+                secure.push((address, place.clone()));
+            }
+        }
+    }
+    let of = |servers: Vec<(SocketAddr, Place)>, is_secure: bool| {
+        let (udp, tcp, tls, dtls) = (!is_secure, !is_secure, is_secure, is_secure);
+        let alike = AlternateServer { udp, tcp, tls, dtls, domain: domain.clone(), ..AlternateServer::default() };
+        servers.into_iter().map(move |(address, place)| (AlternateServer { address, ..alike.clone() }, place))
+    };
+    of(plain, false).chain(of(secure, true)).collect()
+}
+
+/// The servers of one list.
+fn addresses<const PORT: u16>(
+    section: &Section<'_>,
+    given: Entry<Vec<(ServerAddress<PORT>, Place)>>,
+) -> Vec<(SocketAddr, Place)> {
+    let Entry::Given(servers, place) = given else { return Vec::new() };
     if servers.is_empty() {
         section.report.error(&place, "is empty", "write a server, or leave it out to serve clients here");
     }
-    let alike = AlternateServer { domain, ..AlternateServer::default() };
-    servers
-        .into_iter()
-        .map(|(ServerAddress(address), place)| (AlternateServer { address, ..alike.clone() }, place))
-        .collect()
+    servers.into_iter().map(|(ServerAddress(address), place)| (address, place)).collect()
 }
 
 /// One `[[redirect.server]]`; `None` once an error is reported.

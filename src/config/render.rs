@@ -26,12 +26,15 @@ impl Display for Effective<'_> {
         writeln!(f, "permission-lifetime = {}", text(period_text(lifetimes.permission)))?;
         writeln!(f, "channel-lifetime = {}", text(period_text(lifetimes.channel)))?;
         writeln!(f, "reservation-lifetime = {}", text(period_text(lifetimes.reservation)))?;
+        writeln!(f, "connect-timeout = {}", text(period_text(lifetimes.connect)))?;
+        writeln!(f, "connection-bind-timeout = {}", text(period_text(lifetimes.connection_bind)))?;
 
         writeln!(f, "\n[limits]")?;
         writeln!(f, "user-quota = {}", limits.user_quota.unwrap_or(0))?;
         writeln!(f, "total-quota = {}", limits.total_quota.unwrap_or(0))?;
         writeln!(f, "permissions-per-allocation = {}", limits.permissions_per_allocation)?;
         writeln!(f, "channels-per-allocation = {}", limits.channels_per_allocation)?;
+        writeln!(f, "connections-per-allocation = {}", limits.connections_per_allocation)?;
         writeln!(f, "unauthorized-rate = {}", limits.unauthorized_rate.unwrap_or(0))?;
         writeln!(f, "binding-rate = {}", limits.binding_rate.unwrap_or(0))?;
         writeln!(f, "source-prefix-ipv4 = {}", limits.ipv4_prefix)?;
@@ -56,6 +59,8 @@ impl Display for Effective<'_> {
                 }
             }
         }
+
+        self.nat_discovery(f)?;
 
         writeln!(f, "\n[tcp]")?;
         writeln!(f, "idle-timeout = {}", text(period_text(tcp.idle_timeout)))?;
@@ -138,6 +143,8 @@ impl Effective<'_> {
         writeln!(f, "max-port = {}", relay.max_port)?;
         writeln!(f, "socket-buffer = {}", buffer(relay.socket_buffer))?;
         writeln!(f, "allocation-default-address-family = {}", text(family))?;
+        writeln!(f, "udp-relaying = {}", relay.udp)?;
+        writeln!(f, "tcp-relaying = {}", relay.tcp)?;
         writeln!(f, "mobility = {}", relay.mobility)
     }
 
@@ -162,6 +169,19 @@ impl Effective<'_> {
             writeln!(f, "pkey = {}", text(pkey.display()))?;
         }
         Ok(())
+    }
+
+    fn nat_discovery(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(discovery) = &self.0.nat_discovery else { return Ok(()) };
+        let local = |at: usize| discovery.pairs.iter().map(|pair| pair[at].local).collect::<Vec<_>>();
+        let mapped = discovery.pairs.iter().flatten().filter(|address| address.external != address.local);
+        let mapped: Vec<String> = mapped.map(|address| format!("{}/{}", address.external, address.local)).collect();
+        writeln!(f, "\n[nat-discovery]")?;
+        writeln!(f, "primary-ip = {}", list(&local(0)))?;
+        writeln!(f, "alternate-ip = {}", list(&local(1)))?;
+        writeln!(f, "primary-port = {}", discovery.primary_port)?;
+        writeln!(f, "alternate-port = {}", discovery.alternate_port)?;
+        writeln!(f, "external-ip = {}", list(&mapped))
     }
 
     fn auth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -30,6 +30,8 @@ pub struct Settings {
     pub peers: Peers,
     /// Where new allocations are sent instead of being served (300), if anywhere.
     pub redirect: Option<Redirect>,
+    /// NAT behaviour discovery, if it is offered.
+    pub nat_discovery: Option<NatDiscovery>,
     /// Connections of clients over TCP.
     pub tcp: Tcp,
     /// What secures TLS and DTLS; there if a listener serves one of them.
@@ -74,6 +76,10 @@ pub struct Relay {
     pub socket_buffer: Option<usize>,
     /// Family given to an Allocate without REQUESTED-ADDRESS-FAMILY (RFC 8656 §7.2 says IPv4).
     pub default_family: DefaultFamily,
+    /// Relay UDP (`udp-relaying`); otherwise asking for it is forbidden.
+    pub udp: bool,
+    /// Relay TCP (RFC 6062, `tcp-relaying`).
+    pub tcp: bool,
     /// Let allocations move to another 5-tuple of the client (RFC 8016).
     pub mobility: bool,
 }
@@ -157,6 +163,10 @@ pub struct Lifetimes {
     pub channel: Duration,
     /// How long a reserved port (EVEN-PORT with R) waits for its Allocate (RFC 8656 §7.2: at least 30 s).
     pub reservation: Duration,
+    /// How long a peer may take to accept the connection of a Connect (RFC 6062 §5.2: at least 30 s).
+    pub connect: Duration,
+    /// How long a peer connection waits for its ConnectionBind (RFC 6062 §5.2: 30 s).
+    pub connection_bind: Duration,
 }
 
 /// Quotas and limits (`[limits]`).
@@ -170,6 +180,8 @@ pub struct Limits {
     pub permissions_per_allocation: usize,
     /// Channels per allocation.
     pub channels_per_allocation: usize,
+    /// Peer connections per TCP allocation (RFC 6062).
+    pub connections_per_allocation: usize,
     /// 401 answers per second and source prefix; `None` is unlimited.
     pub unauthorized_rate: Option<u32>,
     /// Binding answers per second and source prefix; `None` is unlimited.
@@ -231,6 +243,36 @@ impl Default for AlternateServer {
         let address = SocketAddr::from(([0; 4], 0));
         Self { address, udp: true, tcp: true, tls: true, dtls: true, weight: 1, domain: None }
     }
+}
+
+/// NAT behaviour discovery on two addresses and two ports (`[nat-discovery]`, RFC 5780). The listeners include all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatDiscovery {
+    /// Primary and alternate address; one pair for each family, at least one.
+    pub pairs: Vec<[MappedAddress; 2]>,
+    /// The port that clients know.
+    pub primary_port: u16,
+    /// The other one.
+    pub alternate_port: u16,
+    /// Offered over TCP as well as over UDP.
+    pub tcp: bool,
+}
+
+impl NatDiscovery {
+    /// The four transport addresses of each family, as the world sees them.
+    pub fn external(&self) -> impl Iterator<Item = SocketAddr> + use<'_> {
+        let ports = [self.primary_port, self.alternate_port];
+        self.pairs.iter().flatten().flat_map(move |address| ports.map(|port| SocketAddr::new(address.external, port)))
+    }
+}
+
+/// An address of this host and what the world sees of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MappedAddress {
+    /// The address that sockets bind.
+    pub local: IpAddr,
+    /// The address that clients are told; equal to `local` unless `external-ip` maps it.
+    pub external: IpAddr,
 }
 
 /// TCP connections from clients (`[tcp]`).

@@ -50,9 +50,11 @@ pub(super) fn lifetimes(root: &Section<'_>) -> Lifetimes {
     Lifetimes {
         default_allocate: default_allocate.unwrap_or_default(),
         max_allocate: max_allocate.unwrap_or_default(),
-        permission: rfc_period(&section, "permission-lifetime", 300, |given, rfc| given != rfc),
-        channel: rfc_period(&section, "channel-lifetime", 600, |given, rfc| given != rfc),
-        reservation: rfc_period(&section, "reservation-lifetime", 30, |given, rfc| given < rfc),
+        permission: rfc_period(&section, "permission-lifetime", 8656, 300, |given, rfc| given != rfc),
+        channel: rfc_period(&section, "channel-lifetime", 8656, 600, |given, rfc| given != rfc),
+        reservation: rfc_period(&section, "reservation-lifetime", 8656, 30, |given, rfc| given < rfc),
+        connect: rfc_period(&section, "connect-timeout", 6062, 30, |given, rfc| given < rfc),
+        connection_bind: rfc_period(&section, "connection-bind-timeout", 6062, 30, |given, rfc| given != rfc),
     }
 }
 
@@ -60,6 +62,7 @@ pub(super) fn lifetimes(root: &Section<'_>) -> Lifetimes {
 fn rfc_period(
     section: &Section<'_>,
     key: &'static str,
+    rfc_number: u32,
     seconds: u64,
     departs: fn(Duration, Duration) -> bool,
 ) -> Duration {
@@ -68,7 +71,7 @@ fn rfc_period(
         Entry::Given(Period(period), place) => {
             if departs(period, rfc) {
                 let remedy = "write the RFC's value, unless this is a test";
-                section.report.warning(&place, format!("RFC 8656 says {}", period_text(rfc)), remedy);
+                section.report.warning(&place, format!("RFC {rfc_number} says {}", period_text(rfc)), remedy);
             }
             period
         }
@@ -96,6 +99,7 @@ pub(super) fn limits(root: &Section<'_>) -> Limits {
         total_quota,
         permissions_per_allocation: section.get("permissions-per-allocation").or(Int::<1, MANY>(1_000)).0 as usize,
         channels_per_allocation: section.get("channels-per-allocation").or(Int::<1, MOST_CHANNELS>(1_000)).0 as usize,
+        connections_per_allocation: section.get("connections-per-allocation").or(Int::<1, 10_000>(100)).0 as usize,
         unauthorized_rate: unlimited_at_zero(section.get("unauthorized-rate"), Some(100)),
         binding_rate: unlimited_at_zero(section.get("binding-rate"), Some(200)),
         // The bounds fit.

@@ -1,6 +1,6 @@
 //! The whole room at once: texts in, settings or findings out, on a host made up for the purpose.
 
-use std::{collections::BTreeSet, env::VarError, net::IpAddr, path::Path, time::Duration};
+use std::{collections::BTreeSet, env::VarError, net::{IpAddr, SocketAddr}, path::Path, time::Duration};
 
 use super::{
     schema,
@@ -309,12 +309,25 @@ fn secured_transports_have_a_default_port_and_share_ports() {
     );
     assert_eq!(
         errors("[[listener]]\ntransports = \"dtls\""),
-        [
-            "t.toml:2:14: listener.transports = \"dtls\": DTLS is not served by this version; remove it",
-            "t.toml: tls.cert: is missing, but a [[listener]] serves TLS; write cert and pkey, two PEM files (`turnserver \
-             certificate` makes them for tests), or remove \"tls\" from transports",
-        ]
+        ["t.toml: tls.cert: is missing, but a [[listener]] serves TLS or DTLS; write cert and pkey, two PEM files \
+             (`turnserver certificate` makes them for tests), or remove \"tls\" and \"dtls\" from transports",]
     );
+    let dtls = "[[listener]]\ntransports = [\"tls\", \"dtls\"]\n";
+    let settings = files.settings(&format!("{dtls}[[listener]]\ntransports = [\"udp\", \"dtls\"]\n"));
+    let ports: Vec<_> = settings.listeners.iter().map(|it| (it.port, it.udp, it.tls, it.dtls)).collect();
+    assert_eq!(ports, [(5349, false, true, true), (3478, true, false, true)]);
+}
+
+#[test]
+fn dtls_has_no_version_1_3() {
+    let files = Pem::new(&["turn.example.org"]);
+    let newest = |transport: &str| {
+        let serves = format!("[[listener]]\ntransports = \"{transport}\"\n");
+        format!("{serves}{}min-version = \"1.3\"\n", files.table())
+    };
+    assert_eq!(settings(&newest("tls")).tls.unwrap().min_version, TlsVersion::V1_3);
+    let lines = errors(&newest("dtls"));
+    assert!(lines.len() == 1 && lines[0].contains("serves DTLS, which is there in version 1.2 only"), "{lines:?}");
 }
 
 #[test]
@@ -336,7 +349,7 @@ fn certificates_are_read_and_checked() {
     assert_eq!((tls.min_version, tls.max_handshakes), (TlsVersion::V1_2, 1_000));
     assert!(tls.clients.is_none());
     assert!(files.settings("").tls.is_none(), "nobody serves it");
-    assert!(files.warnings("")[0].contains("no [[listener]] serves TLS"));
+    assert!(files.warnings("")[0].contains("no [[listener]] serves TLS or DTLS"));
 
     let other = Pem::new(&["other.example.org"]);
     let path = |file: &str| other.path(file);
@@ -469,6 +482,36 @@ fn relay_ports_and_family_make_sense() {
     assert_eq!(settings("[relay]\nsocket-buffer = \"1MiB\"").relay.socket_buffer, Some(1 << 20));
 }
 
+fn ipv6_host() -> Host {
+    let all = host();
+    let ipv6 = |list: Vec<IpAddr>| list.into_iter().filter(IpAddr::is_ipv6).collect();
+    Host { addresses: ipv6(all.addresses), primary: ipv6(all.primary), ..all }
+}
+
+#[test]
+fn a_host_without_ipv4_is_served_by_ipv6_alone() {
+    let loaded = parse(CREDENTIALS, "t.toml", &ipv6_host()).unwrap();
+    assert_eq!(loaded.settings.listeners[0].addresses, ["::".parse::<IpAddr>().unwrap()]);
+    assert_eq!(loaded.settings.relay.addresses.len(), 1);
+    assert_eq!(loaded.settings.relay.default_family, DefaultFamily::Ipv4);
+    let warning = loaded.warnings[0].to_string();
+    assert!(warning.contains("clients that ask for no family are refused (440); write \"keep\""), "{warning}");
+    // What is printed reads back.
+    let printed = Effective(&loaded.settings).to_string();
+    assert_eq!(Effective(&parse(&printed, "t.toml", &ipv6_host()).unwrap().settings).to_string(), printed);
+
+    let built_in = embedded_for("built-in", &ipv6_host()).unwrap();
+    assert_eq!(built_in.loaded.settings.relay.default_family, DefaultFamily::Keep);
+    assert!(built_in.loaded.warnings.is_empty());
+}
+
+#[test]
+fn a_host_without_ipv6_is_served_by_ipv4_alone() {
+    let loaded = parse(CREDENTIALS, "t.toml", &ipv4_host()).unwrap();
+    assert_eq!(loaded.settings.listeners[0].addresses, ["0.0.0.0".parse::<IpAddr>().unwrap()]);
+    assert!(loaded.settings.relay.addresses.len() == 1 && loaded.warnings.is_empty());
+}
+
 #[test]
 fn users_have_one_name_and_one_secret() {
     assert!(user_errors("password = \"x\"")[0].contains("auth.user.name: is missing"));
@@ -588,13 +631,34 @@ fn lifetimes_make_sense() {
 }
 
 #[test]
+fn tcp_is_relayed_on_demand_and_something_is_relayed_always() {
+    let relay = settings("").relay;
+    assert_eq!((relay.udp, relay.tcp), (true, false));
+    let relay = settings("[relay]\nudp-relaying = false\ntcp-relaying = true").relay;
+    assert_eq!((relay.udp, relay.tcp), (false, true));
+    assert_eq!(
+        errors("[relay]\nudp-relaying = false"),
+        [
+            "t.toml:2:16: relay.udp-relaying = false: is false, and so is tcp-relaying: nothing could be relayed; set one of the two \
+          to true"
+        ]
+    );
+    let short = warnings("[lifetimes]\nconnect-timeout = \"29s\"\nconnection-bind-timeout = \"31s\"");
+    assert_eq!(short.len(), 2, "{short:?}");
+    assert!(short.iter().all(|warning| warning.contains("RFC 6062 says 30s")), "{short:?}");
+    assert!(warnings("[lifetimes]\nconnect-timeout = \"1m\"").is_empty());
+}
+
+#[test]
 fn zero_is_unlimited_for_quotas_and_rates_only() {
     let limits = settings("[limits]\nuser-quota = 0\ntotal-quota = 7\nunauthorized-rate = 0\nbinding-rate = 9").limits;
     assert_eq!((limits.user_quota, limits.total_quota), (None, Some(7)));
     assert_eq!((limits.unauthorized_rate, limits.binding_rate), (None, Some(9)));
-    for key in ["permissions-per-allocation", "channels-per-allocation", "source-prefix-ipv4", "source-prefix-ipv6"] {
+    let per_allocation = ["permissions-per-allocation", "channels-per-allocation", "connections-per-allocation"];
+    for key in per_allocation.into_iter().chain(["source-prefix-ipv4", "source-prefix-ipv6"]) {
         assert!(errors(&format!("[limits]\n{key} = 0"))[0].contains("is out of range"), "{key}");
     }
+    assert!(errors("[limits]\nconnections-per-allocation = 10001")[0].contains("write a number from 1 to 10000"));
     assert!(errors("[limits]\nsource-prefix-ipv4 = 33")[0].contains("write a number from 1 to 32"));
     assert!(warnings("[limits]\nuser-quota = 9\ntotal-quota = 7")[0].contains("is above total-quota (7)"));
 }
@@ -623,9 +687,20 @@ fn peer_lists_must_not_contradict_themselves() {
 fn redirects_lead_elsewhere() {
     let text = "[redirect]\nalternate-server = [\"198.51.100.1\", \"[2001:db8::9]:443\"]\nalternate-domain = \"turn.example.org\"";
     let redirect = settings(text).redirect.unwrap();
-    assert_eq!(redirect.servers.len(), 2);
+    let [plain, secure] = [[true, true, false, false], [false, false, true, true]];
+    let servers: Vec<_> = redirect.servers.iter().map(|it| (it.address.to_string(), it.transports())).collect();
+    let of = |address: &str, transports| (address.to_owned(), transports);
+    assert_eq!(
+        servers,
+        [
+            of("198.51.100.1:3478", plain),
+            of("[2001:db8::9]:443", plain),
+            of("198.51.100.1:5349", secure),
+            of("[2001:db8::9]:5349", secure)
+        ]
+    );
     assert!(redirect.servers.iter().all(|server| server.domain.as_deref() == Some("turn.example.org")));
-    assert!(redirect.servers.iter().all(|server| server.transports() == [true; 4] && server.weight == 1));
+    assert!(redirect.servers.iter().all(|server| server.weight == 1));
     assert_eq!(redirect.share, 100);
     assert!(settings("[redirect]").redirect.is_none());
     assert!(errors("[redirect]\nalternate-domain = \"a.example\"")[0].contains("is given without alternate-server"));
@@ -636,6 +711,129 @@ fn redirects_lead_elsewhere() {
             .contains("is listed twice")
     );
     assert!(settings("[redirect]\nalternate-server = \"192.0.2.7:3479\"").redirect.is_some());
+    let secured = |text: &str| -> Vec<SocketAddr> {
+        let servers = settings(text).redirect.unwrap().servers;
+        assert!(servers.iter().all(|server| server.udp == server.tcp && server.tls == server.dtls));
+        servers.into_iter().filter(|server| server.tls && !server.udp).map(|server| server.address).collect()
+    };
+    let two = "[redirect]\nalternate-server = [\"198.51.100.1:80\", \"2001:db8::9\"]\n";
+    assert_eq!(secured(two), ["198.51.100.1:5349".parse().unwrap(), "[2001:db8::9]:5349".parse().unwrap()]);
+    let other = format!("{two}tls-alternate-server = [\"198.51.100.2\", \"198.51.100.2:443\"]\n");
+    assert_eq!(secured(&other), ["198.51.100.2:5349".parse().unwrap(), "198.51.100.2:443".parse().unwrap()]);
+    assert!(
+        errors("[redirect]\ntls-alternate-server = \"198.51.100.2\"")[0].contains("given without alternate-server")
+    );
+    let both = "[redirect]\nalternate-server = [\"198.51.100.1\", \"198.51.100.1:80\"]\n";
+    assert_eq!(secured(both), ["198.51.100.1:5349".parse().unwrap()]);
+    assert!(errors(&format!("{two}tls-alternate-server = []"))[0].contains("is empty"));
+    let files = Pem::new(&["turn.example.org"]);
+    let own = files.errors(&format!("{SERVES_TLS}[redirect]\nalternate-server = \"192.0.2.7:3479\"\n"));
+    assert!(own[0].contains("would send clients over TLS to 192.0.2.7:5349"), "{own:?}");
+}
+
+/// Two addresses of IPv4, and a key to add.
+fn discovery(more: &str) -> String {
+    format!("[nat-discovery]\nprimary-ip = \"192.0.2.7\"\nalternate-ip = \"10.0.0.7\"\n{more}\n")
+}
+
+#[test]
+fn nat_discovery_is_off_unless_configured() {
+    assert_eq!(settings("").nat_discovery, None);
+    assert_eq!(settings("[nat-discovery]").nat_discovery, None);
+}
+
+#[test]
+fn nat_discovery_listens_on_both_ports_of_both_addresses() {
+    let offered = settings(&discovery(""));
+    let discovery_ = offered.nat_discovery.as_ref().unwrap();
+    assert_eq!((discovery_.primary_port, discovery_.alternate_port, discovery_.tcp), (3478, 3479, true));
+    let local = discovery_.pairs[0].map(|address| address.local.to_string());
+    assert_eq!(local, ["192.0.2.7", "10.0.0.7"]);
+    // The default listener has the primary port everywhere.
+    let added = &offered.listeners[1..];
+    assert_eq!(added.len(), 1);
+    assert!(added[0].port == 3479 && added[0].udp && added[0].tcp);
+    assert_eq!(added[0].addresses, ["192.0.2.7".parse::<IpAddr>().unwrap(), "10.0.0.7".parse().unwrap()]);
+    // It is no reason to relay from there.
+    assert_eq!(offered.relay.addresses.len(), 2);
+
+    let listeners = "[[listener]]\nlistening-ip = \"192.0.2.7\"\ntransports = [\"udp\"]\n\
+                     [[listener]]\nlistening-ip = \"10.0.0.7\"\nlistening-port = 3479\ntransports = [\"tcp\"]\n";
+    let mixed = settings(&format!("{listeners}{}", discovery("")));
+    let added: Vec<String> =
+        mixed.listeners[2..].iter().map(|it| format!("{} {:?} {} {}", it.port, it.addresses, it.udp, it.tcp)).collect();
+    assert_eq!(
+        added,
+        [
+            "3478 [192.0.2.7] false true",
+            "3478 [10.0.0.7] true true",
+            "3479 [10.0.0.7] true false",
+            "3479 [192.0.2.7] true true"
+        ]
+    );
+    let udp_only = settings(&format!("[[listener]]\ntransports = [\"udp\"]\n{}", discovery("")));
+    assert!(udp_only.listeners.iter().all(|listener| !listener.tcp) && !udp_only.nat_discovery.unwrap().tcp);
+}
+
+#[test]
+fn nat_discovery_needs_two_addresses_of_a_family_and_two_ports() {
+    for (text, wanted) in [
+        (
+            "[nat-discovery]\nprimary-port = 3478",
+            "nat-discovery.primary-ip: is missing; write primary-ip and alternate-ip",
+        ),
+        ("[nat-discovery]\nprimary-ip = \"192.0.2.7\"", "there is no alternate IPv4 address; add another address"),
+        ("[nat-discovery]\nalternate-ip = \"192.0.2.7\"", "there is no primary IPv4 address that this could be"),
+        (&discovery("").replace("10.0.0.7", "2001:db8::7"), "there is no alternate IPv4 address"),
+        (&discovery("").replace("10.0.0.7", "192.0.2.7"), "192.0.2.7 is the primary address; write another"),
+        (
+            &discovery("").replace("10.0.0.7", "192.0.2.8"),
+            "\"192.0.2.8\": is not an address of this host; write one of",
+        ),
+        (&discovery("").replace("10.0.0.7", "0.0.0.0"), "\"0.0.0.0\": is not one address"),
+        (
+            "[nat-discovery]\nprimary-ip = [\"192.0.2.7\", \"10.0.0.7\"]\nalternate-ip = \"127.0.0.1\"",
+            "\"10.0.0.7\": is a second IPv4 address; write one for each family",
+        ),
+        (&discovery("alternate-port = 3478"), "primary and alternate port are both 3478; write two different ports"),
+        (&discovery("primary-port = 3479"), "primary and alternate port are both 3479"),
+        (&discovery("primary-port = 0"), "is out of range; write a number from 1 to 65535"),
+        (
+            &discovery("external-ip = \"203.0.113.1\""),
+            "does not say which address it stands for; write it as \"public/private\", e.g. \"203.0.113.1/192.0.2.7\"",
+        ),
+        (&discovery("external-ip = \"203.0.113.1/192.0.2.9\""), "192.0.2.9 is no address of NAT discovery"),
+        (
+            &discovery("external-ip = \"203.0.113.1/192.0.2.7\""),
+            "10.0.0.7 has no external address, the other address of its pair has; add \"public/10.0.0.7\"",
+        ),
+        (
+            &discovery("external-ip = [\"203.0.113.1/192.0.2.7\", \"203.0.113.1/10.0.0.7\"]"),
+            "maps an address that is mapped already",
+        ),
+        (
+            &format!("[[listener]]\n[[listener]]\nlistening-port = 3479\ntransports = [\"tls\"]\n{}", discovery("")),
+            "port 3479 of 192.0.2.7 is a listener's for TLS or DTLS alone",
+        ),
+        (&discovery("alternate-prot = 1"), "did you mean `alternate-port`?"),
+    ] {
+        let lines = errors(text);
+        assert!(lines.iter().any(|line| line.contains(wanted)), "{text}: {lines:?}");
+    }
+}
+
+#[test]
+fn nat_discovery_tells_external_addresses() {
+    let seen = |text: &str| -> Vec<String> {
+        settings(text).nat_discovery.unwrap().external().map(|address| address.to_string()).collect()
+    };
+    let both = "external-ip = [\"203.0.113.1/192.0.2.7\", \"203.0.113.2/10.0.0.7\"]";
+    let mapped = ["203.0.113.1:3478", "203.0.113.1:3479", "203.0.113.2:3478", "203.0.113.2:3479"];
+    assert_eq!(seen(&discovery(both)), mapped);
+    let relay = "[relay]\nrelay-ip = \"192.0.2.7\"\nexternal-ip = \"203.0.113.1\"\n";
+    let other = discovery("external-ip = \"203.0.113.2/10.0.0.7\"");
+    assert_eq!(seen(&format!("{relay}{other}")), mapped);
+    assert!(errors(&format!("{relay}{}", discovery("")))[0].contains("10.0.0.7 has no external address"));
 }
 
 #[test]
@@ -704,6 +902,11 @@ address = \"198.51.100.2:5349\"
 transports = \"tls\"
 weight = 7
 domain = \"b.example.org\"
+[nat-discovery]
+primary-ip = \"192.0.2.7\"
+alternate-ip = \"10.0.0.7\"
+alternate-port = 3480
+external-ip = \"203.0.113.2/10.0.0.7\"
 [tcp]
 queue-age = \"1500ms\"
 [process]

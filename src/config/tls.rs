@@ -65,7 +65,7 @@ pub(super) fn tls(root: &Section<'_>, base: &Path, listeners: &[Listener]) -> Op
     }
     let tls = Tls {
         certificates,
-        min_version: section.get("min-version").or(TlsVersion::V1_2),
+        min_version: min_version(&section, listeners),
         clients: client_ca(&section, base),
         handshake_timeout: section.get("handshake-timeout").or(Period(Duration::from_secs(10))).0,
         max_handshakes: section.get("max-handshakes").or(Int::<1, 1_000_000>(1_000)).0 as usize,
@@ -73,13 +73,25 @@ pub(super) fn tls(root: &Section<'_>, base: &Path, listeners: &[Listener]) -> Op
     let needed = listeners.iter().any(|listener| listener.tls || listener.dtls);
     if needed && !given {
         let remedy = "write cert and pkey, two PEM files (`turnserver certificate` makes them for tests), or remove \
-                      \"tls\" from transports";
-        section.report.error(&section.place("cert"), "is missing, but a [[listener]] serves TLS", remedy);
+                      \"tls\" and \"dtls\" from transports";
+        section.report.error(&section.place("cert"), "is missing, but a [[listener]] serves TLS or DTLS", remedy);
     } else if given && !needed {
-        let remedy = "add \"tls\" to the transports of a [[listener]]";
-        section.report.warning(&section.place(""), "no [[listener]] serves TLS", remedy);
+        let remedy = "add \"tls\" or \"dtls\" to the transports of a [[listener]]";
+        section.report.warning(&section.place(""), "no [[listener]] serves TLS or DTLS", remedy);
     }
     (needed && !tls.certificates.is_empty()).then_some(tls)
+}
+
+/// The lowest version. DTLS is there in 1.2 only, so nothing higher can be promised where that is served.
+fn min_version(section: &Section<'_>, listeners: &[Listener]) -> TlsVersion {
+    match section.get("min-version") {
+        Entry::Given(TlsVersion::V1_3, place) if listeners.iter().any(|listener| listener.dtls) => {
+            let remedy = "write \"1.2\", or remove \"dtls\" from transports";
+            section.report.error(&place, "a [[listener]] serves DTLS, which is there in version 1.2 only", remedy);
+            TlsVersion::V1_2
+        }
+        entry => entry.or(TlsVersion::V1_2),
+    }
 }
 
 /// The certificate of one table with its key; `None` once an error is reported.

@@ -101,6 +101,15 @@ impl PeerRules {
         }
     }
 
+    /// Whether a permitted peer is one only because its port is of the relay range (rule 3): whatever else of this host listens
+    /// there would not be.
+    pub fn is_relay_at_most(&self, peer: SocketAddr) -> bool {
+        match self.verdict(peer.ip()) {
+            Verdict::Here(index) => self.here[index].other_port.is_err(),
+            _ => false,
+        }
+    }
+
     /// Whether a permission may be installed for this address (CreatePermission has no port, RFC 8656 §10): true if
     /// some port of it may be reached.
     pub fn permits_ip(&self, ip: IpAddr) -> Result<(), Denied> {

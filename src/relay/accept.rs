@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap, io, net::SocketAddr, rc::Rc, syn
 
 use ipnet::IpNet;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     sync::oneshot,
     time::timeout,
@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     complaint,
+    data_connection::ClientStream,
     fault::outlive,
     proxy,
     proxy::{Origin, Parsed},
@@ -139,7 +140,7 @@ async fn admit(reception: Rc<Reception>, mut connection: TcpStream, mut arrival:
 /// Serves a connection in a task of its own, which is no larger than this kind of stream needs.
 fn begin<S>(reception: &Reception, stream: S, arrival: Arrival, transport: Transport)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: ClientStream + 'static,
 {
     let tuple = FiveTuple { client: arrival.client, server: arrival.server, transport };
     tokio::task::spawn_local(stream::serve(Rc::clone(&reception.streams), stream, tuple, arrival.lease));

@@ -65,7 +65,15 @@ pub(super) fn about_proxy(balancer: SocketAddr) {
 pub(super) fn about_handshakes() {
     static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
     if THROTTLE.permits() {
-        tracing::warn!("too many unfinished TLS handshakes (max-handshakes); the oldest give way to new ones");
+        tracing::warn!("too many unfinished handshakes (max-handshakes); the oldest give way to new ones");
+    }
+}
+
+/// A socket that connects to a peer could not be opened.
+pub(super) fn about_connecting(address: SocketAddr, error: &io::Error) {
+    static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
+    if THROTTLE.permits() {
+        tracing::error!(%address, %error, remedy = remedy(error), "cannot connect to peers; clients get 447");
     }
 }
 

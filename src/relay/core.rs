@@ -8,7 +8,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
-    task::Waker,
 };
 
 use rand::rngs::StdRng;
@@ -17,21 +16,24 @@ use slab::Slab;
 use super::{
     clock::Clock,
     complaint,
-    errands::{self, Errand, Taken},
+    dtls::Dtls,
+    errands::{self, Errand, NOTHING},
     mail::{LONGEST, Letter, Posted},
     open,
+    outlets::Outlets,
     ports::{Owner, Place, PortLease},
-    queue::Queue,
     rules,
     shared::{QuotaLease, Shared},
-    system::{Io, Poller, SendOptions, UdpSocket},
+    system::{self, Io, Poller, SendOptions, UdpSocket},
+    tcp_relay::TcpRelays,
 };
 use crate::{
     auth::users::StaticUsers,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, Drop, Effect, EndReason, FiveTuple, Grant, HEADROOM, Handle, IcmpError, Peak, PendingAllocate,
-        REPLY_LEN, Refusal, RelayId, Route, Server, SessionSummary, Step, Time, ToClient, ToPeer,
+        Answer, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak,
+        PendingAllocate, PendingBind, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary, Step, Time,
+        ToClient, ToPeer,
     },
 };
 
@@ -39,10 +41,14 @@ use crate::{
 const RELAY_TOKEN: u64 = 1 << 32;
 /// Tells routes to streams from routes to listeners.
 const STREAM_ROUTE: u32 = 1 << 31;
-/// Tells routes that lead through another worker.
-const ABROAD_ROUTE: u32 = 1 << 30;
-/// Where the other worker's number stands in such a route: above 22 bits of the route there, below the marks.
-const HOST_SHIFT: u32 = 22;
+/// Tells routes to sessions of DTLS from both.
+const DTLS_ROUTE: u32 = 1 << 30;
+/// Tells routes that lead through another worker; the other marks say to what there.
+const ABROAD_ROUTE: u32 = 1 << 29;
+/// Where the other worker's number stands in such a route: above 21 bits of the route there, below the marks.
+const HOST_SHIFT: u32 = 21;
+/// What such a route has of the one there.
+const THERE: u32 = STREAM_ROUTE | DTLS_ROUTE | ((1 << HOST_SHIFT) - 1);
 
 /// What a ready socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +76,8 @@ impl Token {
 pub(super) enum Way {
     Listener(usize),
     Stream(usize),
-    /// To a stream of another worker's.
+    Dtls(usize),
+    /// To a stream or a session of DTLS of another worker's.
     Abroad,
 }
 
@@ -80,21 +87,24 @@ impl Way {
         if let Some((_, there)) = Self::host(route) {
             return match Self::of(there) {
                 Self::Listener(at) => Self::Listener(at),
-                Self::Stream(_) | Self::Abroad => Self::Abroad,
+                Self::Stream(_) | Self::Dtls(_) | Self::Abroad => Self::Abroad,
             };
         }
         if route.0 & STREAM_ROUTE != 0 {
             Self::Stream((route.0 & !STREAM_ROUTE) as usize)
+        } else if route.0 & DTLS_ROUTE != 0 {
+            Self::Dtls((route.0 & !DTLS_ROUTE) as usize)
         } else {
             Self::Listener(route.0 as usize)
         }
     }
 
-    #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^31
+    #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^21
     pub(super) const fn route(self) -> Route {
         match self {
             Self::Listener(at) => Route(at as u32),
             Self::Stream(at) => Route(at as u32 | STREAM_ROUTE),
+            Self::Dtls(at) => Route(at as u32 | DTLS_ROUTE),
             // Only `Way::abroad` knows to where.
             Self::Abroad => Route(ABROAD_ROUTE),
         }
@@ -103,8 +113,7 @@ impl Way {
     /// The route of a client whom the worker `host` reaches by `route`.
     #[allow(clippy::cast_possible_truncation)]
     pub(super) const fn abroad(host: u16, route: Route) -> Route {
-        let there = route.0 & STREAM_ROUTE | route.0 & ((1 << HOST_SHIFT) - 1);
-        Route(there | ABROAD_ROUTE | (host as u32) << HOST_SHIFT)
+        Route(route.0 & THERE | ABROAD_ROUTE | (host as u32) << HOST_SHIFT)
     }
 
     /// The worker that such a route leads through, and the route there.
@@ -113,8 +122,7 @@ impl Way {
         if route.0 & ABROAD_ROUTE == 0 {
             return None;
         }
-        let there = route.0 & STREAM_ROUTE | route.0 & ((1 << HOST_SHIFT) - 1);
-        Some((((route.0 & !STREAM_ROUTE & !ABROAD_ROUTE) >> HOST_SHIFT) as u16, Route(there)))
+        Some((((route.0 & !THERE & !ABROAD_ROUTE) >> HOST_SHIFT) as u16, Route(route.0 & THERE)))
     }
 }
 
@@ -124,6 +132,10 @@ pub(super) struct Listener {
     pub(super) socket: UdpSocket,
     /// Its address; the IP may be unspecified.
     pub(super) local: SocketAddr,
+    /// Serves bare datagrams.
+    pub(super) plain: bool,
+    /// Serves DTLS; with `plain`, told apart by the first byte.
+    pub(super) dtls: bool,
     /// Whether the last batch was full, so that there is probably more.
     pub(super) busy: bool,
 }
@@ -160,16 +172,6 @@ impl fmt::Display for Addresses {
     }
 }
 
-/// The outgoing side of a client's connection, seen from the worker.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) queue: Queue,
-    /// Whose it is.
-    pub(super) tuple: FiveTuple,
-    /// Wakes the connection's task when there is something to write.
-    pub(super) waker: Option<Waker>,
-}
-
 /// What to do about a client's message.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -178,6 +180,10 @@ pub(super) enum Outcome {
     Reply(usize),
     /// Open relay sockets ([`Core::allocate`]).
     Allocate(Box<PendingAllocate>),
+    /// Connect to a peer ([`Core::connect`]).
+    Connect(ConnectRequest),
+    /// Bind the client's connection to a peer's ([`Core::bind`]).
+    Bind(Box<PendingBind>),
     /// Send part of the message to a peer.
     ToPeer(ToPeer),
 }
@@ -200,15 +206,16 @@ pub(super) struct Core {
     pub(super) server: Server,
     pub(super) listeners: Vec<Listener>,
     pub(super) relays: Slab<RelaySocket>,
-    pub(super) streams: Slab<Stream>,
+    /// The outgoing sides of clients' connections.
+    pub(super) outlets: Outlets,
+    pub(super) tcp: TcpRelays,
+    /// There if a listener serves DTLS.
+    pub(super) dtls: Option<Dtls>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
-    /// Of [`REPLY_LEN`] bytes.
     pub(super) reply: Box<[u8]>,
     /// The traffic class of the datagram that is being handled.
     pub(super) tos: u8,
-    /// Buffers for what other workers ask for.
-    pub(super) errands: Taken,
     users: Arc<StaticUsers>,
     poller: Rc<Poller>,
     sessions: HashMap<Handle, Session>,
@@ -216,10 +223,8 @@ pub(super) struct Core {
     pub(super) reservation_deadline: Option<Time>,
     /// Decides when the table of relay sockets gives memory back.
     relay_peak: Peak,
-    rng: StdRng,
+    pub(super) rng: StdRng,
     io: Io,
-    /// Where a message from a stream's client to another client is put together.
-    message: Vec<u8>,
     /// Workers to be woken for what they have been sent.
     pub(super) to_wake: Vec<u16>,
 }
@@ -238,15 +243,16 @@ impl Core {
     ) -> Self {
         Self {
             worker,
+            reply: vec![0; server.reply_len()].into(),
             server,
             listeners: Vec::new(),
             relays: Slab::new(),
-            streams: Slab::new(),
+            outlets: Outlets::default(),
+            tcp: TcpRelays::new(shared.connect_timeout),
+            dtls: None,
             shared,
             clock,
-            reply: vec![0; REPLY_LEN].into_boxed_slice(),
             tos: 0,
-            errands: Taken::default(),
             users,
             poller,
             sessions: HashMap::new(),
@@ -254,7 +260,6 @@ impl Core {
             relay_peak: Peak::default(),
             rng,
             io,
-            message: Vec::new(),
             to_wake: Vec::new(),
         }
     }
@@ -287,6 +292,9 @@ impl Core {
                 self.apply_effects();
                 len
             }
+            // Mostly answered later.
+            Outcome::Connect(request) => self.connect(&request)?,
+            Outcome::Bind(pending) => self.bind(client, &pending),
             Outcome::Nothing | Outcome::ToPeer(_) => return None,
         };
         log_refusal(client, &self.reply[..len]);
@@ -303,6 +311,12 @@ impl Core {
             Step::ToPeer(to_peer) => Outcome::ToPeer(to_peer),
             Step::Reply(len) => Outcome::Reply(len),
             Step::Allocate(pending) => Outcome::Allocate(pending),
+            Step::ReplyElsewhere(elsewhere) => {
+                self.reply_elsewhere(&elsewhere);
+                Outcome::Nothing
+            }
+            Step::Connect(request) => Outcome::Connect(request),
+            Step::Bind(pending) => Outcome::Bind(pending),
             Step::Forward(home) => {
                 // What has been handed over once is not handed over again.
                 if Way::host(client.route).is_none() {
@@ -315,9 +329,27 @@ impl Core {
         }
     }
 
+    /// Sends a reply from the listener that it is to come from. Every worker has a socket of its own for each of them.
+    fn reply_elsewhere(&mut self, &Elsewhere { len, from, to }: &Elsewhere) {
+        let serves = |listener: &&Listener| {
+            let (ip, port) = (listener.local.ip(), listener.local.port());
+            port == from.port() && (ip == from.ip() || ip.is_unspecified() && ip.is_ipv4() == from.is_ipv4())
+        };
+        let sent = self.listeners.iter().find(serves).map(|listener| {
+            let source = listener.local.ip().is_unspecified().then_some(from.ip());
+            listener.socket.send(&self.reply[..len], to, SendOptions { from: source, ..SendOptions::default() })
+        });
+        if !matches!(sent, Some(Ok(()))) {
+            self.server.count_drop(Drop::SendFailed);
+        }
+    }
+
     /// Opens relay sockets and grants the allocation; returns the length of the reply.
     fn allocate(&mut self, pending: PendingAllocate, now: Time) -> usize {
-        let opened = self.open_relays(&pending, now);
+        let opened = match pending.protocol {
+            RelayProtocol::Udp => self.open_relays(&pending, now),
+            RelayProtocol::Tcp => self.open_tcp_relay(&pending),
+        };
         let client = pending.client.tuple;
         let user = Arc::clone(&pending.user);
         match opened {
@@ -326,7 +358,9 @@ impl Core {
                 let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut self.reply, now);
                 if let Some((handle, id)) = made {
                     for (relay, _) in grant.relays.into_iter().flatten() {
-                        self.relays[relay.0 as usize].handle = Some(handle);
+                        if !self.tcp.belongs_to(relay, handle) {
+                            self.relays[relay.0 as usize].handle = Some(handle);
+                        }
                     }
                     let relayed = Addresses(grant.relays.map(|relay| relay.map(|(_, address)| address)));
                     tracing::info!(
@@ -392,40 +426,12 @@ impl Core {
         }
     }
 
-    /// Sends one datagram to a peer now, whichever way it takes.
-    pub(super) fn send_to_peer(&mut self, to_peer: &ToPeer, bytes: &[u8], tos: u8, now: Time) {
-        match self.destination(to_peer) {
-            Destination::Outside(address) => self.send_outside(to_peer, address, bytes, tos),
-            Destination::Here(relay) => self.turn_around(to_peer.relay, relay, bytes, now),
-            Destination::There(owner, place) => self.post(to_peer.relay, owner, place, bytes, tos),
-        }
-    }
-
     /// Sends one datagram by the system now.
     pub(super) fn send_outside(&mut self, to_peer: &ToPeer, address: SocketAddr, bytes: &[u8], tos: u8) {
         let Some(relay) = self.relays.get(to_peer.relay.0 as usize) else { return };
         let options = SendOptions { from: None, tos, dont_fragment: to_peer.dont_fragment };
         if relay.socket.send(bytes, address, options).is_err() {
             self.server.count_drop(Drop::SendFailed);
-        }
-    }
-
-    /// Delivers one datagram of a stream's client from one relay socket to another of this worker.
-    fn turn_around(&mut self, from: RelayId, to: RelayId, bytes: &[u8], now: Time) {
-        let Some(peer) = self.external(from) else { return };
-        let mut head = [0; HEADROOM];
-        if let Some(ToClient { client, header_len, padding }) =
-            self.peer_datagram(to, peer, bytes.len(), &mut head, now)
-        {
-            let mut message = std::mem::take(&mut self.message);
-            message.clear();
-            message.extend_from_slice(&head[HEADROOM - header_len..]);
-            message.extend_from_slice(bytes);
-            message.extend_from_slice(&[0; 3][..padding]);
-            self.send_to_client(&client, &message, now);
-            self.message = message;
-        } else if self.server.has_effects() {
-            self.apply_effects();
         }
     }
 
@@ -482,25 +488,36 @@ impl Core {
     /// later.
     fn send_to_client(&mut self, client: &Client, bytes: &[u8], now: Time) {
         match Way::of(client.route) {
-            Way::Listener(at) => self.send_datagram(at, client, bytes),
-            Way::Stream(at) => self.queue_data(at, bytes, now),
-            Way::Abroad => self.send_abroad(client, bytes, false),
+            Way::Listener(at) => {
+                let options = SendOptions { from: self.source_for(at, client), ..SendOptions::default() };
+                let sent = self.listeners[at].socket.send(bytes, client.tuple.client, options);
+                if sent.is_err() {
+                    self.server.count_drop(Drop::SendFailed);
+                }
+            }
+            Way::Stream(at) => self.queue_data(at, [bytes, &[], &[]], now),
+            Way::Dtls(at) => self.send_dtls(at, [bytes, &[], &[]], 0),
+            Way::Abroad => self.send_abroad(client, [bytes, &[], &[]], 0),
         }
     }
 
-    /// Sends a client a datagram from a listener.
-    pub(super) fn send_datagram(&mut self, listener: usize, client: &Client, bytes: &[u8]) {
-        let options = SendOptions { from: self.source_for(listener, client), ..SendOptions::default() };
-        if self.listeners[listener].socket.send(bytes, client.tuple.client, options).is_err() {
-            self.server.count_drop(Drop::SendFailed);
+    /// Sends so much of [`Core::reply`] to a client, over whatever it uses; unlike data, it never gives way. What is for a
+    /// guest always leaves from its host, who by then knows what has come before: a client that has been told that it may
+    /// send is known there.
+    pub(super) fn send_reply(&mut self, client: &Client, len: usize) {
+        if Way::host(client.route).is_some() {
+            return self.reply_abroad(client, len);
         }
-    }
-
-    /// Queues a response for a client's connection.
-    pub(super) fn queue_response(&mut self, stream: usize, bytes: &[u8]) {
-        if let Some(stream) = self.streams.get_mut(stream) {
-            stream.queue.push_control(bytes);
-            wake(stream);
+        match Way::of(client.route) {
+            Way::Listener(at) => {
+                let options = SendOptions { from: self.source_for(at, client), ..SendOptions::default() };
+                if self.listeners[at].socket.send(&self.reply[..len], client.tuple.client, options).is_err() {
+                    self.server.count_drop(Drop::SendFailed);
+                }
+            }
+            Way::Stream(at) => self.outlets.push_control(at, &self.reply[..len], self.clock.now()),
+            Way::Dtls(at) => self.reply_dtls(at, len),
+            Way::Abroad => {}
         }
     }
 
@@ -509,13 +526,10 @@ impl Core {
         self.listeners[listener].local.ip().is_unspecified().then_some(client.tuple.server.ip())
     }
 
-    /// Queues one message of data for a client's connection.
-    pub(super) fn queue_data(&mut self, stream: usize, bytes: &[u8], now: Time) {
-        if let Some(stream) = self.streams.get_mut(stream) {
-            for _ in 0..stream.queue.push_data(bytes, now) {
-                self.server.count_drop(Drop::QueueFull);
-            }
-            wake(stream);
+    /// Queues one message of data, given in parts, for a client's connection.
+    pub(super) fn queue_data(&mut self, stream: usize, parts: [&[u8]; 3], now: Time) {
+        for _ in 0..self.outlets.push_data(stream, parts, now) {
+            self.server.count_drop(Drop::QueueFull);
         }
     }
 
@@ -542,7 +556,8 @@ impl Core {
 
     /// When [`Core::expire`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        [self.server.next_deadline(), self.reservation_deadline].into_iter().flatten().min()
+        let sessions = self.dtls.as_ref().and_then(Dtls::next_deadline);
+        [self.server.next_deadline(), self.reservation_deadline, sessions].into_iter().flatten().min()
     }
 
     /// Ends what has expired.
@@ -552,6 +567,7 @@ impl Core {
             self.reservation_deadline = self.shared.expire_reservations(now);
         }
         self.apply_effects();
+        self.expire_dtls(now);
     }
 
     /// Does what the protocol has reported: closes sockets, gives back quotas, logs the ends of sessions.
@@ -559,23 +575,26 @@ impl Core {
         for effect in self.server.drain_effects() {
             match effect {
                 Effect::CloseRelay(relay) => {
-                    self.relays.try_remove(relay.0 as usize);
+                    if !self.tcp.close_relay(relay) {
+                        self.relays.try_remove(relay.0 as usize);
+                    }
                 }
+                Effect::ClosePeer(id) => self.tcp.close_peer(id, &self.shared.rendezvous),
                 Effect::Joined(client) => {
                     if let Some((host, route)) = Way::host(client.route) {
                         let errand = Errand::Admit(Client { route, ..client }, self.worker);
-                        errands::ask(&self.shared, &mut self.to_wake, host, errand, &[]);
+                        errands::ask(&self.shared, &mut self.to_wake, host, errand, NOTHING);
                     }
                 }
                 Effect::Left(client) => {
                     if let Some((host, route)) = Way::host(client.route) {
                         let errand = Errand::Dismiss(Client { route, ..client }, self.worker);
-                        errands::ask(&self.shared, &mut self.to_wake, host, errand, &[]);
+                        errands::ask(&self.shared, &mut self.to_wake, host, errand, NOTHING);
                     }
                 }
                 Effect::GuestGone { client, home } => {
                     let guest = Client { route: Way::abroad(self.worker, client.route), ..client };
-                    errands::ask(&self.shared, &mut self.to_wake, home, Errand::Gone(guest), &[]);
+                    errands::ask(&self.shared, &mut self.to_wake, home, Errand::Gone(guest), NOTHING);
                 }
                 Effect::Moved { id, from, to } => errands::log_move(id, &from, &to),
                 Effect::Ended(handle, summary) => {
@@ -588,24 +607,20 @@ impl Core {
         if self.relay_peak.has_fallen(self.relays.len()) {
             self.sessions.shrink_to_fit();
             self.relays.shrink_to_fit();
+            system::release_freed_memory();
         }
     }
 
     /// Ends everything.
     pub(super) fn stop(&mut self, reason: EndReason, now: Time) {
+        self.close_dtls();
         self.server.end_all(reason, now);
         self.apply_effects();
     }
 }
 
-fn wake(stream: &mut Stream) {
-    if let Some(waker) = stream.waker.take() {
-        waker.wake();
-    }
-}
-
 /// Errors are ordinary, the first 401 above all: nothing to read about unless somebody looks for one.
-fn log_refusal(client: &Client, reply: &[u8]) {
+pub(super) fn log_refusal(client: &Client, reply: &[u8]) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }

@@ -2,10 +2,12 @@
 
 use super::{
     complaint,
-    core::{Core, Destination, Outcome, Way},
+    core::{Core, Outcome, Way},
+    errands::Taken,
     mail::Inbox,
     outbox::{Outbox, Payload},
-    system::{Batch, Outgoing, Received, SendOptions},
+    system::{Batch, Received},
+    tls,
 };
 use crate::turn::{Client, Drop, FiveTuple, RelayId, Time, ToPeer, Transport};
 
@@ -16,6 +18,7 @@ const LETTERS: usize = 256;
 pub(super) struct Datagrams {
     batch: Batch,
     inbox: Inbox,
+    errands: Taken,
     out: Outbox,
     /// Datagrams received since they were last asked for.
     handled: usize,
@@ -23,7 +26,7 @@ pub(super) struct Datagrams {
 
 impl Datagrams {
     pub(super) fn new(batch: Batch) -> Self {
-        Self { batch, inbox: Inbox::default(), out: Outbox::new(), handled: 0 }
+        Self { batch, inbox: Inbox::default(), errands: Taken::default(), out: Outbox::new(), handled: 0 }
     }
 
     /// Handles one batch from a listener.
@@ -37,8 +40,19 @@ impl Datagrams {
         self.handled += new.len();
         for at in new {
             let received = self.batch.received(at);
-            let client = client(core, listener, &received);
             core.tos = received.tos;
+            let tuple = tuple(core, listener, &received);
+            if self.batch.payload(at).first().is_some_and(|first| tls::is_record(*first))
+                && core.listeners[listener].dtls
+            {
+                self.open(core, listener, at, tuple, now);
+                continue;
+            }
+            if !core.listeners[listener].plain {
+                core.server.count_drop(Drop::NotServed);
+                continue;
+            }
+            let client = Client { tuple, route: Way::Listener(listener).route() };
             match core.client_message(&client, self.batch.payload(at), now) {
                 Outcome::ToPeer(to_peer) => self.pass_on(core, at, &to_peer, now),
                 Outcome::Nothing if !core.server.has_effects() => {}
@@ -46,7 +60,7 @@ impl Datagrams {
                     // A request may close the relay socket that earlier datagrams of this batch are to leave from.
                     self.out.send(core, self.batch.bytes());
                     if let Some(len) = core.settle(&client, outcome, now) {
-                        self.reply(core, &client, len);
+                        core.send_reply(&client, len);
                     }
                 }
             }
@@ -54,35 +68,48 @@ impl Datagrams {
         self.flush(core);
     }
 
-    /// Passes part of a received datagram on to a peer.
-    fn pass_on(&mut self, core: &mut Core, at: usize, to_peer: &ToPeer, now: Time) {
-        let Self { batch, out, .. } = self;
-        let (tos, relay) = (batch.received(at).tos, to_peer.relay);
-        let place = batch.part(at, &to_peer.payload);
-        match core.destination(to_peer) {
-            Destination::Outside(address) if to_peer.dont_fragment => {
-                out.send(core, batch.bytes());
-                core.send_outside(to_peer, address, &batch.bytes()[place], tos);
-            }
-            Destination::Outside(address) => {
-                let options = SendOptions { from: None, tos, dont_fragment: false };
-                out.queue_to_peer(relay, Outgoing::bare(address, options, place));
-            }
-            Destination::Here(other) => {
-                if let Some(peer) = core.external(relay) {
-                    out.peer_datagram(core, batch.bytes(), &Payload { place, tos }, (other, peer), now);
+    /// Takes a datagram of DTLS. The messages in it come to stand where it stood, one after the other: they are shorter.
+    fn open(&mut self, core: &mut Core, listener: usize, at: usize, tuple: FiveTuple, now: Time) {
+        let tuple = FiveTuple { transport: Transport::Dtls, ..tuple };
+        let client = core.dtls_datagram(listener, tuple, self.batch.payload(at), now);
+        self.end_gone(core, now);
+        let Some(client) = client else { return };
+        let mut start = 0;
+        while let Some(len) = core.read_dtls(&client, &mut self.batch.payload_mut(at)[start..]) {
+            let end = start + len;
+            match core.client_message(&client, &self.batch.payload(at)[start..end], now) {
+                Outcome::ToPeer(mut to_peer) => {
+                    to_peer.payload = start + to_peer.payload.start..start + to_peer.payload.end;
+                    self.pass_on(core, at, &to_peer, now);
+                    core.dtls_was_useful(&client, now);
+                }
+                Outcome::Nothing if !core.server.has_effects() => {}
+                outcome => {
+                    self.out.send(core, self.batch.bytes());
+                    if let Some(len) = core.settle(&client, outcome, now) {
+                        core.send_reply(&client, len);
+                        core.dtls_was_useful(&client, now);
+                    }
                 }
             }
-            Destination::There(owner, address) => core.post(relay, owner, address, &batch.bytes()[place], tos),
+            start = end;
+        }
+        self.end_gone(core, now);
+    }
+
+    /// Ends the allocations of sessions that have ended.
+    fn end_gone(&mut self, core: &mut Core, now: Time) {
+        if core.has_gone() {
+            self.out.send(core, self.batch.bytes());
+            core.end_gone(now);
         }
     }
 
-    fn reply(&self, core: &mut Core, client: &Client, len: usize) {
-        let Way::Listener(listener) = Way::of(client.route) else { return };
-        let options = SendOptions { from: core.source_for(listener, client), ..SendOptions::default() };
-        if core.listeners[listener].socket.send(&core.reply[..len], client.tuple.client, options).is_err() {
-            core.server.count_drop(Drop::SendFailed);
-        }
+    /// Passes part of a received datagram on to a peer.
+    fn pass_on(&mut self, core: &mut Core, at: usize, to_peer: &ToPeer, now: Time) {
+        let Self { batch, out, .. } = self;
+        let payload = Payload { place: batch.part(at, &to_peer.payload), tos: batch.received(at).tos };
+        out.pass_on(core, batch.bytes(), to_peer, payload, now);
     }
 
     /// Takes what a relay socket has received. What goes to clients is only queued, so that datagrams from many relay sockets
@@ -121,7 +148,7 @@ impl Datagrams {
     /// be queued from before.
     pub(super) fn receive_from_workers(&mut self, core: &mut Core, now: Time) -> bool {
         let Self { inbox, out, .. } = self;
-        inbox.refill(&core.shared.mailboxes[usize::from(core.worker)]);
+        inbox.refill(&core.shared.mailboxes[usize::from(core.worker)], now);
         for _ in 0..LETTERS {
             let Some((letter, place)) = inbox.next() else { break };
             if core.has_address(letter.relay, letter.to) {
@@ -136,6 +163,11 @@ impl Datagrams {
         !inbox.is_empty()
     }
 
+    /// Does what other workers have asked for. Nothing may be queued from before.
+    pub(super) fn run_errands(&mut self, core: &mut Core, now: Time) {
+        self.errands.run(core, &mut self.out, now);
+    }
+
     /// Sends what is queued and makes room for the next batch.
     pub(super) fn flush(&mut self, core: &mut Core) {
         self.out.send(core, self.batch.bytes());
@@ -148,6 +180,16 @@ impl Datagrams {
         std::mem::replace(&mut self.handled, 0)
     }
 
+    /// When [`Datagrams::give_back`] may have something to do.
+    pub(super) const fn next_deadline(&self) -> Option<Time> {
+        self.inbox.next_deadline()
+    }
+
+    /// Gives memory back that was not needed for a while.
+    pub(super) fn give_back(&mut self, core: &Core, now: Time) {
+        self.inbox.give_back(&core.shared.mailboxes[usize::from(core.worker)], now);
+    }
+
     /// Forgets everything, after a fault.
     pub(super) fn give_up(&mut self, core: &mut Core) {
         self.out.clear();
@@ -157,11 +199,11 @@ impl Datagrams {
     }
 }
 
-fn client(core: &Core, listener: usize, received: &Received) -> Client {
+/// Between whom a datagram travels, by UDP alone.
+fn tuple(core: &Core, listener: usize, received: &Received) -> FiveTuple {
     let mut server = core.listeners[listener].local;
     if let Some(local) = received.local {
         server.set_ip(local);
     }
-    let tuple = FiveTuple { client: received.source, server, transport: Transport::Udp };
-    Client { tuple, route: Way::Listener(listener).route() }
+    FiveTuple { client: received.source, server, transport: Transport::Udp }
 }

@@ -44,20 +44,37 @@ pub struct KernelDrops {
 /// The listening sockets of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    udp: Vec<UdpSocket>,
+    udp: Vec<Window>,
     doors: Vec<Door>,
+}
+
+/// A listening UDP socket and what is served there.
+#[derive(Debug)]
+pub(super) struct Window {
+    pub(super) socket: UdpSocket,
+    /// Bare datagrams.
+    pub(super) plain: bool,
+    /// DTLS; with `plain`, told apart by the first byte.
+    pub(super) dtls: bool,
+}
+
+impl Window {
+    /// The same window once more.
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, ..*self })
+    }
 }
 
 impl Sockets {
     /// The same sockets, for the worker to use as its own.
-    pub(super) fn lend(&self) -> io::Result<(Vec<UdpSocket>, Vec<Door>)> {
-        let udp = self.udp.iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
+    pub(super) fn lend(&self) -> io::Result<(Vec<Window>, Vec<Door>)> {
+        let udp = self.udp.iter().map(Window::try_clone).collect::<io::Result<_>>()?;
         let doors = self.doors.iter().map(Door::try_clone).collect::<io::Result<_>>()?;
         Ok((udp, doors))
     }
 }
 
-/// The drops of one UDP endpoint.
+/// The drops of one UDP port.
 #[derive(Debug)]
 struct Drops {
     address: SocketAddr,
@@ -72,28 +89,30 @@ pub(super) struct Listeners {
     pub(super) endpoints: Vec<Endpoint>,
     /// By worker.
     pub(super) sockets: Vec<Arc<Sockets>>,
-    /// By UDP endpoint.
+    /// By UDP port.
     drops: Mutex<Vec<Drops>>,
 }
 
 impl Listeners {
     /// Opens every endpoint for every worker.
     pub(super) fn open(settings: &Settings, workers: usize, io: Io) -> Result<Self, StartError> {
-        let mut endpoints = Vec::new();
+        let (mut endpoints, mut drops) = (Vec::new(), Vec::new());
         let mut sockets: Vec<Sockets> = (0..workers).map(|_| Sockets::default()).collect();
         for listener in &settings.listeners {
             for ip in listener.addresses.iter().flat_map(|ip| addresses(*ip, io)) {
                 let address = SocketAddr::new(ip, listener.port);
-                if listener.udp {
-                    endpoints.push(bind_udp(address, settings, io, &mut sockets)?);
+                if listener.udp || listener.dtls {
+                    let bound = bind_udp(address, listener, settings, io, &mut sockets)?;
+                    // Both, if there are two, are on the same port.
+                    let port = bound.iter().take(1);
+                    drops.extend(port.map(|port| Drops { address: port.address, last: vec![0; workers], sum: 0 }));
+                    endpoints.extend(bound);
                 }
                 if listener.tcp || listener.tls {
                     endpoints.extend(bind_tcp(address, listener, &mut sockets)?);
                 }
             }
         }
-        let udp = endpoints.iter().filter(|endpoint| endpoint.transport == Transport::Udp);
-        let drops = udp.map(|udp| Drops { address: udp.address, last: vec![0; workers], sum: 0 }).collect();
         Ok(Self { endpoints, sockets: sockets.into_iter().map(Arc::new).collect(), drops: Mutex::new(drops) })
     }
 
@@ -103,7 +122,7 @@ impl Listeners {
         let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |(at, drops): (usize, &mut Drops)| {
             for (last, sockets) in drops.last.iter_mut().zip(&self.sockets) {
-                let now = system::kernel_drops(&sockets.udp[at])?;
+                let now = system::kernel_drops(&sockets.udp[at].socket)?;
                 drops.sum += u64::from(now.wrapping_sub(*last));
                 *last = now;
             }
@@ -113,16 +132,25 @@ impl Listeners {
     }
 }
 
-/// Opens one UDP endpoint for every worker.
-fn bind_udp(address: SocketAddr, settings: &Settings, io: Io, sockets: &mut [Sockets]) -> Result<Endpoint, StartError> {
-    let fail = |error| cannot_listen(Transport::Udp, address, error);
+/// Opens one UDP port for every worker: an endpoint for each protocol that is served there.
+fn bind_udp(
+    address: SocketAddr,
+    listener: &Listener,
+    settings: &Settings,
+    io: Io,
+    sockets: &mut [Sockets],
+) -> Result<Vec<Endpoint>, StartError> {
+    let transport = if listener.udp { Transport::Udp } else { Transport::Dtls };
+    let fail = |error| cannot_listen(transport, address, error);
     let port = system::probe(address, false).map_err(fail)?;
     let address = SocketAddr::new(address.ip(), port);
     for worker in sockets {
         let buffer = settings.process.listener_buffer;
-        worker.udp.push(system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?);
+        let socket = system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?;
+        worker.udp.push(Window { socket, plain: listener.udp, dtls: listener.dtls });
     }
-    Ok(Endpoint { transport: Transport::Udp, address })
+    let served = [(Transport::Udp, listener.udp), (Transport::Dtls, listener.dtls)];
+    Ok(served.into_iter().filter(|(_, on)| *on).map(|(transport, _)| Endpoint { transport, address }).collect())
 }
 
 /// Opens one TCP port for every worker: an endpoint for each protocol that is served there.

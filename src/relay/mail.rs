@@ -6,19 +6,22 @@
 use std::{
     mem,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 
 use super::ports::Place;
-use crate::turn::RelayId;
+use crate::turn::{RelayId, Time};
 
 /// Bytes that wait at most, headers included.
 const LIMIT: usize = 1 << 20;
 /// Bytes that a buffer begins with, so that ordinary traffic does not make it grow.
 const FIRST: usize = 16 << 10;
-/// Memory that an empty mailbox keeps.
+/// Bytes that a buffer keeps, however little comes.
 const KEPT: usize = 64 << 10;
+/// How long what is held above that must not have been needed before it is given back.
+const UNUSED: Duration = Duration::from_secs(10);
 /// Bytes of a header.
 const HEADER: usize = 16;
 /// The longest payload that a UDP datagram can carry in either family.
@@ -98,6 +101,13 @@ impl Mailbox {
         }
         waiting.announced = false;
     }
+
+    /// Gives memory back beyond so many bytes; returns how many the buffer still holds.
+    fn shrink_to(&self, bytes: usize) -> usize {
+        let mut waiting = self.lock();
+        waiting.bytes.shrink_to(bytes);
+        waiting.bytes.capacity()
+    }
 }
 
 /// What a worker has taken out of its mailbox.
@@ -106,19 +116,43 @@ pub(super) struct Inbox {
     bytes: Vec<u8>,
     /// Where the next letter begins.
     next: usize,
+    /// The most bytes taken at once since memory was last looked at.
+    most: usize,
+    /// When to look at it; `None` as long as neither buffer holds more than it may keep.
+    deadline: Option<Time>,
 }
 
 impl Inbox {
     /// Takes what is in the mailbox if nothing is left of what was taken before.
-    pub(super) fn refill(&mut self, mailbox: &Mailbox) {
+    pub(super) fn refill(&mut self, mailbox: &Mailbox, now: Time) {
         if self.is_empty() {
-            if self.bytes.capacity() > KEPT && self.bytes.len() < self.bytes.capacity() / 4 {
-                self.bytes = Vec::new();
-            }
-            self.bytes.clear();
-            self.next = 0;
+            self.clear();
             mailbox.take(&mut self.bytes);
+            self.most = self.most.max(self.bytes.len());
+            // A buffer that has grown comes by here with what made it grow.
+            if self.deadline.is_none() && self.bytes.capacity() > KEPT {
+                self.deadline = Some(now + UNUSED);
+            }
         }
+    }
+
+    /// When [`Inbox::give_back`] may have something to do.
+    pub(super) const fn next_deadline(&self) -> Option<Time> {
+        self.deadline
+    }
+
+    /// Gives memory back that was not needed for a while, from the mailbox, too: so not while traffic comes in bursts.
+    pub(super) fn give_back(&mut self, mailbox: &Mailbox, now: Time) {
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        if self.is_empty() {
+            self.clear();
+        }
+        let enough = KEPT.max(2 * mem::take(&mut self.most));
+        self.bytes.shrink_to(enough);
+        let held = mailbox.shrink_to(enough).max(self.bytes.capacity());
+        self.deadline = (held > KEPT).then_some(now + UNUSED);
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -169,7 +203,7 @@ mod tests {
         for round in 0..3 {
             assert_eq!(mailbox.post(&LETTER, &[7; 1200]), Posted::Unannounced);
             assert_eq!(mailbox.post(&Letter { tos: round, ..LETTER }, &[]), Posted::Announced);
-            inbox.refill(&mailbox);
+            inbox.refill(&mailbox, Time(0));
             let (letter, place) = inbox.next().unwrap();
             assert_eq!((letter, &inbox.bytes()[place]), (LETTER, &[7; 1200][..]));
             assert!(!inbox.is_empty());
@@ -180,15 +214,68 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_and_memory_is_given_back() {
-        let (mailbox, mut inbox) = (Mailbox::default(), Inbox::default());
+    fn what_waits_is_bounded() {
+        let mailbox = Mailbox::default();
         let posted = (0..1000).filter(|_| mailbox.post(&LETTER, &[0; 8176]) != Posted::Full).count();
         assert_eq!(posted, LIMIT / 8192);
-        for _ in 0..6 {
-            inbox.refill(&mailbox);
-            while inbox.next().is_some() {}
-            assert_ne!(mailbox.post(&LETTER, &[]), Posted::Full);
+    }
+
+    fn read(inbox: &mut Inbox, mailbox: &Mailbox, now: Time) {
+        inbox.refill(mailbox, now);
+        while inbox.next().is_some() {}
+    }
+
+    /// Bytes that the buffers of both hold.
+    fn held(inbox: &Inbox, mailbox: &Mailbox) -> [usize; 2] {
+        [inbox.bytes.capacity(), mailbox.lock().bytes.capacity()]
+    }
+
+    /// A peak in both buffers.
+    fn peak() -> (Mailbox, Inbox) {
+        let (mailbox, mut inbox) = (Mailbox::default(), Inbox::default());
+        for _ in 0..2 {
+            while mailbox.post(&LETTER, &[0; 8176]) != Posted::Full {}
+            read(&mut inbox, &mailbox, Time(0));
         }
-        assert!(inbox.bytes.capacity() <= KEPT && mailbox.lock().bytes.capacity() <= KEPT);
+        assert!(held(&inbox, &mailbox).iter().all(|bytes| *bytes >= LIMIT));
+        (mailbox, inbox)
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_peak_even_if_nothing_comes_any_more() {
+        let (mailbox, mut inbox) = peak();
+        let mut now = Time(0);
+        for _ in 0..2 {
+            now = inbox.next_deadline().expect("something to give back");
+            inbox.give_back(&mailbox, now);
+        }
+        assert_eq!((inbox.next_deadline(), now.since(Time(0))), (None, 2 * UNUSED));
+        assert!(held(&inbox, &mailbox).iter().all(|bytes| *bytes <= KEPT));
+        assert_ne!(mailbox.post(&LETTER, &[7; 100]), Posted::Full);
+        inbox.refill(&mailbox, now);
+        assert_eq!(inbox.next().map(|(letter, place)| (letter, place.len())), Some((LETTER, 100)));
+        assert_eq!(inbox.next_deadline(), None);
+    }
+
+    #[test]
+    fn what_is_needed_or_unread_is_kept() {
+        let (mailbox, mut inbox) = peak();
+        let steady = held(&inbox, &mailbox);
+        for _ in 0..5 {
+            while mailbox.post(&LETTER, &[0; 8176]) != Posted::Full {}
+            let now = inbox.next_deadline().expect("much is held");
+            read(&mut inbox, &mailbox, now);
+            inbox.give_back(&mailbox, now);
+            assert!(held(&inbox, &mailbox).iter().all(|bytes| steady.contains(bytes)));
+        }
+        // Taken, and not read for so long that it counts as unused.
+        while mailbox.post(&LETTER, &[1; 8176]) != Posted::Full {}
+        inbox.refill(&mailbox, Time(0));
+        for _ in 0..3 {
+            inbox.give_back(&mailbox, inbox.next_deadline().expect("much is held"));
+        }
+        let unread = std::iter::from_fn(|| inbox.next().map(|(_, place)| place)).collect::<Vec<_>>();
+        assert_eq!(unread.len(), LIMIT / 8192);
+        assert!(unread.into_iter().all(|place| inbox.bytes()[place] == [1; 8176]));
     }
 }

@@ -1,4 +1,4 @@
-//! The data path and its input/output: workers, batched UDP, TCP streams, relay sockets.
+//! The data path and its input/output: workers, batched UDP, TCP streams, relay sockets, TCP relaying.
 //!
 //! A [`Relay`] is a set of workers. Each worker is one thread with a runtime of its own that owns everything of its clients:
 //! listeners (shared with the other workers by the kernel, which pins a client to one of them), relay sockets, the
@@ -10,24 +10,30 @@ mod accept;
 mod clock;
 mod complaint;
 mod core;
+mod data_connection;
 mod datagrams;
+mod dtls;
 mod errands;
 mod fault;
 mod grouping;
+mod kept;
 mod listeners;
 mod mail;
 mod open;
 mod outbox;
+mod outlets;
 mod pace;
 mod ports;
 mod proxy;
 mod queue;
+mod rendezvous;
 mod rules;
 mod shared;
 mod start;
 mod stream;
 mod supervise;
 mod system;
+mod tcp_relay;
 mod tls;
 mod worker;
 

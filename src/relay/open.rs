@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
 };
 
@@ -86,6 +86,48 @@ pub(super) fn open(
     }
 }
 
+/// A TCP relayed address that nobody accepts from yet.
+#[derive(Debug)]
+pub(super) struct OpenedTcp {
+    pub(super) listener: TcpListener,
+    pub(super) local: SocketAddr,
+    /// The address that clients are told.
+    pub(super) external: SocketAddr,
+    pub(super) lease: PortLease,
+}
+
+/// Opens a TCP relayed address (RFC 6062 §5.1). Its ports are apart from those of UDP.
+pub(super) fn open_tcp(shared: &Shared, family: Family, near: IpAddr, rng: &mut StdRng) -> Result<OpenedTcp, Refusal> {
+    for space in spaces(shared, family, near)? {
+        let Some(ports) = &space.tcp_ports else { continue };
+        let mut occupied = Vec::new();
+        while let Some(lease) = ports.take(false, rng) {
+            let local = SocketAddr::new(space.address.local, lease.port());
+            match system::listen_for_peers(local) {
+                Ok(listener) => {
+                    let external = SocketAddr::new(space.address.external, lease.port());
+                    return Ok(OpenedTcp { listener, local, external, lease });
+                }
+                Err(error) if is_taken(&error) => occupied.push(lease),
+                Err(error) => {
+                    complaint::about_relay_socket(local, &error);
+                    return Err(Refusal::Capacity);
+                }
+            }
+            if occupied.len() == ATTEMPTS {
+                break;
+            }
+        }
+    }
+    complaint::about_ports();
+    Err(Refusal::Capacity)
+}
+
+/// Whether another port may do: this one somebody else has, or keeps from us.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+}
+
 /// The relay addresses of a family, the one that the client reached first.
 fn spaces(shared: &Shared, family: Family, near: IpAddr) -> Result<Vec<&RelaySpace>, Refusal> {
     let mut spaces: Vec<_> = shared.relays.iter().filter(|space| Family::of(space.address.local) == family).collect();
@@ -152,9 +194,7 @@ fn bind(shared: &Shared, space: &RelaySpace, lease: PortLease, io: Io) -> Result
             let external = SocketAddr::new(space.address.external, lease.port());
             Ok(Ok(Opened { socket, lease, external }))
         }
-        Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
-            Ok(Err(lease))
-        }
+        Err(error) if is_taken(&error) => Ok(Err(lease)),
         Err(error) => {
             // Descriptors or memory have run out, or the address is gone: no other port would help.
             complaint::about_relay_socket(local, &error);

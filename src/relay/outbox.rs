@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, ops::Range};
 
 use super::{
-    core::{Core, Way},
+    core::{Core, Destination, Way},
     grouping::{Flow, Grouping},
     system::{BATCH, Outgoing, Run, SendOptions, Sender},
 };
-use crate::turn::{Drop, HEADROOM, RelayId, Time, ToClient};
+use crate::turn::{Drop, HEADROOM, RelayId, Time, ToClient, ToPeer};
 
 /// The socket that a queued datagram leaves from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,15 +16,14 @@ enum From {
     Relay(RelayId),
 }
 
-/// What is to be sent. All payloads in it stand in the same place: a batch, or another worker's mail.
+/// What is to be sent. All payloads in it stand in the same place: a batch, what a stream's client has sent, or another worker's
+/// mail.
 pub(super) struct Outbox {
     sender: Sender,
     outgoing: Vec<Outgoing>,
     /// By entry of `outgoing`: where it leaves from.
     from: Vec<From>,
     grouping: Grouping,
-    /// Where a message to a stream is put together.
-    message: Vec<u8>,
 }
 
 impl Outbox {
@@ -34,15 +33,32 @@ impl Outbox {
             outgoing: Vec::with_capacity(BATCH),
             from: Vec::with_capacity(BATCH),
             grouping: Grouping::new(BATCH),
-            message: Vec::new(),
         }
     }
 
-    /// Queues one datagram for a peer.
-    pub(super) fn queue_to_peer(&mut self, relay: RelayId, out: Outgoing) {
-        self.queue(Flow::to_peers(relay), From::Relay(relay), out);
+    /// Passes a part of a client's message on to a peer, whichever way it takes.
+    pub(super) fn pass_on(&mut self, core: &mut Core, bytes: &[u8], to_peer: &ToPeer, payload: Payload, now: Time) {
+        let Payload { place, tos } = payload;
+        let relay = to_peer.relay;
+        match core.destination(to_peer) {
+            Destination::Outside(address) if to_peer.dont_fragment => {
+                self.send(core, bytes);
+                core.send_outside(to_peer, address, &bytes[place], tos);
+            }
+            Destination::Outside(address) => {
+                let options = SendOptions { from: None, tos, dont_fragment: false };
+                self.queue(Flow::to_peers(relay), From::Relay(relay), Outgoing::bare(address, options, place));
+            }
+            Destination::Here(other) => {
+                if let Some(peer) = core.external(relay) {
+                    self.peer_datagram(core, bytes, &Payload { place, tos }, (other, peer), now);
+                }
+            }
+            Destination::There(owner, address) => core.post(relay, owner, address, &bytes[place], tos),
+        }
     }
 
+    /// Queues one datagram.
     fn queue(&mut self, flow: Flow, from: From, out: Outgoing) {
         self.outgoing.push(out);
         self.from.push(from);
@@ -67,16 +83,9 @@ impl Outbox {
                 out.options = SendOptions { from: core.source_for(listener, &client), tos: payload.tos, ..out.options };
                 self.queue(Flow::to_client(relay), From::Listener(listener), out);
             }
-            Way::Stream(stream) => {
-                self.message.clear();
-                out.parts(bytes).into_iter().for_each(|part| self.message.extend_from_slice(part));
-                core.queue_data(stream, &self.message, now);
-            }
-            Way::Abroad => {
-                self.message.clear();
-                out.parts(bytes).into_iter().for_each(|part| self.message.extend_from_slice(part));
-                core.send_abroad(&client, &self.message, false);
-            }
+            Way::Stream(stream) => core.queue_data(stream, out.parts(bytes), now),
+            Way::Dtls(session) => core.send_dtls(session, out.parts(bytes), payload.tos),
+            Way::Abroad => core.send_abroad(&client, out.parts(bytes), payload.tos),
         }
     }
 

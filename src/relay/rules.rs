@@ -5,16 +5,22 @@ use std::{
     sync::Arc,
 };
 
-use super::system::Io;
+use super::{
+    shared::Shared,
+    system::{self, Io},
+};
 use crate::{
     auth::users::StaticUsers,
-    config::settings::{self, DefaultFamily, Limits, Settings},
+    config::settings::{self, DefaultFamily, Limits, MappedAddress, NatDiscovery, Settings},
     policy::{peer::PeerRules, rate::SourceRate},
-    turn::{Alternate, Answer, Family, Identity, Policy, Query, Redirect, Rules, Time, Transport, Unauthenticated},
+    turn::{
+        Alternate, Answer, ConnectionIds, Discovery, DiscoveryAddress, Family, Identity, Policy, Query, Redirect,
+        Rules, Time, Transport, Unauthenticated,
+    },
 };
 
 /// The protocol's parameters.
-pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io) -> Rules {
+pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io, connection_ids: ConnectionIds) -> Rules {
     let lifetimes = &settings.lifetimes;
     let has = |family| settings.relay.addresses.iter().any(|address| Family::of(address.local) == family);
     Rules {
@@ -33,6 +39,11 @@ pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io) -> Rules {
             DefaultFamily::Ipv6 => Some(Family::V6),
             DefaultFamily::Keep => None,
         },
+        udp_relaying: settings.relay.udp,
+        tcp_relaying: settings.relay.tcp,
+        max_connections: settings.limits.connections_per_allocation,
+        bind_timeout: lifetimes.connection_bind,
+        connection_ids,
         families: Family::ALL.into_iter().filter(|family| has(*family)).collect(),
         software: settings.process.software_attribute.then(|| concat!("turnserver ", env!("CARGO_PKG_VERSION")).into()),
         always_fingerprint: settings.process.fingerprint,
@@ -41,6 +52,7 @@ pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io) -> Rules {
         wide_channels: settings.compatibility.rfc5766_channel_numbers,
         redirect: settings.redirect.as_ref().map(redirect),
         mobility: None,
+        discovery: settings.nat_discovery.as_ref().map(discovery).unwrap_or_default(),
     }
 }
 
@@ -55,16 +67,37 @@ fn redirect(settings: &settings::Redirect) -> Redirect {
     Redirect { servers: settings.servers.iter().map(alternate).collect(), share: settings.share }
 }
 
+fn discovery(settings: &NatDiscovery) -> Vec<Discovery> {
+    let address = |&MappedAddress { local, external }: &MappedAddress| DiscoveryAddress {
+        local,
+        external,
+        mtu: system::mtu(local),
+    };
+    let pair = |pair: &[MappedAddress; 2]| Discovery {
+        addresses: pair.each_ref().map(address),
+        ports: [settings.primary_port, settings.alternate_port],
+        tcp: settings.tcp,
+    };
+    settings.pairs.iter().map(pair).collect()
+}
+
 /// What one worker's protocol asks: peer rules, shared by all, and rate limits of its own share of the sources.
 pub(super) struct WorkerPolicy {
     peers: Arc<PeerRules>,
+    shared: Arc<Shared>,
     binding: SourceRate,
     challenge: SourceRate,
 }
 
 impl WorkerPolicy {
     /// The kernel spreads one source's ports over the workers, so each worker grants its part of the rate.
-    pub(super) fn new(peers: Arc<PeerRules>, limits: &Limits, workers: usize, seeds: [u64; 2]) -> Self {
+    pub(super) fn new(
+        peers: Arc<PeerRules>,
+        shared: Arc<Shared>,
+        limits: &Limits,
+        workers: usize,
+        seeds: [u64; 2],
+    ) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         let rate = |per_second: Option<u32>, seed| {
             let part = per_second.map(|rate| rate.div_ceil(workers));
@@ -72,6 +105,7 @@ impl WorkerPolicy {
         };
         Self {
             peers,
+            shared,
             binding: rate(limits.binding_rate, seeds[0]),
             challenge: rate(limits.unauthorized_rate, seeds[1]),
         }
@@ -81,6 +115,11 @@ impl WorkerPolicy {
 impl Policy for WorkerPolicy {
     fn permits(&self, peer: SocketAddr) -> bool {
         self.peers.permits(peer).is_ok()
+    }
+
+    /// Relay to relay is for relayed addresses in use: other services of this host may listen on ports of the relay range.
+    fn permits_connection(&self, peer: SocketAddr) -> bool {
+        self.permits(peer) && (!self.peers.is_relay_at_most(peer) || self.shared.relays_tcp_at(peer))
     }
 
     fn permits_ip(&self, peer: IpAddr) -> bool {

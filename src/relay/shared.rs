@@ -1,5 +1,5 @@
-//! What all workers share: quotas, relay ports, reservations, connection counts. Small, explicit; on the data path only read,
-//! but for the mailboxes between workers.
+//! What all workers share: quotas, relay ports, reservations, connection counts, peer connections that wait for their client.
+//! Small, explicit; on the data path only read, but for the mailboxes between workers.
 
 use std::{
     collections::HashMap,
@@ -15,6 +15,7 @@ use super::{
     errands::Errands,
     mail::Mailbox,
     ports::{Owner, Place, PortLease, PortPool},
+    rendezvous::Rendezvous,
 };
 use crate::{
     config::settings::{RelayAddress, Settings, Tcp},
@@ -26,7 +27,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct RelaySpace {
     pub(super) address: RelayAddress,
+    /// Its UDP ports.
     pub(super) ports: PortPool,
+    /// Its TCP ports, if TCP is relayed.
+    pub(super) tcp_ports: Option<PortPool>,
 }
 
 /// A bound relay socket that no worker watches yet.
@@ -64,6 +68,10 @@ pub(super) struct Shared {
     pub(super) mailboxes: Box<[Mailbox]>,
     /// By worker; its mailbox is what wakes it.
     pub(super) errands: Box<[Errands]>,
+    /// Where peer connections wait for the clients that bind them.
+    pub(super) rendezvous: Rendezvous,
+    /// How long a peer may take to accept a connection.
+    pub(super) connect_timeout: Duration,
     reservation_lifetime: Duration,
     tcp: Tcp,
     ipv4_prefix: u8,
@@ -91,6 +99,7 @@ impl Shared {
             .map(|(address, space)| RelaySpace {
                 address: *address,
                 ports: PortPool::new(space, relay.min_port..=relay.max_port),
+                tcp_ports: relay.tcp.then(|| PortPool::new(space, relay.min_port..=relay.max_port)),
             })
             .collect();
         Arc::new(Self {
@@ -98,6 +107,8 @@ impl Shared {
             relay_buffer: relay.socket_buffer,
             mailboxes: (0..settings.process.workers.max(1)).map(|_| Mailbox::default()).collect(),
             errands: (0..settings.process.workers.max(1)).map(|_| Errands::default()).collect(),
+            rendezvous: Rendezvous::new(settings.process.workers.max(1)),
+            connect_timeout: settings.lifetimes.connect,
             reservation_lifetime: settings.lifetimes.reservation,
             tcp: settings.tcp.clone(),
             ipv4_prefix: settings.limits.ipv4_prefix,
@@ -193,6 +204,14 @@ impl Shared {
     pub(super) fn owner(&self, local: SocketAddr) -> Option<(Place, Owner)> {
         let space = self.relays.iter().find(|space| space.address.local == local.ip())?;
         space.ports.owner(local.port())
+    }
+
+    /// Whether this is a TCP relayed address in use, in either spelling.
+    pub(super) fn relays_tcp_at(&self, peer: SocketAddr) -> bool {
+        let local = self.inward(peer);
+        let of_space = self.relays.iter().find(|space| space.address.local == local.ip());
+        let ports = of_space.and_then(|space| space.tcp_ports.as_ref());
+        ports.is_some_and(|ports| ports.owner(local.port()).is_some())
     }
 
     /// A relayed address as clients know it.

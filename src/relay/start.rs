@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::{
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
+    dtls,
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
     shared::Shared,
     supervise,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     auth::users::{StaticUsers, UsersError},
-    config::Settings,
+    config::{Settings, settings::NatDiscovery},
     policy::peer::PeerRules,
     turn::Totals,
 };
@@ -55,6 +56,9 @@ pub enum StartError {
     /// The certificates cannot be used together.
     #[error("[tls]: {0}")]
     Tls(rustls::Error),
+    /// The certificates cannot be used for DTLS.
+    #[error("[tls], for DTLS: {0}")]
+    Dtls(String),
     /// The limit of file descriptors does not even do for the listeners.
     #[error("cannot start: {0}; {RAISE_DESCRIPTORS}")]
     Descriptors(io::Error),
@@ -118,8 +122,12 @@ impl Relay {
         }
 
         let tls = settings.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?.map(Arc::new);
+        let dtls = settings.tls.as_ref().filter(|_| settings.listeners.iter().any(|listener| listener.dtls));
+        let dtls = dtls.map(dtls::Context::new).transpose().map_err(StartError::Dtls)?.map(Arc::new);
         let listeners = Listeners::open(&settings, workers, io)?;
-        let own: Vec<SocketAddr> = listeners.endpoints.iter().map(|endpoint| endpoint.address).collect();
+        let discovery = settings.nat_discovery.iter().flat_map(NatDiscovery::external);
+        let own: Vec<SocketAddr> =
+            listeners.endpoints.iter().map(|endpoint| endpoint.address).chain(discovery).collect();
         let ports = settings.relay.min_port..=settings.relay.max_port;
         let host = host_addresses();
         let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &own, &host));
@@ -138,6 +146,7 @@ impl Relay {
             ticket_key: random()?,
             sockets: Arc::default(),
             tls,
+            dtls,
             processor: None,
         };
         let mut relay = Self {

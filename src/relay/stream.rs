@@ -14,34 +14,37 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::ReadBuf,
     time::{Instant, Sleep},
 };
 
 use super::{
     complaint,
-    core::{Core, Outcome, Stream, Way},
+    core::{Core, Outcome, Way},
+    data_connection::{self, ClientStream},
     fault::outlive,
+    kept::{self, Buffers},
+    outbox::{Outbox, Payload},
     queue::Queue,
     shared::ConnectionLease,
 };
 use crate::{
     config::settings::Tcp,
     stun::frame::{self, Frame},
-    turn::{Client, Drop, EndReason, FiveTuple},
+    turn::{Client, Drop, EndReason, FiveTuple, Transport},
 };
 
 /// More than the longest message, 64 KiB and a header.
 const LONGEST: usize = 65_536 + 32;
 /// The longest message without an allocation, so that nobody stores more here than a request takes: at most 763 bytes
 /// each of USERNAME, REALM, NONCE and SOFTWARE (RFC 8489 §14), and less than 1 KiB of all the rest.
-const LONGEST_WITHOUT_ALLOCATION: usize = 4096;
+const LONGEST_WITHOUT_ALLOCATION: usize = kept::SHORT;
 /// Bytes per read.
 const READ: usize = 16_384;
-/// Holds what is kept and what is read.
-pub(super) const READ_BUFFER: usize = LONGEST + READ;
-/// Slices written per call.
-const SLICES: usize = 64;
+/// Bytes per read of a busy connection with an allocation: whole runs of long messages, which leave together.
+const LONG_READ: usize = 65_536;
+/// Slices written per call. Messages stand behind each other: data alone are two slices at the most.
+const SLICES: usize = 16;
 /// Reads per turn before other clients have theirs.
 const READS: usize = 4;
 /// Messages per turn before other clients have theirs.
@@ -50,12 +53,35 @@ const MESSAGES: usize = 64;
 /// What all connections of a worker use.
 pub(super) struct Streams {
     pub(super) core: Rc<RefCell<Core>>,
-    /// Where bytes are read to; borrowed for one read and the handling of its messages.
+    /// Where bytes are read to, behind what was kept; borrowed for one read and the handling of its messages.
     pub(super) buffer: RefCell<Box<[u8]>>,
+    /// What the messages of one read make.
+    out: RefCell<Outbox>,
+    /// For what connections keep.
+    buffers: RefCell<Buffers>,
     pub(super) limits: Tcp,
-    pub(super) wide_channels: bool,
+    wide_channels: bool,
     /// Tells the worker that deadlines may have changed.
-    pub(super) changed: Rc<tokio::sync::Notify>,
+    changed: Rc<tokio::sync::Notify>,
+}
+
+impl Streams {
+    pub(super) fn new(
+        core: Rc<RefCell<Core>>,
+        limits: Tcp,
+        wide_channels: bool,
+        changed: Rc<tokio::sync::Notify>,
+    ) -> Self {
+        Self {
+            core,
+            buffer: RefCell::new(vec![0; LONGEST + LONG_READ].into_boxed_slice()),
+            out: RefCell::new(Outbox::new()),
+            buffers: RefCell::default(),
+            limits,
+            wide_channels,
+            changed,
+        }
+    }
 }
 
 /// One client's connection.
@@ -68,6 +94,8 @@ struct Connection<S> {
     kept: Vec<u8>,
     /// So much of what is kept has been handled after all.
     handled: usize,
+    /// Bytes to read next.
+    room: usize,
     /// When the unfinished message began that is next.
     begun: Option<Instant>,
     /// When a message was last of use: answered or relayed.
@@ -85,16 +113,21 @@ enum Pause {
     Turn,
     /// The client is to read its responses first.
     Stuffed,
+    /// It is a client data connection from here on: what follows is not messages (RFC 6062 §5.4).
+    Bound,
 }
 
 /// Serves one connection until it ends.
 pub(super) async fn serve<S>(shared: Rc<Streams>, stream: S, tuple: FiveTuple, _lease: ConnectionLease)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: ClientStream,
 {
     let limits = &shared.limits;
-    let queue = Queue::new(limits.queue_bytes, limits.queue_age);
-    let at = shared.core.borrow_mut().streams.insert(Stream { queue, tuple, waker: None });
+    let mut queue = Queue::new(limits.queue_bytes, limits.queue_age);
+    if tuple.transport == Transport::Tls {
+        queue = queue.apart();
+    }
+    let at = shared.core.borrow_mut().outlets.add(queue, tuple);
     let client = Client { tuple, route: Way::Stream(at).route() };
     let shared_too = Rc::clone(&shared);
     let mut connection = Connection::new(shared, stream, client, at);
@@ -103,25 +136,48 @@ where
     if outlive(poll_fn(|context| connection.turn(context, timer.as_mut()))).await.is_none() {
         complaint::about_panic(tuple.client);
     }
-    // A client of TLS is told that nothing was cut off; nobody waits until it can be told.
-    let _ = poll_fn(|context| Poll::Ready(Pin::new(&mut connection.stream).poll_shutdown(context))).await;
-    let mut core = shared_too.core.borrow_mut();
-    let now = core.clock.now();
-    core.wake_workers();
-    core.streams.remove(at);
-    core.server.end_client(&client, EndReason::ConnectionClosed, now);
-    core.apply_effects();
+    let bound = {
+        let mut core = shared_too.core.borrow_mut();
+        let now = core.clock.now();
+        core.wake_workers();
+        core.server.end_client(&client, EndReason::ConnectionClosed, now);
+        core.apply_effects();
+        core.outlets.remove(at)
+    };
+    let Connection { mut stream, mut kept, handled, .. } = connection;
+    if let Some((bound, responses)) = bound {
+        kept.drain(..handled);
+        // Boxed, or every connection's task would have room for it.
+        Box::pin(data_connection::relay(&shared_too, stream, *bound, kept, responses)).await;
+    } else {
+        // A client of TLS is told that nothing was cut off; nobody waits until it can be told.
+        let _ = poll_fn(|context| Poll::Ready(Pin::new(&mut stream).poll_shutdown(context))).await;
+    }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: ClientStream> Connection<S> {
     fn new(shared: Rc<Streams>, stream: S, client: Client, at: usize) -> Self {
         let active = Instant::now();
-        Self { stream, client, at, shared, kept: Vec::new(), handled: 0, begun: None, active, finished: false }
+        Self {
+            stream,
+            client,
+            at,
+            shared,
+            kept: Vec::new(),
+            handled: 0,
+            room: READ,
+            begun: None,
+            active,
+            finished: false,
+        }
     }
 
     /// Reads and writes as far as possible without waiting, within one turn. Ready when the connection is over.
     fn turn(&mut self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
         let pause = if self.finished { Pause::NoMore } else { self.receive(context)? };
+        if pause == Pause::Bound {
+            return Poll::Ready(Ok(()));
+        }
         let wrote_all = self.write(context)?.is_ready();
         if self.finished && wrote_all {
             return Poll::Ready(Ok(()));
@@ -165,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn is_stuffed(&self) -> bool {
-        self.core(|core, at| core.streams[at].queue.is_stuffed())
+        self.core(|core, at| core.outlets.is_stuffed(at))
     }
 
     fn core<T>(&self, ask: impl FnOnce(&mut Core, usize) -> T) -> T {
@@ -177,24 +233,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut core = self.shared.core.borrow_mut();
         let now = core.clock.now();
         let core = &mut *core;
-        let entry = &mut core.streams[self.at];
-        for _ in 0..entry.queue.drop_old(now) {
+        let (queue, spare) = core.outlets.queue(self.at);
+        for _ in 0..queue.drop_old(now, spare) {
             core.server.count_drop(Drop::QueueFull);
         }
-        while !entry.queue.is_empty() {
+        while !queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let count = entry.queue.gather(&mut slices);
-            match Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..count]) {
+            let count = queue.gather(&mut slices);
+            let stream = Pin::new(&mut self.stream);
+            let written = match &slices[..count] {
+                // A short count tells that the stream is full; otherwise it takes another call.
+                [only] => stream.poll_write(context, only),
+                several => stream.poll_write_vectored(context, several),
+            };
+            match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(written) => entry.queue.advance(written?),
+                Poll::Ready(written) => queue.advance(written?, spare),
                 Poll::Pending => {
-                    // The stream wakes the task; more in the queue changes nothing.
-                    entry.waker = None;
+                    core.outlets.stay_awake(self.at);
                     return Ok(Poll::Pending);
                 }
             }
         }
-        entry.waker = Some(context.waker().clone());
+        core.outlets.sleep(self.at, context.waker());
         match Pin::new(&mut self.stream).poll_flush(context) {
             Poll::Ready(flushed) => flushed.map(Poll::Ready),
             Poll::Pending => Ok(Poll::Pending),
@@ -207,16 +268,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.begun.is_none() && !self.kept.is_empty() {
             let kept = mem::take(&mut self.kept);
             let (handled, pause) = self.messages(&kept[self.handled..], &mut left)?;
-            self.kept = kept;
             self.handled += handled;
             if pause != Pause::NoMore {
+                self.kept = kept;
                 return Ok(pause);
             }
-            self.kept.drain(..self.handled);
+            let mut buffers = self.shared.buffers.borrow_mut();
+            buffers.replace(&mut self.kept, &kept[self.handled..], 0);
+            buffers.give(kept);
             self.handled = 0;
-            self.kept.shrink_to(LONGEST_WITHOUT_ALLOCATION);
         }
         for _ in 0..READS {
+            // What a read brings is handled in the same turn, if possible.
+            if left < MESSAGES / 2 {
+                return Ok(Pause::Turn);
+            }
             // Nothing is read for a client that does not read its responses.
             if self.is_stuffed() {
                 return Ok(Pause::Stuffed);
@@ -224,13 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match self.read(context, &mut left)? {
                 Poll::Ready(Pause::NoMore) if !self.finished => {}
                 Poll::Ready(pause) => return Ok(pause),
-                Poll::Pending => {
-                    if self.kept.is_empty() {
-                        // An idle connection holds no memory.
-                        self.kept = Vec::new();
-                    }
-                    return Ok(Pause::NoMore);
-                }
+                Poll::Pending => return Ok(Pause::NoMore),
             }
         }
         Ok(Pause::Turn)
@@ -241,8 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let shared = Rc::clone(&self.shared);
         let mut buffer = shared.buffer.borrow_mut();
         let kept = self.kept.len();
-        buffer[..kept].copy_from_slice(&self.kept);
-        let mut into = ReadBuf::new(&mut buffer[kept..kept + READ]);
+        let mut into = ReadBuf::new(&mut buffer[kept..kept + self.room]);
         let read = match Pin::new(&mut self.stream).poll_read(context, &mut into) {
             Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(result) => {
@@ -256,58 +315,69 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.kept = Vec::new();
             return Ok(Poll::Ready(Pause::NoMore));
         }
+        buffer[..kept].copy_from_slice(&self.kept);
         let bytes = &buffer[..kept + read];
         let (handled, pause) = self.messages(bytes, left)?;
-        if handled == 0 {
-            self.kept.extend_from_slice(&bytes[kept..]);
-        } else {
-            self.kept.clear();
-            self.kept.extend_from_slice(&bytes[handled..]);
-        }
+        let held = if handled == 0 { kept } else { 0 };
+        shared.buffers.borrow_mut().replace(&mut self.kept, &bytes[handled..], held);
+        // Not if most messages are so short that they are too many for a turn.
+        let is_busy = read >= READ && handled >= bytes.len() / 4 * 3;
+        let may_read_more = is_busy && self.core(|core, _| core.server.has_allocation(&self.client));
+        self.room = if may_read_more { LONG_READ } else { READ };
         Ok(Poll::Ready(pause))
     }
 
     /// Handles whole messages, at most so many as are `left`. Returns how many bytes they are, and why it stopped. An error
-    /// ends the connection.
+    /// ends the connection. What goes to peers leaves together.
     fn messages(&mut self, bytes: &[u8], left: &mut usize) -> io::Result<(usize, Pause)> {
-        let mut core = self.shared.core.borrow_mut();
+        let (mut core, mut out) = (self.shared.core.borrow_mut(), self.shared.out.borrow_mut());
+        // A panic may have left something whose bytes are gone.
+        out.clear();
         let now = core.clock.now();
         let (mut at, mut useful) = (0, false);
-        let pause = loop {
+        let stopped = loop {
             let rest = &bytes[at..];
             let (len, whole) = match frame::front(rest, self.shared.wide_channels) {
                 Frame::Stun(len) | Frame::ChannelData(len) => (len, true),
                 Frame::Partial(len) => (len, false),
-                Frame::Lost => return Err(io::ErrorKind::InvalidData.into()),
+                Frame::Lost => break Err(io::ErrorKind::InvalidData),
             };
             if len > LONGEST_WITHOUT_ALLOCATION && !core.server.has_allocation(&self.client) {
-                return Err(io::ErrorKind::InvalidData.into());
+                break Err(io::ErrorKind::InvalidData);
             }
             match (whole, *left) {
-                (false, _) => break Pause::NoMore,
-                (true, 0) => break Pause::Turn,
-                (true, _) if core.streams[self.at].queue.is_stuffed() => break Pause::Stuffed,
+                (false, _) => break Ok(Pause::NoMore),
+                (true, 0) => break Ok(Pause::Turn),
+                (true, _) if core.outlets.is_stuffed(self.at) => break Ok(Pause::Stuffed),
                 (true, _) => *left -= 1,
             }
-            let message = &rest[..len];
-            match core.client_message(&self.client, message, now) {
+            match core.client_message(&self.client, &rest[..len], now) {
                 Outcome::ToPeer(to_peer) => {
-                    core.send_to_peer(&to_peer, &message[to_peer.payload.clone()], 0, now);
+                    let place = at + to_peer.payload.start..at + to_peer.payload.end;
+                    out.pass_on(&mut core, bytes, &to_peer, Payload { place, tos: 0 }, now);
                     useful = true;
                 }
                 Outcome::Nothing if !core.server.has_effects() => {}
                 outcome => {
+                    // A request may close the relay socket that earlier messages are to leave from.
+                    out.send(&mut core, bytes);
                     if let Some(len) = core.settle(&self.client, outcome, now) {
                         let core = &mut *core;
-                        core.streams[self.at].queue.push_control(&core.reply[..len]);
+                        let (queue, spare) = core.outlets.queue(self.at);
+                        queue.push_control(&core.reply[..len], now, spare);
                         self.shared.changed.notify_one();
                         useful = true;
                     }
                 }
             }
             at += len;
+            if core.outlets.is_bound(self.at) {
+                break Ok(Pause::Bound);
+            }
         };
+        out.send(&mut core, bytes);
         core.wake_workers();
+        let pause = stopped?;
         let now = Instant::now();
         if useful {
             self.active = now;
@@ -316,7 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Pause::NoMore if at == bytes.len() => None,
             Pause::NoMore if at == 0 => self.begun.or(Some(now)),
             Pause::NoMore => Some(now),
-            Pause::Turn | Pause::Stuffed => None,
+            Pause::Turn | Pause::Stuffed | Pause::Bound => None,
         };
         Ok((at, pause))
     }

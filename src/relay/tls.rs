@@ -27,10 +27,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use super::{data_connection::ClientStream, system};
 use crate::config::settings;
 
 /// Names of the protocol in ALPN (RFC 7443 §2).
-const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
+pub(super) const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 
 /// So much is encrypted at a time before it is sent; what a client does not take waits in its queue, where it can be dropped.
 const BATCH: usize = 16 << 10;
@@ -130,7 +131,7 @@ impl ResolvesServerCert for Certificates {
 }
 
 /// Whether a name of a certificate stands for this host (RFC 9525 §6.3); both in lower case.
-fn covers(name: &str, host: &str) -> bool {
+pub(super) fn covers(name: &str, host: &str) -> bool {
     match name.strip_prefix("*.") {
         Some(domain) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == domain),
         None => name == host,
@@ -163,8 +164,9 @@ impl AsyncWrite for Stream {
         self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
-    /// A record of its own for each slice, which is one message, and all of them in one call to the system. A TLS stream has no
-    /// boundaries, but there are clients (`turnutils_uclient` is one) that take a record for a message and lose what follows.
+    /// A record of its own for each slice, which is one message (`Queue::apart`), and all of them in one call to the system. A
+    /// TLS stream has no boundaries, but there are clients (`turnutils_uclient` is one) that take a record for a message and
+    /// lose what follows.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -196,6 +198,12 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+impl ClientStream for Stream {
+    fn reset_on_close(&self) {
+        system::reset_on_close(self.0.get_ref().0);
     }
 }
 

@@ -20,20 +20,22 @@ use super::{
     complaint,
     core::{Core, Listener, Token},
     datagrams::Datagrams,
+    dtls::{self, Dtls},
     fault::{outlive, survive},
-    listeners::Sockets,
+    listeners::{Sockets, Window},
     pace::Pace,
     rules::{self, WorkerPolicy},
     shared::Shared,
-    stream::{READ_BUFFER, Streams},
+    stream::Streams,
     system::{self, Batch, Io, Poller, Ready, UdpSocket},
+    tcp_relay,
     tls::Tls,
 };
 use crate::{
     auth::users::StaticUsers,
     config::Settings,
     policy::peer::PeerRules,
-    turn::{EndReason, Mobility, Server, Totals},
+    turn::{ConnectionIds, EndReason, Mobility, Server, Totals},
 };
 
 /// What a worker is, prepared on the main thread; the same in all its lives.
@@ -52,6 +54,8 @@ pub(super) struct Plan {
     pub(super) sockets: Arc<Sockets>,
     /// There if any listener serves TLS.
     pub(super) tls: Option<Arc<Tls>>,
+    /// There if any listener serves DTLS.
+    pub(super) dtls: Option<Arc<dtls::Context>>,
     /// Where it is pinned to, if it is.
     pub(super) processor: Option<usize>,
 }
@@ -63,7 +67,7 @@ pub(super) struct Parts {
     pub(super) seed: [u8; 32],
     /// The id of its first session.
     pub(super) first_id: u64,
-    pub(super) udp: Vec<std::net::UdpSocket>,
+    pub(super) udp: Vec<Window>,
     pub(super) doors: Vec<Door>,
 }
 
@@ -85,13 +89,8 @@ pub(super) async fn work(parts: Parts, started: &SyncSender<()>, stop: watch::Re
     let (core, poller, doors) = assemble(parts)?;
     let core = Rc::new(RefCell::new(core));
     let changed = Rc::new(Notify::new());
-    let streams = Rc::new(Streams {
-        core: Rc::clone(&core),
-        buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
-        limits,
-        wide_channels,
-        changed: Rc::clone(&changed),
-    });
+    tcp_relay::start(&core, &changed);
+    let streams = Rc::new(Streams::new(Rc::clone(&core), limits, wide_channels, Rc::clone(&changed)));
     let reception = Rc::new(Reception::new(streams, tls, workers));
     for door in doors {
         tokio::task::spawn_local(accept::open(door, Rc::clone(&reception))?);
@@ -127,7 +126,8 @@ async fn serve(
         shared.strike(core.borrow().worker);
         let deadline = {
             let core = core.borrow();
-            core.next_deadline().map(|time| Instant::from_std(core.clock.instant(time)))
+            let first = [core.next_deadline(), datagrams.next_deadline()].into_iter().flatten().min();
+            first.map(|time| Instant::from_std(core.clock.instant(time)))
         };
         if let Some(deadline) = deadline
             && timer.deadline() != deadline
@@ -142,6 +142,7 @@ async fn serve(
                     let mut core = core.borrow_mut();
                     let now = core.clock.now();
                     core.expire(now);
+                    datagrams.give_back(&core, now);
                 });
             }
             () = changed.notified() => {}
@@ -225,7 +226,7 @@ fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) -> bool {
 /// Gives what other workers have sent its turn.
 fn mail(core: &mut Core, datagrams: &mut Datagrams) {
     let now = core.clock.now();
-    core.run_errands(now);
+    datagrams.run_errands(core, now);
     if datagrams.receive_from_workers(core, now) {
         core.shared.mailboxes[usize::from(core.worker)].notify.notify_one();
     }
@@ -234,30 +235,38 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     let Parts { plan, seed, first_id, udp, doors } = parts;
-    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, ticket_key, .. } = plan;
-    let worker = u16::try_from(index).map_err(io::Error::other)?;
+    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, ticket_key, dtls, .. } = plan;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
-    let policy = WorkerPolicy::new(peers, &settings.limits, settings.process.workers, [draw(), draw()]);
+    let policy =
+        WorkerPolicy::new(peers, Arc::clone(&shared), &settings.limits, settings.process.workers, [draw(), draw()]);
     let mut server_seed = [0; 32];
     rand::Rng::fill_bytes(&mut rng, &mut server_seed);
-    let mut rules = rules::rules(&settings, &users, io);
+    let dtls = dtls.map(|context| {
+        let mut secret = [0; 32];
+        rand::Rng::fill_bytes(&mut rng, &mut secret);
+        Dtls::new(context, &settings, &secret, rand::Rng::next_u64(&mut rng))
+    });
+    let worker = u16::try_from(index).map_err(io::Error::other)?;
+    let workers = u16::try_from(settings.process.workers).map_err(io::Error::other)?;
+    let mut rules = rules::rules(&settings, &users, io, ConnectionIds { worker, workers });
     // A ticket alone proves nobody: without credentials there is no mobility (RFC 8016 §5).
     let number = u8::try_from(worker).ok().filter(|_| settings.relay.mobility && !settings.auth.anonymous);
     rules.mobility = number.map(|worker| Mobility { worker, key: ticket_key });
     let server = Server::new(rules, Box::new(policy), &nonce_secret, server_seed, first_id);
     let poller = Rc::new(Poller::new(io)?);
     let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
+    core.dtls = dtls;
     // What an earlier life has left behind.
     let now = core.clock.now();
     core.reservation_deadline = core.shared.expire_reservations(now);
     core.shared.errands[index].clear();
     core.shared.mailboxes[index].notify.notify_one();
-    for (at, socket) in udp.into_iter().enumerate() {
+    for (at, Window { socket, plain, dtls }) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;
         let socket = UdpSocket::new(socket, io)?;
         poller.add(&socket, Token::Listener(at).encode())?;
-        core.listeners.push(Listener { socket, local, busy: false });
+        core.listeners.push(Listener { socket, local, plain, dtls, busy: false });
     }
     Ok((core, poller, doors))
 }

@@ -5,6 +5,22 @@
 pub struct AttributeType(pub u16);
 
 impl AttributeType {
+    /// RFC 5780 §7.2, RFC 3489 §11.2.4. Understood only where NAT discovery is offered, by whoever looks for it; the same
+    /// holds for the next two.
+    pub const CHANGE_REQUEST: Self = Self(0x0003);
+    /// RFC 5780 §7.6.
+    pub const PADDING: Self = Self(0x0026);
+    /// RFC 5780 §7.5.
+    pub const RESPONSE_PORT: Self = Self(0x0027);
+    /// RFC 3489 §11.2.5; only sent.
+    pub const SOURCE_ADDRESS: Self = Self(0x0004);
+    /// RFC 3489 §11.2.3; only sent.
+    pub const CHANGED_ADDRESS: Self = Self(0x0005);
+    /// RFC 5780 §7.3; only sent.
+    pub const RESPONSE_ORIGIN: Self = Self(0x802B);
+    /// RFC 5780 §7.4; only sent.
+    pub const OTHER_ADDRESS: Self = Self(0x802C);
+
     /// Whether an agent that does not know this attribute must refuse the message (RFC 8489 §14).
     #[must_use]
     pub const fn is_comprehension_required(self) -> bool {
@@ -81,6 +97,8 @@ attributes! {
     XOR_MAPPED_ADDRESS = 0x0020;
     /// RFC 8656 §18.10.
     RESERVATION_TOKEN = 0x0022;
+    /// RFC 6062 §6.2.1.
+    CONNECTION_ID = 0x002A;
     /// RFC 8656 §18.11.
     ADDITIONAL_ADDRESS_FAMILY = 0x8000;
     /// RFC 8656 §18.12.

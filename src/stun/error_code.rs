@@ -1,4 +1,4 @@
-//! Error codes and their reason phrases (RFC 8489 §14.8, RFC 8656 §19).
+//! Error codes and their reason phrases (RFC 8489 §14.8, RFC 8656 §19, RFC 6062 §6.3).
 
 /// An error that a response can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,11 +28,15 @@ pub enum ErrorCode {
     UnsupportedTransportProtocol = 442,
     /// A peer address is of another family than the relayed transport address.
     PeerAddressFamilyMismatch = 443,
+    /// The allocation has a connection to this peer, or is making one.
+    ConnectionAlreadyExists = 446,
+    /// The peer did not take the connection.
+    ConnectionTimeoutOrFailure = 447,
     /// The user has too many allocations.
     AllocationQuotaReached = 486,
     /// A passing fault of the server.
     ServerError = 500,
-    /// The server is out of relay ports, permissions or channels.
+    /// The server is out of relay ports, permissions, channels or peer connections.
     InsufficientCapacity = 508,
 }
 
@@ -59,6 +63,8 @@ impl ErrorCode {
             Self::WrongCredentials => "Wrong Credentials",
             Self::UnsupportedTransportProtocol => "Unsupported Transport Protocol",
             Self::PeerAddressFamilyMismatch => "Peer Address Family Mismatch",
+            Self::ConnectionAlreadyExists => "Connection Already Exists",
+            Self::ConnectionTimeoutOrFailure => "Connection Timeout or Failure",
             Self::AllocationQuotaReached => "Allocation Quota Reached",
             Self::ServerError => "Server Error",
             Self::InsufficientCapacity => "Insufficient Capacity",

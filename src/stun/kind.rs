@@ -18,6 +18,12 @@ pub enum Method {
     CreatePermission = 0x008,
     /// RFC 8656 §12.
     ChannelBind = 0x009,
+    /// RFC 6062 §4.3.
+    Connect = 0x00A,
+    /// RFC 6062 §4.3.
+    ConnectionBind = 0x00B,
+    /// RFC 6062 §4.4; indications only.
+    ConnectionAttempt = 0x00C,
 }
 
 impl Method {
@@ -32,6 +38,9 @@ impl Method {
             0x007 => Self::Data,
             0x008 => Self::CreatePermission,
             0x009 => Self::ChannelBind,
+            0x00A => Self::Connect,
+            0x00B => Self::ConnectionBind,
+            0x00C => Self::ConnectionAttempt,
             _ => return None,
         })
     }
@@ -53,6 +62,9 @@ impl Method {
             Self::Data => "Data",
             Self::CreatePermission => "CreatePermission",
             Self::ChannelBind => "ChannelBind",
+            Self::Connect => "Connect",
+            Self::ConnectionBind => "ConnectionBind",
+            Self::ConnectionAttempt => "ConnectionAttempt",
         }
     }
 }

@@ -78,6 +78,25 @@ impl<'b> MessageWriter<'b> {
         self
     }
 
+    /// Adds an attribute whose value is so many zero bytes.
+    pub fn zeros(&mut self, attribute: AttributeType, value_len: usize) -> &mut Self {
+        let Ok(len) = u16::try_from(value_len) else {
+            self.overflow = true;
+            return self;
+        };
+        self.put(&attribute.0.to_be_bytes());
+        self.put(&len.to_be_bytes());
+        let end = self.len.saturating_add(padded(value_len));
+        match self.buffer.get_mut(self.len..end) {
+            Some(place) => {
+                place.fill(0);
+                self.len = end;
+            }
+            None => self.overflow = true,
+        }
+        self
+    }
+
     /// Adds an attribute with a 32-bit value.
     pub fn u32(&mut self, attribute: AttributeType, value: u32) -> &mut Self {
         self.attribute(attribute, &value.to_be_bytes())
@@ -373,6 +392,28 @@ mod tests {
         for len in 0..24 {
             let writer = MessageWriter::new(&mut buffer[..len], Method::Data, Class::Indication, TID);
             assert_eq!(writer.finish_before_value(AttributeType::DATA, 0), Err(Overflow));
+        }
+    }
+
+    #[test]
+    fn zeros_leave_nothing_of_what_was_there() {
+        for len in 0..9 {
+            let mut buffer = [0xEE; 40];
+            let mut writer = MessageWriter::new(&mut buffer, Method::Binding, Class::Success, TID);
+            writer.zeros(AttributeType::PADDING, len);
+            let end = writer.finish().unwrap();
+            assert_eq!(end, 24 + padded(len));
+            assert_eq!(buffer[20..24], [0, 0x26, 0, u8::try_from(len).unwrap()]);
+            assert!(buffer[24..end].iter().all(|byte| *byte == 0));
+            let mut writer = MessageWriter::new(&mut buffer[..end - 1], Method::Binding, Class::Success, TID);
+            writer.zeros(AttributeType::PADDING, len);
+            assert_eq!(writer.finish(), Err(Overflow));
+        }
+        let mut buffer = vec![0; 200_000];
+        for len in [65_529, 65_535, 65_536, usize::MAX] {
+            let mut writer = MessageWriter::new(&mut buffer, Method::Binding, Class::Success, TID);
+            writer.zeros(AttributeType::PADDING, len);
+            assert_eq!(writer.finish(), Err(Overflow), "{len}");
         }
     }
 

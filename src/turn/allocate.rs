@@ -13,8 +13,27 @@ use super::{
 };
 use crate::stun::{AttributeType, ErrorCode, Message, TransactionId};
 
-/// IANA protocol number of UDP, as in REQUESTED-TRANSPORT (RFC 8656 §18.8).
-const PROTOCOL_UDP: u8 = 17;
+/// What is relayed: REQUESTED-TRANSPORT, an IANA protocol number (RFC 8656 §18.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RelayProtocol {
+    /// Connections (RFC 6062).
+    Tcp = 6,
+    /// Datagrams.
+    Udp = 17,
+}
+
+impl RelayProtocol {
+    /// The protocol that a request asks for.
+    fn of(message: &Message<'_>) -> Result<Self, ErrorCode> {
+        match message.get(AttributeType::REQUESTED_TRANSPORT) {
+            Some(&[17, _, _, _]) => Ok(Self::Udp),
+            Some(&[6, _, _, _]) => Ok(Self::Tcp),
+            Some(&[_, _, _, _]) => Err(ErrorCode::UnsupportedTransportProtocol),
+            _ => Err(ErrorCode::BadRequest),
+        }
+    }
+}
 
 /// The relayed transport addresses that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +61,9 @@ pub struct PendingAllocate {
     pub client: Client,
     /// The user, for quotas; empty for an anonymous client.
     pub user: Arc<str>,
-    /// What is asked for.
+    /// What is to be relayed.
+    pub protocol: RelayProtocol,
+    /// What is asked for; one address without EVEN-PORT where TCP is to be relayed.
     pub addresses: AddressRequest,
     context: ReplyContext,
     requester: Requester,
@@ -99,14 +120,27 @@ impl Server {
             let outcome = self.allocate_again(handle, message.transaction_id(), &requester.user, &context, reply, now);
             return self.replied(outcome);
         }
-        if message.has(AttributeType::DONT_FRAGMENT) && !self.rules.dont_fragment {
+        let protocol = match RelayProtocol::of(message) {
+            Ok(RelayProtocol::Tcp) if !self.rules.tcp_relaying => Err(ErrorCode::UnsupportedTransportProtocol),
+            Ok(RelayProtocol::Udp) if !self.rules.udp_relaying => Err(ErrorCode::Forbidden),
+            of => of,
+        };
+        if message.has(AttributeType::DONT_FRAGMENT) && !self.rules.dont_fragment && protocol != Ok(RelayProtocol::Tcp)
+        {
             return self.unknown_attributes(&context, [AttributeType::DONT_FRAGMENT].into_iter(), reply);
         }
-        let (addresses, lifetime) = match self.check_allocate(client, message) {
+        let checked = protocol.and_then(|protocol| {
+            if protocol == RelayProtocol::Tcp {
+                check_tcp(client, message)?;
+            }
+            let (addresses, lifetime) = self.check_allocate(client, message)?;
+            Ok((protocol, addresses, lifetime))
+        });
+        let (protocol, addresses, lifetime) = match checked {
             Ok(checked) => checked,
             Err(error) => return self.error(&context, error, reply),
         };
-        let mobile = match self.wants_ticket(message) {
+        let mobile = match self.wants_ticket(message, protocol) {
             Ok(mobile) => mobile,
             Err(error) => return self.error(&context, error, reply),
         };
@@ -120,6 +154,7 @@ impl Server {
         Step::Allocate(Box::new(PendingAllocate {
             client: *client,
             user: Arc::clone(&requester.user),
+            protocol,
             addresses,
             context,
             requester,
@@ -148,13 +183,8 @@ impl Server {
         }
     }
 
-    /// Checks 3 to 9 of RFC 8656 §7.2.
+    /// Checks 4 to 9 of RFC 8656 §7.2.
     fn check_allocate(&self, client: &Client, message: &Message<'_>) -> Result<(AddressRequest, Duration), ErrorCode> {
-        match message.get(AttributeType::REQUESTED_TRANSPORT) {
-            Some(&[PROTOCOL_UDP, _, _, _]) => {}
-            Some(&[_, _, _, _]) => return Err(ErrorCode::UnsupportedTransportProtocol),
-            _ => return Err(ErrorCode::BadRequest),
-        }
         let lifetime = match message.get_u32(AttributeType::LIFETIME) {
             None => self.rules.lifetime(None),
             Some(Ok(seconds)) => self.rules.lifetime(Some(seconds)),
@@ -202,7 +232,7 @@ impl Server {
         reply: &mut [u8],
         now: Time,
     ) -> (usize, Option<(Handle, AllocationId)>) {
-        let PendingAllocate { client, user, context, requester, transaction_id, lifetime, mobile, .. } = pending;
+        let PendingAllocate { client, user, protocol, context, requester, transaction_id, lifetime, mobile, .. } = pending;
         if let Some(handle) = self.live(&client, now) {
             let granted = outcome.iter().flat_map(|grant| grant.relays.iter().flatten());
             self.effects.extend(granted.map(|(relay, _)| Effect::CloseRelay(*relay)));
@@ -227,6 +257,7 @@ impl Server {
             relayed: grant.relays.map(|relay| relay.map(|(relay, address)| Relayed { relay, address, expires })),
             permissions: Permissions::default(),
             channels: Channels::default(),
+            connections: (protocol == RelayProtocol::Tcp).then(Box::default),
             to_peers: Traffic::default(),
             to_client: Traffic::default(),
             created: now,
@@ -262,6 +293,22 @@ impl Server {
             }
             writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, allocation.client.tuple.client);
         })
+    }
+}
+
+/// What makes no sense with a TCP relayed address (RFC 6062 §5.1), and needs a client on a stream. One address is one
+/// connection's way to the client, so there is no second one either.
+fn check_tcp(client: &Client, message: &Message<'_>) -> Result<(), ErrorCode> {
+    const UDP_ONLY: [AttributeType; 4] = [
+        AttributeType::DONT_FRAGMENT,
+        AttributeType::EVEN_PORT,
+        AttributeType::RESERVATION_TOKEN,
+        AttributeType::ADDITIONAL_ADDRESS_FAMILY,
+    ];
+    if client.tuple.transport.is_stream() && !UDP_ONLY.into_iter().any(|attribute| message.has(attribute)) {
+        Ok(())
+    } else {
+        Err(ErrorCode::BadRequest)
     }
 }
 

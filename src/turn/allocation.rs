@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     Client, Family, FiveTuple, Refusal, RelayId, Time, Traffic, authentication::Requester, channel::Channels,
-    mobility::Mobile, permission::Permissions,
+    connection::Connections, mobility::Mobile, permission::Permissions,
 };
 use crate::stun::TransactionId;
 
@@ -40,6 +40,8 @@ pub(super) struct Allocation {
     pub(super) relayed: [Option<Relayed>; 2],
     pub(super) permissions: Permissions,
     pub(super) channels: Channels,
+    /// Peer connections; only a TCP allocation (RFC 6062) has any.
+    pub(super) connections: Option<Box<Connections>>,
     pub(super) to_peers: Traffic,
     pub(super) to_client: Traffic,
     pub(super) created: Time,
@@ -82,7 +84,8 @@ impl Allocation {
     /// The earliest time at which something of it expires.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let relayed = self.relayed.iter().flatten().map(|relayed| relayed.expires).min();
-        [relayed, self.permissions.next_expiry(), self.channels.next_expiry()].into_iter().flatten().min()
+        let connections = self.connections.as_ref().and_then(|connections| connections.next_expiry());
+        [relayed, self.permissions.next_expiry(), self.channels.next_expiry(), connections].into_iter().flatten().min()
     }
 
     pub(super) fn summary(&self, reason: EndReason, now: Time) -> SessionSummary {

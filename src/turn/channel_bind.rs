@@ -12,6 +12,10 @@ impl Server {
         reply: &mut [u8],
         now: Time,
     ) -> Result<usize, ErrorCode> {
+        // There are no datagrams to carry in channels (RFC 6062 §3).
+        if self.table[handle].connections.is_some() {
+            return Err(ErrorCode::BadRequest);
+        }
         // Two bytes of number, two reserved ones that are ignored (RFC 8656 §18.1).
         let Some(&[high, low, _, _]) = message.get(AttributeType::CHANNEL_NUMBER) else {
             return Err(ErrorCode::BadRequest);

@@ -27,6 +27,12 @@ impl Transport {
         matches!(self, Self::Tcp | Self::Tls)
     }
 
+    /// Whether it protects what it carries.
+    #[must_use]
+    pub const fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::Dtls)
+    }
+
     /// Lower-case name, as in the configuration and in log lines.
     #[must_use]
     pub const fn name(self) -> &'static str {

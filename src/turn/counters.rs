@@ -3,7 +3,7 @@
 /// Application data relayed in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
-    /// Datagrams.
+    /// Datagrams; data of TCP allocations have none.
     pub packets: u64,
     /// Bytes of application data, without STUN or ChannelData headers.
     pub bytes: u64,
@@ -14,6 +14,11 @@ impl Traffic {
     pub(super) const fn count(&mut self, bytes: usize) {
         self.packets = self.packets.wrapping_add(1);
         self.bytes = self.bytes.wrapping_add(bytes as u64);
+    }
+
+    /// Bytes of a stream.
+    pub(super) const fn stream(bytes: u64) -> Self {
+        Self { packets: 0, bytes }
     }
 
     /// Adds another count.
@@ -57,7 +62,7 @@ drops! {
     ClientAway => "client-away",
     /// ChannelData on a channel that is not bound.
     NoChannel => "no-channel",
-    /// A Send indication, or a peer's datagram, without a permission.
+    /// A Send indication, or a peer's datagram or connection, without a permission.
     NoPermission => "no-permission",
     /// A peer that the policy refuses.
     PeerRefused => "peer-refused",
@@ -71,6 +76,8 @@ drops! {
     SendFailed => "send-failed",
     /// A slow TCP client's queue was full, or the data in it too old.
     QueueFull => "queue-full",
+    /// A peer's connection when its allocation has as many as it may, or its client does not read.
+    TooManyConnections => "too-many-connections",
     /// Data for another worker's client while too much waited for that worker.
     WorkerBusy => "worker-busy",
     /// An ICMP error that is not forwarded (RFC 8656 §11.5).
@@ -82,7 +89,7 @@ drops! {
 pub struct Totals {
     /// Allocations made.
     pub allocations: u64,
-    /// Data from clients to peers, of ended allocations and of living ones.
+    /// Data from clients to peers, of ended allocations and of living ones; of TCP, what ended connections have relayed.
     pub to_peers: Traffic,
     /// Data from peers to clients.
     pub to_clients: Traffic,

@@ -110,7 +110,9 @@ impl Server {
         }
         let allocation = &mut self.table[handle];
         let family = Family::of(peer.ip());
-        let Some(relayed) = allocation.relayed(family, now) else { return self.drop(Drop::BadIndication) };
+        let Some(relayed) = allocation.relayed(family, now).filter(|_| allocation.connections.is_none()) else {
+            return self.drop(Drop::BadIndication);
+        };
         if !allocation.permissions.allow(peer.ip(), now) {
             return self.drop(Drop::NoPermission);
         }
@@ -224,7 +226,7 @@ fn data_header(rng: &mut impl Rng, peer: SocketAddr, len: usize, headroom: &mut 
 }
 
 /// An unpredictable transaction id (RFC 8489 §5).
-fn random_id(rng: &mut impl Rng) -> TransactionId {
+pub(super) fn random_id(rng: &mut impl Rng) -> TransactionId {
     let mut id = TransactionId::default();
     rng.fill_bytes(&mut id.0);
     id

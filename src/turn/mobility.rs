@@ -16,7 +16,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::{
-    AllocationId, Client, Drop, Effect, FiveTuple, Handle, Server, Step, Time, authentication::Requester,
+    AllocationId, Client, Drop, Effect, FiveTuple, Handle, RelayProtocol, Server, Step, Time, authentication::Requester,
     reply::ReplyContext, time::whole_seconds,
 };
 use crate::stun::{AttributeType, ErrorCode, Message, Method};
@@ -151,11 +151,12 @@ impl Guests {
 }
 
 impl Server {
-    /// Whether an Allocate asks for a ticket (RFC 8016 §3.1.2).
-    pub(super) fn wants_ticket(&self, message: &Message<'_>) -> Result<bool, ErrorCode> {
+    /// Whether an Allocate asks for a ticket (RFC 8016 §3.1.2). There is none for TCP, whose connections end with the client's
+    /// (RFC 6062 §5.5).
+    pub(super) fn wants_ticket(&self, message: &Message<'_>, protocol: RelayProtocol) -> Result<bool, ErrorCode> {
         match message.get(AttributeType::MOBILITY_TICKET) {
             None => Ok(false),
-            Some([]) if self.tickets.is_some() => Ok(true),
+            Some([]) if self.tickets.is_some() && protocol == RelayProtocol::Udp => Ok(true),
             Some([]) => Err(ErrorCode::MobilityForbidden),
             Some(_) => Err(ErrorCode::BadRequest),
         }
@@ -169,8 +170,12 @@ impl Server {
         Some(tickets.seal(Ticket { id: allocation.id, worker: tickets.worker, serial }))
     }
 
-    /// The worker that a request of a client without allocation is for, if it is not this one.
+    /// The worker that a request of a client without allocation is for, if it is not this one. ConnectionBind is for this one,
+    /// which has the connection.
     pub(super) fn elsewhere(&self, client: &Client, method: Method, message: &Message<'_>) -> Option<u16> {
+        if method == Method::ConnectionBind {
+            return None;
+        }
         let by_ticket = || {
             let tickets = self.tickets.as_ref().filter(|_| method == Method::Refresh)?;
             let ticket = tickets.open(message.get(AttributeType::MOBILITY_TICKET)?)?;

@@ -1,4 +1,4 @@
-//! The protocol: allocations, permissions, channels, nonces (RFC 8656, RFC 8489 §9).
+//! The protocol: allocations, permissions, channels, nonces (RFC 8656, RFC 8489 §9), peer connections (RFC 6062).
 //!
 //! A [`Server`] is a value without sockets, clocks or threads. It is told the time, who sent which bytes, and answers what
 //! to do: where to send which range of those bytes, or a reply, or a question ([`Step`]). What it needs from outside while
@@ -17,9 +17,12 @@ mod binding;
 mod channel;
 mod channel_bind;
 mod client;
+mod connect;
+mod connection;
 mod counters;
 mod create_permission;
 mod data;
+mod discovery;
 mod mobility;
 mod nonce;
 mod peak;
@@ -32,20 +35,24 @@ mod server;
 mod table;
 mod time;
 
-pub use allocate::{AddressRequest, Grant, PendingAllocate, Refusal};
+pub use allocate::{AddressRequest, Grant, PendingAllocate, Refusal, RelayProtocol};
 pub use allocation::{AllocationId, EndReason, SessionSummary};
 pub use authentication::{Answer, Identity, Query};
 pub use client::{Client, Family, FiveTuple, RelayId, Route, Transport};
+pub use connect::{BindRefusal, ConnectRequest, PeerConnection, PendingBind};
+pub use connection::{ConnectionId, ConnectionIds, Flow};
 pub use counters::{Drop, Totals, Traffic};
 pub use data::{HEADROOM, IcmpError, ToClient, ToPeer};
+pub use discovery::{Discovery, DiscoveryAddress};
 pub use mobility::Mobility;
 pub use peak::Peak;
 pub use rules::{Alternate, Policy, Redirect, Rules, Unauthenticated};
-pub use server::{Effect, Server, Step};
+pub use server::{Effect, Elsewhere, Server, Step};
 pub use table::Handle;
 pub use time::Time;
 
-/// Bytes that a reply buffer must have: enough for the longest response this server makes, whatever the realm.
+/// Bytes that a reply buffer must have: enough for the longest response this server makes, whatever the realm, except for the
+/// PADDING of NAT discovery ([`Server::reply_len`]).
 ///
 /// A response to an unknown path MTU should stay within 548 bytes on IPv4 (RFC 8489 §6.1); with realms of ordinary length
 /// all of them do.

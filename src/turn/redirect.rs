@@ -30,7 +30,7 @@ impl Server {
         };
         // Both addresses come with one name, if any.
         let second = pick(family.other(), Some(&first.domain));
-        let secured = matches!(transport, Transport::Tls | Transport::Dtls) && context.signs_with_sha256();
+        let secured = transport.is_secure() && context.signs_with_sha256();
         let domain = first.domain.as_deref().filter(|_| secured);
         let len = context.error(&self.rules, reply, ErrorCode::TryAlternate, |writer| {
             for server in [Some(first), second].into_iter().flatten() {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Time,
+    ConnectionIds, Discovery, Time,
     client::{Family, Transport},
     mobility::Mobility,
 };
@@ -37,6 +37,16 @@ pub struct Rules {
     pub max_channels: usize,
     /// Family of an allocation that asks for none; `None` is the family that the client uses.
     pub default_family: Option<Family>,
+    /// UDP is relayed; otherwise a UDP relayed address is forbidden (RFC 6062 §5.1).
+    pub udp_relaying: bool,
+    /// TCP is relayed (RFC 6062).
+    pub tcp_relaying: bool,
+    /// Peer connections per TCP allocation.
+    pub max_connections: usize,
+    /// How long a peer connection waits for its ConnectionBind (RFC 6062 §5.2).
+    pub bind_timeout: Duration,
+    /// Which CONNECTION-IDs this server may give out, so that no two workers give out the same.
+    pub connection_ids: ConnectionIds,
     /// Families that can be relayed.
     pub families: Vec<Family>,
     /// SOFTWARE, if it is sent.
@@ -53,6 +63,8 @@ pub struct Rules {
     pub redirect: Option<Redirect>,
     /// Let allocations move to another 5-tuple (RFC 8016).
     pub mobility: Option<Mobility>,
+    /// Where NAT discovery is offered (RFC 5780): at most once per family.
+    pub discovery: Vec<Discovery>,
 }
 
 impl Rules {
@@ -98,6 +110,9 @@ pub enum Unauthenticated {
 pub trait Policy {
     /// Whether data may be sent to and taken from this peer.
     fn permits(&self, peer: SocketAddr) -> bool;
+
+    /// Whether a connection may be opened to this peer (RFC 6062 §5.2).
+    fn permits_connection(&self, peer: SocketAddr) -> bool;
 
     /// Whether a permission for this address may be installed.
     fn permits_ip(&self, peer: IpAddr) -> bool;

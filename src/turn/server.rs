@@ -1,13 +1,15 @@
 //! The server: takes what a client sent and says what to do.
 
-use std::sync::Arc;
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    AllocationId, Answer, Client, Drop, EndReason, Family, FiveTuple, Handle, PendingAllocate, Policy, Query, RelayId,
-    Rules, SessionSummary, Time, ToPeer, Totals, Unauthenticated,
+    AllocationId, Answer, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, FiveTuple, Handle,
+    PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Time, ToPeer, Totals, Transport,
+    Unauthenticated,
     authentication::{Authenticator, Failure, Outcome, Requester},
+    discovery,
     mobility::{Guests, Tickets},
     nonce::{self, Nonces},
     reply::ReplyContext,
@@ -22,6 +24,8 @@ pub enum Step<'m> {
     Dropped,
     /// Send the first so many bytes of the reply buffer back to the client.
     Reply(usize),
+    /// Send a reply by UDP from another address than the request was sent to, or to another port than it came from.
+    ReplyElsewhere(Elsewhere),
     /// Send part of the message to a peer.
     ToPeer(ToPeer),
     /// Find the user and call again with the answer.
@@ -30,6 +34,21 @@ pub enum Step<'m> {
     Allocate(Box<PendingAllocate>),
     /// The worker with this number has this client's allocation: hand the message over to it.
     Forward(u16),
+    /// Connect to a peer and call [`Server::connected`] or [`Server::connect_failed`], whenever that is known.
+    Connect(ConnectRequest),
+    /// Find the peer connection and call [`Server::complete_bind`].
+    Bind(Box<PendingBind>),
+}
+
+/// A reply that does not go back as the request came (RFC 5780 §6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// So many bytes of the reply buffer.
+    pub len: usize,
+    /// The server's own address to send from: one of those that NAT discovery is offered on.
+    pub from: SocketAddr,
+    /// The client's IP address, and the port that it wishes.
+    pub to: SocketAddr,
 }
 
 /// Something that ended by itself or as the consequence of a request.
@@ -57,6 +76,8 @@ pub enum Effect {
         /// The worker.
         home: u16,
     },
+    /// Close this peer connection, with the client's side of it, or give up making it.
+    ClosePeer(ConnectionId),
     /// An allocation has ended; its handle is no longer valid.
     Ended(Handle, SessionSummary),
 }
@@ -68,6 +89,8 @@ pub struct Server {
     pub(super) authenticator: Authenticator,
     pub(super) rng: StdRng,
     pub(super) table: Table,
+    /// Whose each peer connection is.
+    pub(super) connections: HashMap<ConnectionId, Handle>,
     pub(super) effects: Vec<Effect>,
     pub(super) totals: Totals,
     pub(super) next_id: u64,
@@ -94,6 +117,7 @@ impl Server {
             authenticator,
             rng,
             table,
+            connections: HashMap::new(),
             effects: Vec::new(),
             totals: Totals::default(),
             next_id: first_id,
@@ -102,6 +126,13 @@ impl Server {
             tickets,
             guests: Guests::default(),
         }
+    }
+
+    /// Bytes that a reply buffer should have: [`super::REPLY_LEN`], and more where NAT discovery is offered, whose responses are
+    /// padded on request.
+    #[must_use]
+    pub const fn reply_len(&self) -> usize {
+        if self.rules.discovery.is_empty() { super::REPLY_LEN } else { discovery::LONGEST_REPLY }
     }
 
     /// Takes one datagram or stream frame. `reply` must have [`super::REPLY_LEN`] bytes. Call with [`Answer::Unasked`] first, and again with the
@@ -132,6 +163,9 @@ impl Server {
     ) -> Step<'m> {
         let message = match Message::parse(bytes) {
             Ok(message) => message,
+            Err(ParseError::Cookie) if client.tuple.transport == Transport::Dtls => {
+                return self.cookieless(bytes, reply);
+            }
             Err(ParseError::Cookie) if self.rules.rfc3489 => return self.classic(client, bytes, reply, now),
             Err(_) => return self.drop(Drop::Malformed),
         };
@@ -140,6 +174,9 @@ impl Server {
             (Class::Request, Some(Method::Binding)) => self.binding(&message, client, reply, now),
             (Class::Request, Some(method @ (Method::Allocate | Method::Refresh)))
             | (Class::Request, Some(method @ (Method::CreatePermission | Method::ChannelBind))) => {
+                self.request(client, method, &message, answer, reply, now)
+            }
+            (Class::Request, Some(method @ (Method::Connect | Method::ConnectionBind))) if self.rules.tcp_relaying => {
                 self.request(client, method, &message, answer, reply, now)
             }
             _ => self.drop(Drop::Unexpected),
@@ -151,6 +188,16 @@ impl Server {
         match Message::parse_classic(bytes) {
             Ok(message) if (message.method(), message.class()) == (Method::Binding.code(), Class::Request) => {
                 self.binding(&message, client, reply, now)
+            }
+            _ => self.drop(Drop::Malformed),
+        }
+    }
+
+    /// A message without the cookie over DTLS, where RFC 3489 has no place (RFC 8489 §11).
+    fn cookieless<'m>(&mut self, bytes: &[u8], reply: &mut [u8]) -> Step<'m> {
+        match Message::parse_classic(bytes) {
+            Ok(message) if message.class() == Class::Request => {
+                self.error(&ReplyContext::new(&message, None), ErrorCode::ServerError, reply)
             }
             _ => self.drop(Drop::Malformed),
         }
@@ -192,12 +239,17 @@ impl Server {
         }
         let outcome = match (method, owned) {
             (Method::Allocate, owned) => return self.allocate(client, message, context, requester, owned, reply, now),
+            (Method::ConnectionBind, owned) => {
+                let has_allocation = owned.is_some() || self.guests.home(&client.tuple).is_some();
+                return self.connection_bind(client, message, context, &requester, has_allocation, reply);
+            }
             (Method::Refresh, owned) if message.has(AttributeType::MOBILITY_TICKET) => {
                 self.refresh_with_ticket(client, owned, message, &requester, &context, reply, now)
             }
             (_, None) => Err(ErrorCode::AllocationMismatch),
             (_, Some(handle)) if self.table[handle].owner.user != requester.user => Err(ErrorCode::WrongCredentials),
             (Method::Refresh, Some(handle)) => self.refresh(handle, message, &context, reply, now),
+            (Method::Connect, Some(handle)) => return self.connect(handle, message, context, reply, now),
             (Method::CreatePermission, Some(handle)) => self.create_permission(handle, message, &context, reply, now),
             (_, Some(handle)) => self.channel_bind(handle, message, &context, reply, now),
         };
@@ -258,6 +310,12 @@ impl Server {
         Step::Reply(len)
     }
 
+    /// Counts a success response that takes another way than back.
+    pub(super) const fn replied_elsewhere<'m>(&mut self, elsewhere: Elsewhere) -> Step<'m> {
+        self.totals.successes = self.totals.successes.wrapping_add(1);
+        Step::ReplyElsewhere(elsewhere)
+    }
+
     pub(super) const fn drop<'m>(&mut self, reason: Drop) -> Step<'m> {
         self.totals.drop(reason);
         Step::Dropped
@@ -286,6 +344,7 @@ impl Server {
 
     /// Ends an allocation, whatever the reason.
     pub(super) fn end(&mut self, handle: Handle, reason: EndReason, now: Time) {
+        self.close_connections(handle, |_| true);
         let allocation = self.table.remove(handle);
         self.effects.extend(allocation.relayed.iter().flatten().map(|relayed| Effect::CloseRelay(relayed.relay)));
         self.effects.push(Effect::Ended(handle, allocation.summary(reason, now)));
@@ -321,6 +380,7 @@ impl Server {
             let allocation = &mut self.table[handle];
             allocation.permissions.expire(now);
             allocation.channels.expire(now);
+            self.expire_connections(handle, now);
             self.table.arm(handle);
         }
     }

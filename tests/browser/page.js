@@ -91,6 +91,7 @@ class Call {
     const { state, bytesSent, bytesReceived, packetsSent, packetsReceived } = pair;
     return {
       state, bytesSent, bytesReceived, packetsSent, packetsReceived,
+      bytesReceivedByAllPairs: transport.bytesReceived,
       local: end(stats.get(pair.localCandidateId)),
       remote: end(stats.get(pair.remoteCandidateId)),
     };

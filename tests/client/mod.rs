@@ -1,4 +1,4 @@
-//! A small TURN client on the library's own codec, over UDP, or one connection with TCP or TLS.
+//! A small TURN client on the library's own codec, over UDP or DTLS, or one connection with TCP or TLS.
 //!
 //! It does what a test of the process needs (Binding, Allocate, permissions, data, deletion) and answers a challenge by
 //! itself. That the codec is right is shown elsewhere, against other implementations.
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use md5::{Digest, Md5};
+use openssl::ssl::{ErrorCode, SslStream};
 use rustls::{ClientConnection, StreamOwned};
 use turnserver::stun::frame::{Frame, front};
 use turnserver::stun::{
@@ -30,10 +31,14 @@ enum Connection {
     Udp(UdpSocket),
     Tcp(TcpStream, Vec<u8>),
     Tls(Box<TlsStream>, Vec<u8>),
+    Dtls(Box<DtlsStream>),
 }
 
 /// TLS after its handshake.
 type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+
+/// DTLS after its handshake.
+type DtlsStream = SslStream<crate::common::dtls::Socket>;
 
 /// A client with at most one allocation.
 pub(crate) struct Client {
@@ -72,6 +77,11 @@ impl Client {
         Self::of(Connection::Tls(Box::new(stream), Vec::new()), credentials)
     }
 
+    /// The same over DTLS.
+    pub(crate) fn over_dtls(stream: DtlsStream, credentials: Option<(&str, &str)>) -> Self {
+        Self::of(Connection::Dtls(Box::new(stream)), credentials)
+    }
+
     fn of(connection: Connection, credentials: Option<(&str, &str)>) -> Self {
         let credentials = credentials.map(|(user, password)| (user.to_owned(), password.to_owned()));
         Self { connection, credentials, challenge: None }
@@ -83,6 +93,7 @@ impl Client {
             Connection::Udp(socket) => socket.local_addr(),
             Connection::Tcp(stream, _) => stream.local_addr(),
             Connection::Tls(stream, _) => stream.sock.local_addr(),
+            Connection::Dtls(stream) => stream.get_ref().socket.local_addr(),
         }
         .expect("the local address")
     }
@@ -111,6 +122,12 @@ impl Client {
     /// An Allocate without credentials.
     pub(crate) fn knock(&mut self) -> Result<(), Refused> {
         self.exchange(Method::Allocate, false, &|_| {}).map(|_| ())
+    }
+
+    /// Says goodbye, over DTLS.
+    pub(crate) fn shut_down(&mut self) {
+        let Connection::Dtls(stream) = &mut self.connection else { panic!("no client of DTLS") };
+        stream.shutdown().expect("close_notify");
     }
 
     /// Ends the allocation.
@@ -185,7 +202,7 @@ impl Client {
         while Instant::now() < deadline {
             self.transmit(&request);
             let again = match self.connection {
-                Connection::Udp(_) => Instant::now() + RETRANSMIT,
+                Connection::Udp(_) | Connection::Dtls(_) => Instant::now() + RETRANSMIT,
                 Connection::Tcp(..) | Connection::Tls(..) => deadline,
             };
             while let Some(bytes) = self.next(again) {
@@ -215,6 +232,7 @@ impl Client {
             Connection::Tls(stream, _) => {
                 stream.write_all(message).and_then(|()| stream.flush()).expect("writing to the server");
             }
+            Connection::Dtls(stream) => assert!(stream.ssl_write(message).is_ok(), "writing to the server"),
         }
     }
 
@@ -241,9 +259,16 @@ impl Client {
                     stream.sock.set_read_timeout(Some(left)).expect("a timeout");
                     stream.read(&mut buffer)
                 }
+                Connection::Dtls(stream) => {
+                    stream.get_ref().socket.set_read_timeout(Some(left)).expect("a timeout");
+                    stream.ssl_read(&mut buffer).map_err(|error| match error.code() {
+                        ErrorCode::WANT_READ => ErrorKind::WouldBlock.into(),
+                        _ => std::io::Error::other(error),
+                    })
+                }
             };
             match (read, &mut self.connection) {
-                (Ok(length), Connection::Udp(_)) => return Some(buffer[..length].to_vec()),
+                (Ok(length), Connection::Udp(_) | Connection::Dtls(_)) => return Some(buffer[..length].to_vec()),
                 (Ok(0), Connection::Tcp(..) | Connection::Tls(..)) => panic!("the server has closed the connection"),
                 (Ok(length), Connection::Tcp(_, received) | Connection::Tls(_, received)) => {
                     received.extend_from_slice(&buffer[..length]);

@@ -1,8 +1,8 @@
-//! A small TURN client over UDP for tests that need many allocations rather than a foreign implementation.
+//! A small TURN client for tests that need many allocations rather than a foreign implementation: over UDP, and over TCP.
 
 use std::{
-    io,
-    net::{SocketAddr, UdpSocket},
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -10,8 +10,9 @@ use turnserver::{
     auth::key::md5_key,
     stun::{
         AttributeType, ChannelData, ChannelNumber, Class, IntegrityKey, MacAlgorithm, Message, MessageWriter, Method,
-        TransactionId,
+        TransactionId, padded,
     },
+    turn::Family,
 };
 
 use super::{PASSWORD, REALM, USER};
@@ -21,7 +22,16 @@ const TRIES: usize = 10;
 
 /// A UDP socket on loopback that does not wait forever.
 pub(crate) fn loopback_socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    patient("127.0.0.1:0")
+}
+
+/// The same over IPv6.
+pub(crate) fn loopback_socket_v6() -> UdpSocket {
+    patient("[::1]:0")
+}
+
+fn patient(address: &str) -> UdpSocket {
+    let socket = UdpSocket::bind(address).expect("a socket");
     socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a time limit");
     socket
 }
@@ -32,17 +42,67 @@ pub(crate) fn key() -> IntegrityKey {
     IntegrityKey::new(MacAlgorithm::Sha1, key.as_bytes())
 }
 
+/// What a client talks to its server through.
+pub(crate) trait Link {
+    /// Sends a request until it is answered; other messages that come meanwhile are passed over.
+    fn exchange(&mut self, server: SocketAddr, request: &[u8]) -> Option<Vec<u8>>;
+}
+
+impl Link for UdpSocket {
+    fn exchange(&mut self, server: SocketAddr, request: &[u8]) -> Option<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        for _ in 0..TRIES {
+            self.send_to(request, server).expect("to send");
+            loop {
+                match self.recv_from(&mut buffer) {
+                    Ok((len, from)) if from == server && buffer[8..20] == request[8..20] => {
+                        return Some(buffer[..len].to_vec());
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("cannot receive: {error}"),
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Link for TcpStream {
+    fn exchange(&mut self, _server: SocketAddr, request: &[u8]) -> Option<Vec<u8>> {
+        self.write_all(request).expect("to send");
+        loop {
+            let message = read_message(self);
+            if message.get(8..20) == Some(&request[8..20]) {
+                return Some(message);
+            }
+        }
+    }
+}
+
+/// The next message on a stream, without padding.
+pub(crate) fn read_message(stream: &mut impl Read) -> Vec<u8> {
+    let mut message = vec![0; 4];
+    stream.read_exact(&mut message).expect("a message");
+    let len = usize::from(u16::from_be_bytes([message[2], message[3]])) + if message[0] < 64 { 20 } else { 4 };
+    message.resize(padded(len), 0);
+    stream.read_exact(&mut message[4..]).expect("a whole message");
+    assert!(message[len..].iter().all(|byte| *byte == 0), "padding is of zeros");
+    message.truncate(len);
+    message
+}
+
 /// One 5-tuple of a client.
-pub(crate) struct TurnClient {
-    pub(crate) socket: UdpSocket,
+pub(crate) struct TurnClient<L = UdpSocket> {
+    pub(crate) socket: L,
     pub(crate) server: SocketAddr,
     key: IntegrityKey,
     nonce: Vec<u8>,
     next: u32,
 }
 
-impl TurnClient {
-    pub(crate) fn new(socket: UdpSocket, server: SocketAddr) -> Self {
+impl<L: Link> TurnClient<L> {
+    pub(crate) fn new(socket: L, server: SocketAddr) -> Self {
         Self { socket, server, key: key(), nonce: Vec::new(), next: 0 }
     }
 
@@ -53,8 +113,8 @@ impl TurnClient {
         TransactionId(id)
     }
 
-    /// Sends a request until it is answered; other messages that come meanwhile are passed over.
-    pub(crate) fn request(&mut self, method: Method, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
+    /// A request as bytes, signed if a nonce is known.
+    pub(crate) fn sign(&mut self, method: Method, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
         let (id, mut buffer) = (self.id(), [0; 2048]);
         let mut writer = MessageWriter::new(&mut buffer, method, Class::Request, id);
         attributes(&mut writer);
@@ -65,21 +125,14 @@ impl TurnClient {
             writer.integrity(&self.key);
         }
         let len = writer.finish().expect("room for a request");
-        let request = buffer[..len].to_vec();
-        for _ in 0..TRIES {
-            self.socket.send_to(&request, self.server).expect("to send");
-            loop {
-                match self.socket.recv_from(&mut buffer) {
-                    Ok((len, from)) if from == self.server && buffer[8..20] == request[8..20] => {
-                        return buffer[..len].to_vec();
-                    }
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => panic!("cannot receive: {error}"),
-                }
-            }
-        }
-        panic!("{} was not answered", method.name());
+        buffer[..len].to_vec()
+    }
+
+    /// Sends a request until it is answered; other messages that come meanwhile are passed over.
+    pub(crate) fn request(&mut self, method: Method, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
+        let request = self.sign(method, attributes);
+        let answer = self.socket.exchange(self.server, &request);
+        answer.unwrap_or_else(|| panic!("{} was not answered", method.name()))
     }
 
     /// A request that must succeed.
@@ -101,11 +154,27 @@ impl TurnClient {
         self.nonce = challenge.get(AttributeType::NONCE).expect("a nonce").to_vec();
     }
 
-    /// Allocates; returns the relayed address.
+    /// Allocates an IPv4 address; returns it.
     pub(crate) fn allocate(&mut self) -> SocketAddr {
+        self.allocate_with(&|_| {})
+    }
+
+    /// Allocates an address of one family; returns it.
+    pub(crate) fn allocate_of(&mut self, family: Family) -> SocketAddr {
+        let number = match family {
+            Family::V4 => 1,
+            Family::V6 => 2,
+        };
+        self.allocate_with(&|writer| {
+            writer.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[number, 0, 0, 0]);
+        })
+    }
+
+    fn allocate_with(&mut self, more: &dyn Fn(&mut MessageWriter<'_>)) -> SocketAddr {
         self.learn_nonce();
         let response = self.succeed(Method::Allocate, |writer| {
             writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+            more(writer);
         });
         let response = Message::parse(&response).expect("a STUN message");
         response.get_xor_address(AttributeType::XOR_RELAYED_ADDRESS).and_then(Result::ok).expect("a relayed address")
@@ -134,12 +203,13 @@ impl TurnClient {
 
     /// A Send indication as bytes.
     pub(crate) fn send_indication(&mut self, peer: SocketAddr, data: &[u8]) -> Vec<u8> {
-        let (id, mut buffer) = (self.id(), [0; 2048]);
+        let (id, mut buffer) = (self.id(), vec![0; data.len() + 64]);
         let mut writer = MessageWriter::new(&mut buffer, Method::Send, Class::Indication, id);
         writer.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
         writer.attribute(AttributeType::DATA, data);
         let len = writer.finish().expect("room for an indication");
-        buffer[..len].to_vec()
+        buffer.truncate(len);
+        buffer
     }
 }
 

@@ -3,13 +3,23 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod client;
+#[cfg(target_os = "linux")]
+pub(crate) mod datagram;
+pub(crate) mod dtls;
+#[cfg(target_os = "linux")]
+pub(crate) mod namespace;
 pub(crate) mod process;
+#[cfg(target_os = "linux")]
+pub(crate) mod refusal;
 pub(crate) mod tls;
 pub(crate) mod uclient;
 
-use std::net::SocketAddr;
-use std::time::Duration;
-use std::{path::Path, process::Command};
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use process::{Process, command_in};
 
@@ -62,6 +72,27 @@ cert = "cert.pem"
 pkey = "cert.key"
 "#;
 
+/// Waits until this host reaches itself at an address that it has just been given. For a moment the kernel has no route to a
+/// new address of IPv6, and a socket that has met with that does not ask again.
+pub(crate) fn await_address(ip: IpAddr) {
+    let reaches_itself = || {
+        let socket = UdpSocket::bind((ip, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        socket.send_to(b"me?", socket.local_addr()?)?;
+        socket.recv(&mut [0; 3])
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = reaches_itself() {
+        assert!(Instant::now() < deadline, "{ip} is not usable within {PATIENCE:?}: {error}");
+    }
+}
+
+/// [`LOOPBACK`] whose UDP port also takes DTLS.
+pub(crate) fn loopback_with_dtls() -> String {
+    let both = LOOPBACK.replace(r#"transports = ["udp", "tcp"]"#, r#"transports = ["udp", "dtls"]"#);
+    format!("{both}[tls]\ncert = \"cert.pem\"\npkey = \"cert.key\"\n")
+}
+
 /// The built `turnserver` with a configuration of its own.
 pub(crate) struct Server {
     process: Process,
@@ -72,7 +103,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the server with `configuration` and waits until it listens everywhere. Where that has a table `[tls]`, there is
+    /// Starts the server with `configuration` and waits until it is ready. Where that has a table `[tls]`, there is
     /// `cert.pem` with `cert.key`, for [`tls::HOST`] and 127.0.0.1, of the authority in `ca.pem`.
     pub(crate) fn start(configuration: &str) -> Self {
         Self::start_in(None, configuration)
@@ -81,6 +112,13 @@ impl Server {
     /// The same, inside a network namespace.
     pub(crate) fn start_in(namespace: Option<&str>, configuration: &str) -> Self {
         Self::launch(command_in(namespace, env!("CARGO_BIN_EXE_turnserver")), configuration)
+    }
+
+    /// The same, with the command completed by `prepare`.
+    pub(crate) fn start_as(namespace: Option<&str>, configuration: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        let mut command = command_in(namespace, env!("CARGO_BIN_EXE_turnserver"));
+        prepare(&mut command);
+        Self::launch(command, configuration)
     }
 
     /// The same, with a command of one's own for the program.
@@ -102,11 +140,17 @@ impl Server {
         let file = directory.path().join("turnserver.toml");
         std::fs::write(&file, configuration).expect("writing the configuration");
         command.arg("-c").arg(&file).args(["--log-format", "json"]);
+        #[cfg(target_os = "linux")]
+        if let Ok(how) = std::env::var(refusal::MERGING) {
+            refusal::refuse_merging(&mut command, &how);
+        }
 
         let process = Process::start(command);
-        let listeners = (0..expected_listeners(configuration))
-            .map(|_| process.find_line(PATIENCE, parse_listening))
-            .collect::<Vec<_>>();
+        let mut listeners = Vec::new();
+        process.find_line(PATIENCE, |line| {
+            listeners.extend(parse_listening(line));
+            line.contains(r#""message":"ready""#).then_some(())
+        });
         Self { process, listeners, stopped: false, directory }
     }
 
@@ -198,14 +242,6 @@ impl Drop for Server {
             self.shut_down();
         }
     }
-}
-
-/// How many lines `listening` a server with this configuration prints: one for each address and transport.
-fn expected_listeners(configuration: &str) -> usize {
-    let table: toml::Table = configuration.parse().expect("the test's configuration is TOML");
-    let count = |listener: &toml::Value, key: &str| listener[key].as_array().expect("an array").len();
-    let listeners = table["listener"].as_array().expect("an array of tables");
-    listeners.iter().map(|listener| count(listener, "listening-ip") * count(listener, "transports")).sum()
 }
 
 /// The transport and address of a log line `{"fields":{"message":"listening","transport":"udp","address":"…"},…}`.

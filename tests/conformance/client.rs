@@ -1,4 +1,4 @@
-//! A client: one 5-tuple over UDP, TCP or TLS, with what came in and was not asked for kept in order.
+//! A client: one 5-tuple over UDP, TCP, TLS or DTLS, with what came in and was not asked for kept in order.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::common::{Server, tls};
+use crate::common::{Server, dtls, tls};
 use crate::wire::{
     BINDING, DATA, DATA_METHOD, ERROR, ICMP, INDICATION, Msg, Reply, SUCCESS, TransactionId, XOR_PEER_ADDRESS,
 };
@@ -29,6 +29,7 @@ enum Link {
     Udp(UdpSocket),
     Tcp { stream: TcpStream, received: Vec<u8> },
     Tls { stream: Box<tls::Stream>, received: Vec<u8> },
+    Dtls(Box<dtls::Stream>),
 }
 
 pub(crate) struct Client {
@@ -77,8 +78,28 @@ impl Client {
         Self { link, local, waiting: VecDeque::new(), answered: HashSet::new() }
     }
 
+    /// A client over DTLS.
+    pub(crate) fn dtls(server: &Server, address: SocketAddr) -> Self {
+        let local = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { IpAddr::from(Ipv6Addr::LOCALHOST) };
+        let socket = fresh_socket((local, 0).into());
+        socket.connect(address).expect("connecting a UDP socket");
+        let mut stream = dtls::prepare(server.folder(), socket);
+        assert!(dtls::handshake(&mut stream, PATIENCE), "no handshake with the server");
+        Self::of_dtls(stream)
+    }
+
+    pub(crate) fn of_dtls(stream: dtls::Stream) -> Self {
+        let local = stream.get_ref().socket.local_addr().unwrap();
+        Self { link: Link::Dtls(Box::new(stream)), local, waiting: VecDeque::new(), answered: HashSet::new() }
+    }
+
     pub(crate) fn is_stream(&self) -> bool {
         matches!(self.link, Link::Tcp { .. } | Link::Tls { .. })
+    }
+
+    /// The most data that a message to or from this client can carry: what fits in a datagram, or in a record of DTLS.
+    pub(crate) fn longest_data(&self) -> usize {
+        if matches!(self.link, Link::Dtls(_)) { 16_000 } else { 65_000 }
     }
 
     pub(crate) fn udp_socket(&self) -> &UdpSocket {
@@ -92,12 +113,20 @@ impl Client {
             Link::Udp(socket) => socket.peer_addr().unwrap().port(),
             Link::Tcp { stream, .. } => stream.peer_addr().unwrap().port(),
             Link::Tls { stream, .. } => stream.sock.peer_addr().unwrap().port(),
+            Link::Dtls(stream) => stream.get_ref().socket.peer_addr().unwrap().port(),
         }
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
         let Link::Tcp { stream, .. } = &self.link else { panic!("no TCP client") };
         stream
+    }
+
+    /// The stream, with what has come in after the last message that was taken.
+    pub(crate) fn into_stream(self) -> (TcpStream, Vec<u8>) {
+        assert!(self.waiting.is_empty(), "messages that nobody expected: {:02x?}", self.waiting);
+        let Link::Tcp { stream, received } = self.link else { panic!("a UDP client") };
+        (stream, received)
     }
 
     /// Sends bytes as they are: one datagram, or the next bytes of the stream.
@@ -112,6 +141,7 @@ impl Client {
             },
             Link::Tcp { stream, .. } => stream.write_all(bytes).expect("writing to the server"),
             Link::Tls { stream, .. } => tls::send(stream, bytes),
+            Link::Dtls(stream) => dtls::send(stream, bytes),
         }
     }
 
@@ -147,9 +177,14 @@ impl Client {
                     stream.sock.set_read_timeout(Some(left)).unwrap();
                     stream.read(&mut buffer)
                 }
+                Link::Dtls(stream) => match dtls::receive(stream, &mut buffer, left) {
+                    dtls::Received::Message(length) => Ok(length),
+                    dtls::Received::Nothing => Err(ErrorKind::WouldBlock.into()),
+                    dtls::Received::End => Err(ErrorKind::ConnectionReset.into()),
+                },
             };
             match (result, &mut self.link) {
-                (Ok(length), Link::Udp(_)) => return Ok(Some(datagram(&buffer[..length]))),
+                (Ok(length), Link::Udp(_) | Link::Dtls(_)) => return Ok(Some(datagram(&buffer[..length]))),
                 (Ok(0), Link::Tcp { .. } | Link::Tls { .. }) => return Err(()),
                 (Ok(length), Link::Tcp { received, .. } | Link::Tls { received, .. }) => {
                     received.extend(&buffer[..length]);

@@ -1,7 +1,8 @@
 //! Conformance: the observable statements of RFC 8489, RFC 8656, RFC 8016 and of the robustness rules, tested against the running
 //! binary. Each test bears the id of its statement; `coverage.md` lists them all.
 //!
-//! `TURNSERVER_TEST_UDP_IO=portable` runs every server with `udp-io = "portable"`, and `batched` likewise.
+//! `TURNSERVER_TEST_UDP_IO=portable` runs every server with `udp-io = "portable"`, and `batched` likewise; `TURNSERVER_TEST_MERGING=refused`
+//! on a system that refuses to merge datagrams, `partly-refused` on one that refuses it to some sockets.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
@@ -10,13 +11,19 @@
 mod common;
 
 mod client;
-mod namespace;
 mod setup;
 mod sniff;
 mod wire;
 
+mod dtls;
 mod tls;
 
+mod r5780_discovery;
+mod r6062_allocate;
+mod r6062_connect;
+mod r6062_data;
+mod r6062_end;
+mod r6062_setup;
 mod r8016_mobility;
 mod r8489_compatibility;
 mod r8489_credentials;

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use crate::client::Client;
 use crate::setup::{ALICE, BOB, Peer, Server, Session, V4, server};
 use crate::wire::{
-    ALLOCATE, CREATE_PERMISSION, LIFETIME, MOBILITY_TICKET, Msg, REFRESH, Reply, XOR_RELAYED_ADDRESS, allocate,
-    padded_channel_data,
+    ALLOCATE, CONNECT, CONNECTION_BIND, CONNECTION_ID, CREATE_PERMISSION, LIFETIME, MOBILITY_TICKET, Msg, REFRESH, Reply,
+    XOR_RELAYED_ADDRESS, allocate, allocate_tcp, padded_channel_data,
 };
 
 /// Moves in each test: three of four go to another worker.
@@ -87,6 +87,31 @@ fn r8016_3_1_2_01_3_2_2_01_forbidden_where_the_operator_says_so() {
     }
 }
 
+/// Its connections end with the client's (RFC 6062 §5.5).
+#[test]
+fn a_tcp_allocation_has_no_ticket() {
+    let server = server(&[("process.workers", "4"), ("relay.tcp-relaying", "true")]);
+    for mut session in [Session::tcp(&server), Session::tls(&server)] {
+        session.fail(allocate_tcp().attr(MOBILITY_TICKET, &[]), 405);
+        session.allocate_with(allocate_tcp());
+    }
+}
+
+/// Nor does a connection become one while an allocation, of whichever worker, may move to it, or has moved.
+#[test]
+fn a_client_data_connection_is_nobodys_to_move() {
+    let server = server(&[("process.workers", "4"), ("relay.tcp-relaying", "true")]);
+    let mut call = Call::new(Session::udp(&server));
+    for _ in 0..ROUNDS {
+        call.show(Session::tcp(&server));
+        call.session.fail(Msg::new(CONNECTION_BIND).u32(CONNECTION_ID, 7), 400);
+        call = call.both_ways();
+        call.session.fail(Msg::new(CONNECTION_BIND).u32(CONNECTION_ID, 7), 400);
+        // The allocation is one of UDP.
+        call.session.fail(Msg::new(CONNECT).peer(call.peer.address), 437);
+    }
+}
+
 #[test]
 fn r8016_3_1_2_02_an_allocate_with_a_ticket_is_a_bad_request() {
     let server = mobile_server();
@@ -119,12 +144,13 @@ fn r8016_3_2_2_02_07_08_09_10_11_15_an_allocation_moves_between_workers_transpor
         |server: &Server| Session::udp(server),
         |server: &Server| Session::tcp(server),
         |server: &Server| Session::tls(server),
+        |server: &Server| Session::dtls(server),
         |server: &Server| Session::over(Client::udp(server.ipv6("udp")), ALICE),
         |server: &Server| Session::over(Client::tcp(server.ipv6("tcp")), ALICE),
     ];
     for from in open {
         let mut call = Call::new(from(&server)).both_ways();
-        for to in open.iter().cycle().take(10) {
+        for to in open.iter().cycle().take(2 * open.len()) {
             let mut old = call.show(to(&server));
             // Requests are served on both, data go to the old one.
             let mut new = std::mem::replace(&mut call.session, Session::udp(&server));
@@ -144,7 +170,7 @@ fn r8016_3_2_2_02_07_08_09_10_11_15_an_allocation_moves_between_workers_transpor
         call.session.delete();
     }
     let log = server.stop();
-    assert_eq!(log.matches("session moves").count(), open.len() * 10, "each move once");
+    assert_eq!(log.matches("session moves").count(), 2 * open.len() * open.len(), "each move once");
     assert_eq!(log.matches("session ends").count(), open.len());
 }
 
@@ -319,7 +345,8 @@ fn nothing_is_lost_in_a_move() {
     let server = mobile_server();
     let mut call = Call::new(Session::udp(&server));
     for round in 0..ROUNDS {
-        let mut old = call.show(if round % 2 == 0 { Session::tls(&server) } else { Session::tcp(&server) });
+        let to = [Session::tls, Session::tcp, Session::dtls][round % 3];
+        let mut old = call.show(to(&server));
         for number in 0..50_u8 {
             call.peer.send(&[number; 100], call.relayed);
             assert_eq!(old.client.channel().1, [number; 100]);

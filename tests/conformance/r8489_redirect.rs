@@ -31,13 +31,31 @@ fn r8489_10_01_02_03_r8656_7_2_23_the_first_alternate_is_of_the_family_of_the_cl
     }
 }
 
+/// Clients stay with their transport, whose port is another one.
+#[test]
+fn r8489_10_01_02_03_over_tls_the_alternate_is_one_for_tls() {
+    let chosen =
+        [("redirect.alternate-server", r#""192.0.2.1""#), ("redirect.tls-alternate-server", r#""192.0.2.3:443""#)];
+    for (settings, expected) in [(&chosen[..1], "192.0.2.1:5349"), (&chosen, "192.0.2.3:443")] {
+        let server = server(settings);
+        for mut session in [Session::tls(&server), Session::dtls(&server)] {
+            assert_eq!(alternates(&session.fail(allocate(), 300)), [expected.parse().unwrap()]);
+        }
+        for mut session in [Session::udp(&server), Session::tcp(&server)] {
+            assert_eq!(alternates(&session.fail(allocate(), 300)), ["192.0.2.1:3478".parse().unwrap()]);
+        }
+    }
+}
+
 #[test]
 fn r8489_10_04_14_16_01_the_alternate_domain_comes_with_sha256_integrity() {
     let server = redirecting();
-    let mut session = Session::tls(&server).scheme(Scheme::Sha256);
-    assert_eq!(session.fail(allocate(), 300).get(ALTERNATE_DOMAIN), Some(&b"other.example.org"[..]));
-    let mut session = Session::tls(&server);
-    assert!(!session.fail(allocate(), 300).has(ALTERNATE_DOMAIN), "only with MESSAGE-INTEGRITY-SHA256");
+    for transport in [Session::tls, Session::dtls] {
+        let reply = transport(&server).scheme(Scheme::Sha256).fail(allocate(), 300);
+        assert_eq!(reply.get(ALTERNATE_DOMAIN), Some(&b"other.example.org"[..]), "names the certificate");
+        let reply = transport(&server).fail(allocate(), 300);
+        assert!(!reply.has(ALTERNATE_DOMAIN), "only with MESSAGE-INTEGRITY-SHA256");
+    }
     for session in [Session::udp(&server), Session::tcp(&server)] {
         let reply = session.scheme(Scheme::Sha256).fail(allocate(), 300);
         assert!(!reply.has(ALTERNATE_DOMAIN), "only where there is a certificate");

@@ -1,13 +1,16 @@
 //! RFC 8656 §7.2, §8: address families, and allocations with two relayed addresses.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
+use std::process::Command;
+use std::time::Instant;
 
-use crate::client::Client;
+use crate::client::{Client, PATIENCE};
+use crate::common::namespace::{add_address, with_loopback_of_mtu};
 use crate::common::process::free_port_pair;
-use crate::setup::{ALICE, Peer, Server, Session, V4, V6, server};
+use crate::setup::{ALICE, Peer, Server, Session, V4, V6, portable, server};
 use crate::wire::{
-    ADDITIONAL_ADDRESS_FAMILY, ADDRESS_ERROR_CODE, CHANNEL_BIND, CREATE_PERMISSION, EVEN_PORT, LIFETIME, Msg, REFRESH,
-    REQUESTED_ADDRESS_FAMILY, Reply, XOR_RELAYED_ADDRESS, allocate, channel_data,
+    ADDITIONAL_ADDRESS_FAMILY, ADDRESS_ERROR_CODE, BINDING, CHANNEL_BIND, CREATE_PERMISSION, EVEN_PORT, LIFETIME, Msg,
+    REFRESH, REQUESTED_ADDRESS_FAMILY, Reply, XOR_MAPPED_ADDRESS, XOR_RELAYED_ADDRESS, allocate, channel_data,
 };
 
 const ONLY_V4: (&str, &str) = ("relay.relay-ip", r#"["127.0.0.1"]"#);
@@ -189,5 +192,60 @@ fn r8656_10_2_08_a_dual_allocation_takes_peers_of_both_families() {
         session.bind(0x4000 + number as u16, peer.address);
         session.send(&channel_data(0x4000 + number as u16, b"data"));
         assert_eq!(peer.receive(), (b"data".to_vec(), *relayed));
+    }
+}
+
+/// An address of a link is one only together with an interface: clients there are served, but are no peers.
+#[test]
+fn clients_on_a_link_local_address_are_served_and_are_no_peers() {
+    if portable() {
+        // No wildcard listeners there, and nothing else listens on such an address.
+        return;
+    }
+    with_loopback_of_mtu(1500, || {
+        for arguments in ["link add link0 type veth peer name link1", "link set link0 up", "link set link1 up"] {
+            let status = Command::new("ip").args(arguments.split(' ')).status();
+            assert!(status.expect("ip of iproute2").success());
+        }
+        add_address("2001:db8::1");
+        let local = link_local("link0");
+        let server = server(&[
+            ("listener.listening-ip", r#"["::"]"#),
+            ("relay.relay-ip", r#"["2001:db8::1"]"#),
+            ("peers.allowed-peer-ip", r#"["fe80::/10", "2001:db8::1"]"#),
+        ]);
+        let reach = |transport| SocketAddrV6::new(*local.ip(), server.ipv6(transport).port(), 0, local.scope_id());
+        let tcp = Client::tcp(reach("tcp").into());
+        let udp = Client::udp_from(local.into(), reach("udp").into());
+        for mut client in [udp, tcp] {
+            let mapped = client.request(&Msg::new(BINDING)).xor(XOR_MAPPED_ADDRESS).expect("XOR-MAPPED-ADDRESS");
+            assert_eq!((mapped.ip(), mapped.port()), (client.local.ip(), client.local.port()));
+            let mut session = Session::over(client, ALICE);
+            let relayed = session.allocate_with(family(allocate(), 2));
+            session.fail(Msg::new(CREATE_PERMISSION).peer((*local.ip(), 9)), 403);
+            session.fail(Msg::new(CHANNEL_BIND).channel(0x4000).peer((*local.ip(), 9)), 403);
+            let peer = Peer::new("2001:db8::1".parse().unwrap());
+            session.permit(peer.address);
+            session.round_trip(&peer, relayed);
+        }
+    });
+}
+
+/// The link-local address of an interface, once it can be used.
+fn link_local(interface: &str) -> SocketAddrV6 {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "{interface} has no address");
+        let listed = Command::new("ip").args(["-o", "-6", "address", "show", "dev", interface]).output().expect("ip");
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let address = listed
+            .split_whitespace()
+            .find_map(|word| word.strip_suffix("/64"))
+            .filter(|_| !listed.contains("tentative"));
+        let Some(address) = address else { continue };
+        let index = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+        let line = index.lines().find(|line| line.ends_with(interface)).expect("the interface");
+        let scope = u32::from_str_radix(line.split_whitespace().nth(1).expect("an index"), 16).unwrap();
+        return SocketAddrV6::new(address.parse().unwrap(), 0, 0, scope);
     }
 }

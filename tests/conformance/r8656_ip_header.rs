@@ -176,7 +176,7 @@ fn r8656_16_01_to_tcp_marks_of_the_peer_change_nothing() {
 
 #[test]
 fn r8656_14_05_what_is_too_large_for_the_link_is_fragmented() {
-    crate::namespace::with_loopback_of_mtu(1500, relay_more_than_the_link_takes);
+    crate::common::namespace::with_loopback_of_mtu(1500, relay_more_than_the_link_takes);
 }
 
 fn relay_more_than_the_link_takes() {

@@ -20,7 +20,7 @@ pub(crate) const BOB: (&str, &str) = ("bob", "another secret");
 pub(crate) const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(crate) const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// Serves clients and peers on this host: IPv4 and IPv6, UDP, TCP and TLS, without rate limits.
+/// Serves clients and peers on this host: IPv4 and IPv6, UDP, TCP, TLS and DTLS, without rate limits.
 const BASE: &str = r#"
 [[listener]]
 listening-ip = ["127.0.0.1", "::1"]
@@ -29,7 +29,7 @@ transports = ["udp", "tcp"]
 [[listener]]
 listening-ip = ["127.0.0.1", "::1"]
 listening-port = 0
-transports = ["tls"]
+transports = ["tls", "dtls"]
 [tls]
 cert = "cert.pem"
 pkey = "cert.key"
@@ -136,9 +136,14 @@ impl Session {
         Self::over(Client::tls(server, server.ipv4("tls")), ALICE)
     }
 
-    /// All three.
-    pub(crate) fn each(server: &Server) -> [Self; 3] {
-        [Self::udp(server), Self::tcp(server), Self::tls(server)]
+    /// alice over DTLS and IPv4.
+    pub(crate) fn dtls(server: &Server) -> Self {
+        Self::over(Client::dtls(server, server.ipv4("dtls")), ALICE)
+    }
+
+    /// All four.
+    pub(crate) fn each(server: &Server) -> [Self; 4] {
+        [Self::udp(server), Self::tcp(server), Self::tls(server), Self::dtls(server)]
     }
 
     /// bob over UDP and IPv4.

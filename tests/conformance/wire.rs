@@ -16,13 +16,19 @@ pub(crate) const SEND: u16 = 0x006;
 pub(crate) const DATA_METHOD: u16 = 0x007;
 pub(crate) const CREATE_PERMISSION: u16 = 0x008;
 pub(crate) const CHANNEL_BIND: u16 = 0x009;
+pub(crate) const CONNECT: u16 = 0x00A;
+pub(crate) const CONNECTION_BIND: u16 = 0x00B;
+pub(crate) const CONNECTION_ATTEMPT: u16 = 0x00C;
 
 pub(crate) const INDICATION: u16 = 0x010;
 pub(crate) const SUCCESS: u16 = 0x100;
 pub(crate) const ERROR: u16 = 0x110;
 
 pub(crate) const MAPPED_ADDRESS: u16 = 0x0001;
+pub(crate) const RESPONSE_ADDRESS: u16 = 0x0002;
 pub(crate) const CHANGE_REQUEST: u16 = 0x0003;
+pub(crate) const SOURCE_ADDRESS: u16 = 0x0004;
+pub(crate) const CHANGED_ADDRESS: u16 = 0x0005;
 pub(crate) const USERNAME: u16 = 0x0006;
 pub(crate) const MESSAGE_INTEGRITY: u16 = 0x0008;
 pub(crate) const ERROR_CODE: u16 = 0x0009;
@@ -43,6 +49,9 @@ pub(crate) const PASSWORD_ALGORITHM: u16 = 0x001D;
 pub(crate) const USERHASH: u16 = 0x001E;
 pub(crate) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub(crate) const RESERVATION_TOKEN: u16 = 0x0022;
+pub(crate) const PADDING: u16 = 0x0026;
+pub(crate) const RESPONSE_PORT: u16 = 0x0027;
+pub(crate) const CONNECTION_ID: u16 = 0x002A;
 pub(crate) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 pub(crate) const ADDRESS_ERROR_CODE: u16 = 0x8001;
 pub(crate) const PASSWORD_ALGORITHMS: u16 = 0x8002;
@@ -51,6 +60,8 @@ pub(crate) const ICMP: u16 = 0x8004;
 pub(crate) const SOFTWARE: u16 = 0x8022;
 pub(crate) const ALTERNATE_SERVER: u16 = 0x8023;
 pub(crate) const FINGERPRINT: u16 = 0x8028;
+pub(crate) const RESPONSE_ORIGIN: u16 = 0x802B;
+pub(crate) const OTHER_ADDRESS: u16 = 0x802C;
 pub(crate) const MOBILITY_TICKET: u16 = 0x8030;
 
 pub(crate) type TransactionId = [u8; 12];
@@ -147,6 +158,11 @@ pub(crate) fn allocate() -> Msg {
     Msg::new(ALLOCATE).attr(REQUESTED_TRANSPORT, &[17, 0, 0, 0])
 }
 
+/// An Allocate for a TCP relay (RFC 6062).
+pub(crate) fn allocate_tcp() -> Msg {
+    Msg::new(ALLOCATE).attr(REQUESTED_TRANSPORT, &[6, 0, 0, 0])
+}
+
 /// A ChannelData message without padding.
 pub(crate) fn channel_data(number: u16, data: &[u8]) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
@@ -228,7 +244,8 @@ impl Reply {
                     assert!(!text.is_empty() && !text.starts_with('"'), "{kind:#06x} is empty or quoted: {text}");
                 }
                 SOFTWARE => drop(text()),
-                MAPPED_ADDRESS | XOR_MAPPED_ADDRESS | XOR_RELAYED_ADDRESS | XOR_PEER_ADDRESS | ALTERNATE_SERVER => {
+                MAPPED_ADDRESS | XOR_MAPPED_ADDRESS | XOR_RELAYED_ADDRESS | XOR_PEER_ADDRESS | ALTERNATE_SERVER
+                | RESPONSE_ORIGIN | OTHER_ADDRESS => {
                     assert!(
                         matches!((value[0], value[1], value.len()), (0, 1, 8) | (0, 2, 20)),
                         "{kind:#06x} {value:?}"
@@ -254,6 +271,12 @@ impl Reply {
     /// The first XOR-coded address of this type.
     pub(crate) fn xor(&self, kind: u16) -> Option<SocketAddr> {
         self.all_xor(kind).first().copied()
+    }
+
+    /// The address of this type that is not XOR-coded, if it is there once.
+    pub(crate) fn plain(&self, kind: u16) -> Option<SocketAddr> {
+        let mut found = self.attributes.iter().filter(|(found, _)| *found == kind);
+        found.next().filter(|_| found.next().is_none()).map(|(_, value)| decode_plain(value))
     }
 
     /// All XOR-coded addresses of this type.

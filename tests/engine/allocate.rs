@@ -54,7 +54,7 @@ fn malformed_and_unsupported_values() {
         (400, allocate().with(A::REQUESTED_TRANSPORT, [17])),
         (400, allocate().with(A::REQUESTED_TRANSPORT, [17, 0, 0, 0, 0, 0, 0, 0])),
         (442, allocate().with(A::REQUESTED_TRANSPORT, [132, 0, 0, 0])),
-        (442, allocate().with(A::REQUESTED_TRANSPORT, [6, 0, 0, 0])),
+        (442, allocate().with(A::REQUESTED_TRANSPORT, [1, 0, 0, 0])),
         (400, allocate().raw(A::LIFETIME, [])),
         (400, allocate().raw(A::LIFETIME, [0, 9])),
         (400, allocate().raw(A::LIFETIME, [0, 0, 0, 0, 0, 0, 2, 88])),

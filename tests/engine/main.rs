@@ -6,7 +6,9 @@
 mod allocate;
 mod authentication;
 mod channels;
+mod connections;
 mod data;
+mod discovery;
 mod dual;
 mod expiry;
 mod messages;

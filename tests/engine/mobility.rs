@@ -65,6 +65,20 @@ fn a_ticket_for_who_asks_for_it() {
     assert!(!other.request(&mut world, Request::allocate()).has(A::MOBILITY_TICKET));
 }
 
+/// Connections with peers end with the client's (RFC 6062 §5.5).
+#[test]
+fn there_is_no_ticket_for_tcp() {
+    let mut world = world(0);
+    let client = TestClient::new(&mut world, tcp("192.0.2.1:1000"));
+    let tcp_allocation = || Request::new(Method::Allocate).raw(A::REQUESTED_TRANSPORT, [6, 0, 0, 0]);
+    assert_eq!(client.code(&mut world, tcp_allocation().raw(A::MOBILITY_TICKET, [1])), 400);
+    assert_eq!(client.code(&mut world, tcp_allocation().raw(A::MOBILITY_TICKET, [])), 405);
+    let response = client.request(&mut world, tcp_allocation());
+    assert_eq!((response.code(), response.has(A::MOBILITY_TICKET)), (0, false));
+    world.server.end_client(&client.client, EndReason::ConnectionClosed, world.now);
+    assert_eq!(world.server.allocations(), 0);
+}
+
 /// 8016-3.2.2-02, -07, -08, -09, -10, -11
 #[test]
 fn both_5_tuples_serve_until_data_come_from_the_new_one() {
@@ -241,6 +255,9 @@ fn what_is_for_another_worker_is_handed_over() {
     }
     assert_eq!(goes_to(&mut home), Some(guest.client));
     assert!(matches!(host.send(&guest.client, &Request::new(Method::Binding).build()), Out::Reply(_)));
+    // A connection that an allocation may move to becomes no client data connection (RFC 6062 §5.4).
+    let bind = guest.sign(Request::new(Method::ConnectionBind).raw(A::CONNECTION_ID, [0, 0, 0, 1])).build();
+    assert_eq!(host.ask(&guest.client, &bind).code(), 400);
     host.server.dismiss(&guest.client, 2);
     assert!(host.server.has_allocation(&guest.client) && !host.server.owns_allocation(&guest.client));
     host.server.end_client(&guest.client, EndReason::ConnectionClosed, host.now);

@@ -1,11 +1,14 @@
-//! The server on a public segment, its clients behind symmetric NATs: each in a network namespace of its own.
+//! The server on a public segment, its clients behind NATs: each in a network namespace of its own.
 //!
-//! Two hosts behind such NATs have no direct path to each other, whatever they try; through the relay they have. Needs
-//! root, iproute2, nftables and coturn's tools.
+//! Two hosts behind symmetric NATs have no direct path to each other, whatever they try; through the relay they have. What
+//! kind of NAT a host is behind, NAT discovery finds out ([`discovery`]). Needs root, iproute2, nftables, coturn's tools and
+//! `stun` (Debian's stun-client).
 
 mod agent;
 #[path = "../common/mod.rs"]
 mod common;
+mod discovery;
+mod nat;
 mod network;
 
 use std::net::SocketAddr;

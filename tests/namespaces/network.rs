@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   server 203.0.113.10    peer 203.0.113.20           the public segment, 203.0.113.0/24 and 2001:db8:1::/64
-//!        |                      |
+//!        | 203.0.113.11         |
 //!   -----+------ wan (bridge) --+-------+----------
 //!        |                              |
-//!   nat-a 203.0.113.1              nat-b 203.0.113.2   symmetric NATs: each mapping gets a port at random
+//!   nat-a 203.0.113.1              nat-b 203.0.113.2   NATs of one kind ([`nat`](crate::nat)): symmetric ones
 //!        |                              |
 //!   host-a 192.168.1.10            host-b 192.168.2.10
 //!          fd00:1::10                     fd00:2::10
@@ -21,9 +21,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::common::process::run;
+use crate::nat::Nat;
 
 /// Where the server listens and relays.
 pub(crate) const SERVER: [&str; 2] = ["203.0.113.10", "2001:db8:1::10"];
+/// Its second address, for NAT discovery.
+pub(crate) const ALTERNATE: [&str; 2] = ["203.0.113.11", "2001:db8:1::11"];
 /// An ordinary host on the public segment.
 pub(crate) const PEER: [&str; 2] = ["203.0.113.20", "2001:db8:1::20"];
 /// The public addresses of the two NATs.
@@ -38,22 +41,6 @@ const NAMESPACES: [&str; 7] = ["wan", "server", "peer", "nat-a", "nat-b", "host-
 /// All namespaces of these tests begin with this, then the test's process id and a number.
 const PREFIX: &str = "turntest";
 
-/// What a NAT does: no connection from outside, and a new port at random for each connection from inside, so that the
-/// address that one host sees is of no use to another.
-const SYMMETRIC_NAT: &str = r#"
-table inet nat {
-    chain forward {
-        type filter hook forward priority filter; policy drop;
-        ct state established,related accept
-        iifname "lan0" oifname "wan0" accept
-    }
-    chain postrouting {
-        type nat hook postrouting priority srcnat;
-        oifname "wan0" masquerade random,fully-random
-    }
-}
-"#;
-
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The namespaces; they are gone when this is dropped.
@@ -62,7 +49,12 @@ pub(crate) struct Network {
 }
 
 impl Network {
+    /// The two hosts are behind symmetric NATs.
     pub(crate) fn build() -> Self {
+        Self::build_behind(Nat::Symmetric)
+    }
+
+    pub(crate) fn build_behind(kind: Nat) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let user = std::fs::metadata("/proc/self").expect("/proc").uid();
         assert_eq!(user, 0, "making network namespaces needs root (.ci/run sees to it)");
@@ -84,6 +76,7 @@ impl Network {
             network.ip("wan", &["link", "set", name, "master", "br0"]);
             network.address(name, interface, addresses);
         }
+        network.address("server", "eth0", ALTERNATE);
         for (nat, host, inside, addresses) in [
             ("nat-a", "host-a", ["192.168.1.1", "fd00:1::1"], HOST_A),
             ("nat-b", "host-b", ["192.168.2.1", "fd00:2::1"], HOST_B),
@@ -94,7 +87,7 @@ impl Network {
             for gateway in inside {
                 network.ip(host, &["route", "add", "default", "via", gateway]);
             }
-            ip(&["netns", "exec", &network.namespace(nat), "nft", SYMMETRIC_NAT]);
+            ip(&["netns", "exec", &network.namespace(nat), "nft", &kind.rules(addresses)]);
             let forwarding = "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding";
             ip(&["netns", "exec", &network.namespace(nat), "sh", "-ec", forwarding]);
         }

@@ -262,6 +262,17 @@ fn h22_relay_ports_of_own_relay_addresses_are_peers_even_private_ones() {
 }
 
 #[test]
+fn what_is_a_peer_as_a_relay_alone_is_told_apart() {
+    let relays = [relay("10.0.0.5", "198.51.100.7")];
+    let at_most = |allowed: &[&str], peer: &str| {
+        PeerRules::new(&peers(allowed, &[]), &relays, 49152..=65535, &[], &[]).is_relay_at_most(peer.parse().unwrap())
+    };
+    assert!(at_most(&[], "10.0.0.5:50000") && at_most(&[], "198.51.100.7:50000"));
+    assert!(at_most(&["10.0.0.0/8"], "10.0.0.5:50000"));
+    assert!(!at_most(&["10.0.0.5/32"], "10.0.0.5:50000") && !at_most(&[], "8.8.8.8:50000"));
+}
+
+#[test]
 fn h09_a_public_relay_behind_nat64_is_not_reached_through_the_translator() {
     let relays = [relay("8.8.8.8", "8.8.8.8")];
     let rules = PeerRules::new(&peers(&[], &[]), &relays, 49152..=65535, &["8.8.8.8:3478".parse().unwrap()], &[]);

@@ -20,7 +20,7 @@ use crate::{
         system::{DatagramPath, Poller},
     },
     stun::{AttributeType, Class, MessageWriter, Method, TransactionId},
-    turn::{IcmpError, Server, Transport},
+    turn::{ConnectionIds, IcmpError, Server, Transport},
 };
 
 /// An empty message on a channel that is not bound.
@@ -35,18 +35,14 @@ fn streams() -> Rc<Streams> {
     let ports = settings.relay.min_port..=settings.relay.max_port;
     let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &[], &[]));
     let io = DatagramPath::probe(settings.process.udp_io).unwrap().io();
-    let policy = WorkerPolicy::new(peers, &settings.limits, 1, [1, 2]);
-    let server = Server::new(rules::rules(&settings, &users, io), Box::new(policy), &[3; 32], [4; 32], 1);
+    let shared = Shared::new(&settings);
+    let policy = WorkerPolicy::new(peers, Arc::clone(&shared), &settings.limits, 1, [1, 2]);
+    let rules = rules::rules(&settings, &users, io, ConnectionIds { worker: 0, workers: 1 });
+    let server = Server::new(rules, Box::new(policy), &[3; 32], [4; 32], 1);
     let poller = Rc::new(Poller::new(io).unwrap());
     let rng = StdRng::from_seed([5; 32]);
-    let core = Core::new(0, server, users, Shared::new(&settings), Clock::new(), poller, rng, io);
-    Rc::new(Streams {
-        core: Rc::new(RefCell::new(core)),
-        buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
-        limits: settings.tcp,
-        wide_channels: false,
-        changed: Rc::default(),
-    })
+    let core = Core::new(0, server, users, shared, Clock::new(), poller, rng, io);
+    Rc::new(Streams::new(Rc::new(RefCell::new(core)), settings.tcp, false, Rc::default()))
 }
 
 /// A connection whose client has the other end.
@@ -55,7 +51,7 @@ fn connect(shared: &Rc<Streams>) -> (Connection<DuplexStream>, DuplexStream) {
     let queue = Queue::new(shared.limits.queue_bytes, shared.limits.queue_age);
     let (client, server) = ("127.0.0.1:1000".parse().unwrap(), "127.0.0.1:3478".parse().unwrap());
     let tuple = FiveTuple { client, server, transport: Transport::Tcp };
-    let at = shared.core.borrow_mut().streams.insert(Stream { queue, tuple, waker: None });
+    let at = shared.core.borrow_mut().outlets.add(queue, tuple);
     let client = Client { tuple, route: Way::Stream(at).route() };
     (Connection::new(Rc::clone(shared), stream, client, at), other)
 }
@@ -132,6 +128,32 @@ async fn a_turn_leaves_most_of_a_flood_for_later_turns() {
 }
 
 #[tokio::test]
+async fn a_busy_connection_with_an_allocation_reads_more_at_once() {
+    let long = [&[0x40, 0, 0x04, 0xB0][..], &[0; 1200]].concat();
+    for (first, room) in [(binding(), READ), (allocate(), LONG_READ)] {
+        let (mut connection, mut other) = connect(&streams());
+        let mut timer = pin!(sleep_until(connection.deadline()));
+        other.write_all(&first).await.unwrap();
+        assert!(!turn(&mut connection, timer.as_mut()));
+        assert_eq!((received(&mut other).await, connection.room), (1, READ));
+        other.write_all(&long.repeat(200)).await.unwrap();
+        assert!(!turn(&mut connection, timer.as_mut()));
+        assert_eq!(connection.room, room);
+        for _ in 0..10 {
+            assert!(!turn(&mut connection, timer.as_mut()));
+        }
+        // No longer busy.
+        other.write_all(&long).await.unwrap();
+        assert!(!turn(&mut connection, timer.as_mut()));
+        assert_eq!((connection.room, connection.kept.capacity()), (READ, 0));
+        // Not for short ones, of which a turn takes few.
+        other.write_all(&EMPTY.repeat(20_000)).await.unwrap();
+        assert!(!turn(&mut connection, timer.as_mut()));
+        assert_eq!(connection.room, READ);
+    }
+}
+
+#[tokio::test]
 async fn requests_with_more_responses_than_may_wait_are_all_answered() {
     let mut shared = streams();
     Rc::get_mut(&mut shared).unwrap().limits.queue_bytes = 1000;
@@ -177,7 +199,7 @@ async fn reports_of_icmp_errors_give_way_to_later_ones() {
         for _ in 0..10_000 {
             core.icmp_error(handle, peer, IcmpError { kind: 3, code: 3, mtu: 0 }, now);
         }
-        assert!(!core.streams[at].queue.is_stuffed());
+        assert!(!core.outlets.is_stuffed(at));
     });
     assert!(!turn(&mut connection, timer.as_mut()));
     let reports = received(&mut other).await;

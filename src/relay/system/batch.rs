@@ -105,6 +105,12 @@ impl Batch {
         &self.slots[self.place(at)]
     }
 
+    /// For what is decrypted where it stands.
+    pub(crate) fn payload_mut(&mut self, at: usize) -> &mut [u8] {
+        let place = self.place(at);
+        &mut self.slots[place]
+    }
+
     /// What payloads stand in.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.slots

@@ -16,7 +16,11 @@ pub(super) use batch::{BATCH, Batch, Outgoing, Received, Run, SendOptions, Sende
 pub use path::DatagramPath;
 pub(super) use path::Io;
 
-use std::{io, marker::PhantomData, net::SocketAddr};
+use std::{
+    io,
+    marker::PhantomData,
+    net::{IpAddr, SocketAddr},
+};
 
 use batch::{MAX_DATAGRAM, payload_start};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -67,6 +71,38 @@ pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener>
     Ok(socket.into())
 }
 
+/// Opens the TCP listener of a relayed address, for peers. Fails if anybody else has the port, but does not keep
+/// [`bind_tcp_source`] from using it, too.
+pub(crate) fn listen_for_peers(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    prepare(&socket, address, false)?;
+    socket.bind(&address.into())?;
+    // A backlog as for clients would let one allocation's peers take much more memory than its connections may.
+    socket.listen(128)?;
+    // Only now: had it been set before, somebody else who sets it could have the same port.
+    #[cfg(unix)]
+    socket.set_reuse_port(true)?;
+    Ok(socket.into())
+}
+
+/// Opens a TCP socket that is to connect to a peer from a relayed address (RFC 6062 §5.2).
+pub(crate) fn bind_tcp_source(address: SocketAddr) -> io::Result<std::net::TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    prepare(&socket, address, true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Makes the end of a connection a reset, which says that data may have been lost.
+pub(crate) fn reset_on_close(stream: &tokio::net::TcpStream) {
+    // Where it cannot be set, the end looks like an ordinary one.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+}
+
 /// Fails if anybody already serves this address, which sharing would hide; returns the port (chosen by the system if 0).
 pub(crate) fn probe(address: SocketAddr, stream: bool) -> io::Result<u16> {
     let kind = if stream { Type::STREAM } else { Type::DGRAM };
@@ -105,6 +141,26 @@ pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     None
 }
 
+/// The MTU in bytes of the interface that has this address; that of Ethernet where the system does not tell.
+pub(crate) fn mtu(address: IpAddr) -> usize {
+    const ETHERNET: usize = 1500;
+    #[cfg(target_os = "linux")]
+    {
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        // All of 127.0.0.0/8 is on the loopback interface, which lists one address of it.
+        let has = |interface: &&if_addrs::Interface| {
+            interface.ip() == address || address.is_loopback() && interface.is_loopback()
+        };
+        let mtu = interfaces.iter().find(has).and_then(|interface| linux::interface_mtu(&interface.name).ok());
+        mtu.unwrap_or(ETHERNET)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = address;
+        ETHERNET
+    }
+}
+
 /// Makes short sleeps of this thread as exact as the system can; whether that is some microseconds.
 pub(crate) fn sleeps_exactly() -> bool {
     #[cfg(target_os = "linux")]
@@ -141,6 +197,13 @@ pub(crate) fn kernel_drops(socket: &std::net::UdpSocket) -> Option<u32> {
         let _ = socket;
         None
     }
+}
+
+/// Gives memory that the process has freed back to the system, where the allocator would keep it. Takes time proportional to what
+/// is free: for after a peak.
+pub(crate) fn release_freed_memory() {
+    #[cfg(target_os = "linux")]
+    linux::release_freed_memory();
 }
 
 /// Whether this process, or the whole system, has no file descriptor left.

@@ -14,7 +14,8 @@ use sha2::Sha256;
 use turnserver::{
     stun::{Message, PasswordAlgorithm},
     turn::{
-        AddressRequest, Answer, Client, Effect, Family, Grant, HEADROOM, Handle, IcmpError, Identity, PendingAllocate,
+        AddressRequest, Answer, BindRefusal, Client, ConnectRequest, ConnectionId, ConnectionIds, Effect, Elsewhere,
+        Family, Flow, Grant, HEADROOM, Handle, IcmpError, Identity, PeerConnection, PendingAllocate, PendingBind,
         Policy, Query, REPLY_LEN, Refusal, RelayId, Rules, Server, SessionSummary, Step, Time, Unauthenticated,
     },
 };
@@ -45,6 +46,11 @@ pub(crate) fn rules() -> Rules {
         max_permissions: 5,
         max_channels: 3,
         default_family: Some(Family::V4),
+        udp_relaying: true,
+        tcp_relaying: true,
+        max_connections: 3,
+        bind_timeout: Duration::from_secs(30),
+        connection_ids: ConnectionIds { worker: 1, workers: 4 },
         families: Family::ALL.to_vec(),
         software: None,
         always_fingerprint: false,
@@ -52,10 +58,11 @@ pub(crate) fn rules() -> Rules {
         wide_channels: false,
         redirect: None,
         mobility: None,
+        discovery: Vec::new(),
     }
 }
 
-/// Refuses 10.0.0.0/8, and port 25 of anybody.
+/// Refuses 10.0.0.0/8, port 25 of anybody, and connections to port 26.
 struct TestPolicy {
     /// How many unauthenticated answers may still be drawn.
     answers: Rc<Cell<u64>>,
@@ -64,6 +71,10 @@ struct TestPolicy {
 impl Policy for TestPolicy {
     fn permits(&self, peer: SocketAddr) -> bool {
         peer.port() != 25 && self.permits_ip(peer.ip())
+    }
+
+    fn permits_connection(&self, peer: SocketAddr) -> bool {
+        peer.port() != 26 && self.permits(peer)
     }
 
     fn permits_ip(&self, peer: IpAddr) -> bool {
@@ -84,12 +95,28 @@ pub(crate) enum Out {
     Reply(Response),
     /// To another worker.
     Forward(u16),
+    /// A response from this address of the server to that one of the client.
+    Elsewhere {
+        response: Response,
+        from: SocketAddr,
+        to: SocketAddr,
+    },
     Peer {
         relay: RelayId,
         peer: SocketAddr,
         data: Vec<u8>,
         dont_fragment: bool,
     },
+    Connect(ConnectRequest),
+}
+
+/// A connection with a peer.
+#[derive(Debug, Clone)]
+pub(crate) enum PeerSocket {
+    Connecting,
+    /// It waits for a client of this user.
+    Waiting(Arc<str>, Arc<Flow>),
+    Bound,
 }
 
 /// A relay socket.
@@ -110,6 +137,8 @@ pub(crate) struct World {
     /// Relay sockets that are open.
     pub(crate) relays: BTreeMap<RelayId, Relay>,
     pub(crate) closed: BTreeSet<RelayId>,
+    /// Peer connections that are open or being made.
+    pub(crate) peers: BTreeMap<ConnectionId, PeerSocket>,
     /// Relay sockets at the same time.
     pub(crate) max_relays: usize,
     /// Families that relay sockets can be opened for.
@@ -144,6 +173,7 @@ impl World {
             answers,
             relays: BTreeMap::new(),
             closed: BTreeSet::new(),
+            peers: BTreeMap::new(),
             max_relays: 100,
             families: Family::ALL.to_vec(),
             reservations: BTreeMap::new(),
@@ -170,7 +200,7 @@ impl World {
 
     /// Sends a message and answers the engine's questions.
     pub(crate) fn send(&mut self, client: &Client, bytes: &[u8]) -> Out {
-        let mut reply = [0; REPLY_LEN];
+        let mut reply = vec![0xEE; self.server.reply_len()];
         let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut reply, self.now);
         if let Step::Authenticate(query) = step {
             self.queries += 1;
@@ -183,15 +213,23 @@ impl World {
         let out = match step {
             Step::Dropped => Out::Nothing,
             Step::Reply(len) => Out::Reply(Response::new(reply[..len].to_vec())),
+            Step::ReplyElsewhere(Elsewhere { len, from, to }) => {
+                Out::Elsewhere { response: Response::new(reply[..len].to_vec()), from, to }
+            }
             Step::ToPeer(to) => {
                 let data = bytes[to.payload.clone()].to_vec();
                 Out::Peer { relay: to.relay, peer: to.peer, data, dont_fragment: to.dont_fragment }
             }
             Step::Allocate(pending) => Out::Reply(self.complete(*pending)),
             Step::Forward(worker) => Out::Forward(worker),
+            Step::Connect(request) => {
+                assert!(self.peers.insert(request.id, PeerSocket::Connecting).is_none(), "an id twice");
+                Out::Connect(request)
+            }
+            Step::Bind(pending) => Out::Reply(self.bind(&pending)),
             Step::Authenticate(_) => panic!("asked twice"),
         };
-        if let Out::Reply(response) = &out {
+        if let Out::Reply(response) | Out::Elsewhere { response, .. } = &out {
             // 8489-5-03, 8489-5-05
             let (request, answer) = (Message::parse(bytes).unwrap(), response.message());
             assert_eq!(answer.transaction_id(), request.transaction_id());
@@ -237,6 +275,59 @@ impl World {
             }
         }
         self.settle();
+        Response::new(reply[..len].to_vec())
+    }
+
+    /// A Connect has led to a connection: the success, and whom it is for.
+    pub(crate) fn connected(&mut self, id: ConnectionId) -> Option<(Client, Response)> {
+        let mut reply = [0; REPLY_LEN];
+        let connection = self.server.connected(id, &mut reply, self.now)?;
+        Some(self.waits(connection, &reply))
+    }
+
+    /// A Connect has led to nothing.
+    pub(crate) fn connect_failed(&mut self, id: ConnectionId) -> Option<(Client, Response)> {
+        let mut reply = [0; REPLY_LEN];
+        let (client, len) = self.server.connect_failed(id, &mut reply)?;
+        assert!(matches!(self.peers.remove(&id), Some(PeerSocket::Connecting)));
+        Some((client, Response::new(reply[..len].to_vec())))
+    }
+
+    /// A peer connects to a relayed address: the indication, and whom it is for.
+    pub(crate) fn peer_connects(&mut self, relay: RelayId, peer: SocketAddr) -> Option<(Client, Response)> {
+        let handle = self.relays[&relay].handle.expect("an allocation");
+        let mut reply = [0; REPLY_LEN];
+        let connection = self.server.peer_connects(handle, peer, &mut reply, self.now);
+        self.settle();
+        connection.map(|connection| self.waits(connection, &reply))
+    }
+
+    /// The counter of a connection that waits.
+    pub(crate) fn flow(&self, id: ConnectionId) -> Arc<Flow> {
+        match self.peers.get(&id) {
+            Some(PeerSocket::Waiting(_, flow)) => Arc::clone(flow),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn waits(&mut self, connection: PeerConnection, reply: &[u8]) -> (Client, Response) {
+        let PeerConnection { id, user, flow, client, len } = connection;
+        self.peers.insert(id, PeerSocket::Waiting(user, flow));
+        (client, Response::new(reply[..len].to_vec()))
+    }
+
+    fn bind(&mut self, pending: &PendingBind) -> Response {
+        let outcome = match self.peers.get_mut(&pending.id) {
+            Some(PeerSocket::Waiting(user, _)) if *user != pending.user => Err(BindRefusal::WrongUser),
+            Some(peer @ PeerSocket::Waiting(..)) => {
+                *peer = PeerSocket::Bound;
+                self.server.bound(pending.id);
+                Ok(())
+            }
+            _ => Err(BindRefusal::Unknown),
+        };
+        let mut reply = [0; REPLY_LEN];
+        let len = self.server.complete_bind(pending, outcome, &mut reply);
         Response::new(reply[..len].to_vec())
     }
 
@@ -311,6 +402,9 @@ impl World {
                 Effect::CloseRelay(relay) => {
                     assert!(self.relays.remove(&relay).is_some(), "{relay:?} is not open");
                     assert!(self.closed.insert(relay), "{relay:?} closed twice");
+                }
+                Effect::ClosePeer(id) => {
+                    assert!(self.peers.remove(&id).is_some(), "{id:?} is not open");
                 }
                 Effect::Ended(handle, summary) => {
                     assert!(self.relays.values().all(|relay| relay.handle != Some(handle)), "a relay socket is left");

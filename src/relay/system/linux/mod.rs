@@ -6,12 +6,14 @@
 #![allow(unsafe_code)]
 
 mod host;
+mod interface;
 mod merging;
 pub(super) mod probe;
 mod receive;
 mod send;
 
 pub(super) use host::{kernel_drops, pin_thread, processors};
+pub(super) use interface::mtu as interface_mtu;
 pub(super) use receive::ReceiveCalls;
 pub(super) use send::{SendCalls, send_one};
 
@@ -116,6 +118,15 @@ pub(super) fn sleep_exactly() -> io::Result<()> {
     // SAFETY: this option takes a number and no pointer.
     let result = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, SLACK) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// See malloc_trim(3). Small blocks that are freed between others stay with glibc's allocator otherwise.
+pub(super) fn release_freed_memory() {
+    // SAFETY: the call takes no pointer, and touches only what has been freed.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// A socket address in the kernel's form, with its length.
