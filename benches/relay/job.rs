@@ -1,6 +1,7 @@
 //! What the benchmark asks of its load generator, and what that answers. Both cross a process border in JSON.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,7 @@ impl std::fmt::Display for Workload {
         let path = match self.path {
             Path::Udp => "UDP",
             Path::Tcp => "TCP",
+            Path::Tls => "TLS",
             Path::RelayToRelay => "relay to relay",
         };
         let direction = match self.direction {
@@ -42,11 +44,21 @@ impl std::fmt::Display for Workload {
     }
 }
 
+/// Where a server offers TLS, and how it is known.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Secured {
+    pub(crate) server: SocketAddrV4,
+    /// A PEM file.
+    pub(crate) certificate: PathBuf,
+}
+
 /// One start of the generator.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) namespace: Option<String>,
     pub(crate) server: SocketAddrV4,
+    /// For workloads that need it.
+    pub(crate) secured: Option<Secured>,
     pub(crate) server_pid: u32,
     pub(crate) server_cpus: Vec<usize>,
     /// The first two bytes of all client addresses.
@@ -126,6 +138,8 @@ pub(crate) struct LoadResult {
     pub(crate) waited: f64,
     /// Why the generator, or something else on this machine, and not the server, may be what was measured.
     pub(crate) invalid: Option<String>,
+    /// Version and cipher suite that the server chose, where there is TLS.
+    pub(crate) security: Option<String>,
     /// Microseconds, where latency was asked for.
     pub(crate) latency_p50: Option<f64>,
     pub(crate) latency_p99: Option<f64>,

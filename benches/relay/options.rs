@@ -205,8 +205,22 @@ pub(crate) enum Path {
     Udp,
     /// A TCP client and a peer that is no client.
     Tcp,
+    /// A TLS client and a peer that is no client.
+    Tls,
     /// Two UDP clients of the same server, relayed address to relayed address.
     RelayToRelay,
+}
+
+impl Path {
+    /// Whether clients come over connections.
+    pub(crate) const fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls)
+    }
+
+    /// Whether the server needs a certificate for it.
+    pub(crate) const fn is_secured(self) -> bool {
+        matches!(self, Self::Tls)
+    }
 }
 
 /// Where the traffic runs.

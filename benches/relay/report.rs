@@ -18,6 +18,9 @@ pub(crate) fn brief(outcome: &Outcome) -> String {
                 result.loss() * 100.0,
                 result.headroom * 100.0
             );
+            if let Some(security) = &result.security {
+                let _ = write!(line, ", {security}");
+            }
             if let (Some(p50), Some(p99)) = (result.latency_p50, result.latency_p99) {
                 let _ = write!(line, ", p50 {p50:.1} µs, p99 {p99:.1} µs");
             }
@@ -99,7 +102,11 @@ fn table(rows: &[&Summary], rate: u64) -> String {
 
 fn show(figure: Figure) -> String {
     let Figure { median, lowest, highest } = figure;
-    let digits = if highest < 100.0 { 1 } else { 0 };
+    let digits = match highest {
+        ..10.0 => 2,
+        ..100.0 => 1,
+        _ => 0,
+    };
     format!("{median:.digits$} ({lowest:.digits$}–{highest:.digits$})")
 }
 

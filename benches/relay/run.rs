@@ -100,7 +100,7 @@ fn workloads(options: &RunOptions) -> Vec<Workload> {
         all.push(Workload { path: Path::Tcp, ..base });
         all.push(Workload { path: Path::RelayToRelay, ..base });
     }
-    all.push(Workload { path: Path::Tcp, payload: 1200, burst: 4, ..standard(10) });
+    all.extend([Path::Tcp, Path::Tls].map(|path| Workload { path, payload: 1200, burst: 4, ..standard(10) }));
     all
 }
 
@@ -180,10 +180,11 @@ fn once(
         }
         Measure::Allocations => (Task::Churn { seconds, in_flight: 32 }, seconds + 10.0),
     };
-    let mut running = server.start(options, topology, &cpus.server)?;
+    let mut running = server.start(options, topology, &cpus.server, workload.map(|workload| workload.path))?;
     let job = Job {
         namespace: topology.generator_namespace.clone(),
         server: running.listen,
+        secured: running.secured.clone(),
         server_pid: running.pid(),
         server_cpus: cpus.server.clone(),
         clients: topology.clients,

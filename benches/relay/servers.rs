@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{self, Read};
 use std::net::SocketAddrV4;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::job::{PASSWORD, REALM, USER};
+use crate::job::{PASSWORD, REALM, Secured, USER};
 use crate::options::{Kind, Measure, Path, RunOptions};
 use crate::system;
 use crate::topology::Topology;
@@ -32,7 +33,8 @@ pub(crate) struct Server {
 pub(crate) struct Running {
     child: Child,
     pub(crate) listen: SocketAddrV4,
-    /// Holds the configuration file for as long as the server runs.
+    pub(crate) secured: Option<Secured>,
+    /// Holds the configuration file and the certificate for as long as the server runs.
     _directory: tempfile::TempDir,
 }
 
@@ -57,19 +59,31 @@ impl Server {
         Ok(found)
     }
 
-    /// Whether this server can be measured so; the `turn` crate knows no TCP, and `turn-server` no peers but its own clients.
+    /// Whether this server can be measured so; the `turn` crate's server knows no connections, and `turn-server` no peers but its own clients.
     pub(crate) fn supports(&self, measure: Measure, path: Option<Path>) -> bool {
         match self.kind {
             Kind::Ours | Kind::Baseline | Kind::Coturn => true,
-            Kind::TurnCrate => path != Some(Path::Tcp),
+            Kind::TurnCrate => !path.is_some_and(Path::is_stream),
             Kind::TurnServer => path == Some(Path::RelayToRelay) && measure != Measure::Memory,
         }
     }
 
-    /// Starts the server on its processors, in its namespace.
-    pub(crate) fn start(&self, options: &RunOptions, topology: &Topology, cpus: &[usize]) -> io::Result<Running> {
-        let listen = topology.listen()?;
+    /// Starts the server on its processors, in its namespace; with a certificate only if the path needs one, so that the
+    /// others are measured without.
+    pub(crate) fn start(
+        &self,
+        options: &RunOptions,
+        topology: &Topology,
+        cpus: &[usize],
+        path: Option<Path>,
+    ) -> io::Result<Running> {
+        let [listen, listen_secured] = topology.listen()?;
         let directory = tempfile::tempdir()?;
+        let secured = if path.is_some_and(Path::is_secured) {
+            Some(Secured { server: listen_secured, certificate: certify(directory.path())? })
+        } else {
+            None
+        };
         let configure = |name: &str, text: String| {
             let file = directory.path().join(name);
             fs::write(&file, text).map(|()| file)
@@ -78,11 +92,12 @@ impl Server {
         let mut command = match self.kind {
             Kind::Ours | Kind::Baseline => {
                 let mut command = inside(namespace, &self.program);
-                command.arg("-c").arg(configure("turnserver.toml", ours(listen, options))?);
+                command.arg("-c").arg(configure("turnserver.toml", ours(listen, secured.as_ref(), options))?);
                 command
             }
             Kind::Coturn => {
-                let file = configure("turnserver.conf", coturn(listen, options.workers, directory.path()))?;
+                let text = coturn(listen, secured.as_ref(), options.workers, directory.path());
+                let file = configure("turnserver.conf", text)?;
                 let mut command = inside(namespace, &self.program);
                 command.arg("-c").arg(file);
                 command
@@ -111,7 +126,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(log("out")?).stderr(log("err")?);
         system::prepare_child(&mut command, cpus);
         let child = command.spawn()?;
-        Ok(Running { child, listen, _directory: directory })
+        Ok(Running { child, listen, secured, _directory: directory })
     }
 }
 
@@ -153,8 +168,36 @@ fn inside(namespace: Option<&str>, program: &FilePath) -> Command {
     command
 }
 
+/// The file of the private key, beside the certificate's.
+const KEY: &str = "key.pem";
+
+/// Writes a self-signed certificate for the realm, ECDSA with P-256, and its key; returns the certificate's file.
+fn certify(directory: &FilePath) -> io::Result<PathBuf> {
+    let made = rcgen::generate_simple_self_signed([REALM.to_owned()]).map_err(io::Error::other)?;
+    let (certificate, key) = (directory.join("cert.pem"), directory.join(KEY));
+    fs::write(&certificate, made.cert.pem())?;
+    fs::write(&key, made.signing_key.serialize_pem())?;
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600))?;
+    Ok(certificate)
+}
+
 /// This server, with everything off that would count the generator's clients as one attacker. Logs as by default.
-fn ours(listen: SocketAddrV4, options: &RunOptions) -> String {
+fn ours(listen: SocketAddrV4, secured: Option<&Secured>, options: &RunOptions) -> String {
+    let tls = secured.map(|Secured { server, certificate }| {
+        let (ip, port, certificate) = (server.ip(), server.port(), certificate.display());
+        format!(
+            r#"
+[[listener]]
+listening-ip = "{ip}"
+listening-port = {port}
+transports = ["tls"]
+[tls]
+cert = "{certificate}"
+pkey = "{KEY}"
+"#
+        )
+    });
+    let tls = tls.unwrap_or_default();
     let (ip, port, workers, extra) = (listen.ip(), listen.port(), options.workers, &options.ours_extra);
     let (first, last) = (RELAY_PORTS.start(), RELAY_PORTS.end());
     format!(
@@ -182,19 +225,26 @@ max-connections = 100000
 max-connections-per-ip = 100000
 [process]
 workers = {workers}
-{extra}
+{tls}{extra}
 "#
     )
 }
 
-/// Coturn: its default engine, UDP and TCP, one user. Its log, which has no levels, goes to /dev/null.
-fn coturn(listen: SocketAddrV4, workers: usize, directory: &FilePath) -> String {
+/// Coturn: its default engine, UDP, TCP and where needed TLS, one user. Its log, which has no levels, goes to /dev/null.
+fn coturn(listen: SocketAddrV4, secured: Option<&Secured>, workers: usize, directory: &FilePath) -> String {
+    let tls = match secured {
+        Some(Secured { server, certificate }) => {
+            let (port, certificate, key) = (server.port(), certificate.display(), directory.join(KEY));
+            format!("tls-listening-port={port}\ncert={certificate}\npkey={}", key.display())
+        }
+        None => "no-tls".to_owned(),
+    };
     let (ip, port, directory) = (listen.ip(), listen.port(), directory.display());
     let (first, last) = (RELAY_PORTS.start(), RELAY_PORTS.end());
     format!(
         "listening-ip={ip}\nlistening-port={port}\nrelay-ip={ip}\nmin-port={first}\nmax-port={last}\n\
          lt-cred-mech\nrealm={REALM}\nuser={USER}:{PASSWORD}\nrelay-threads={workers}\n\
-         no-tls\nno-dtls\nno-cli\nallow-loopback-peers\nno-stdout-log\nsimple-log\nlog-file=/dev/null\n\
+         {tls}\nno-dtls\nno-cli\nallow-loopback-peers\nno-stdout-log\nsimple-log\nlog-file=/dev/null\n\
          userdb={directory}/turndb\npidfile={directory}/pid\n"
     )
 }

@@ -86,10 +86,12 @@ fn one(records: &[&Record], first: &Record) -> Summary {
     let churn = |value: fn(&crate::job::ChurnResult) -> f64| {
         of(&|outcome| if let Outcome::Churn(result) = outcome { Some(value(result)) } else { None })
     };
+    let payload = first.workload.map(|workload| f64::from(workload.payload));
     let figures = match first.measure {
         Measure::Cpu => vec![
             ("process ns/packet", of_loads(&|load| Some(load.process_ns_per_packet))),
             ("core ns/packet", of_loads(&|load| Some(load.core_ns_per_packet))),
+            ("process ns/byte", of_loads(&|load| Some(load.process_ns_per_packet / payload?))),
         ],
         Measure::Latency => {
             vec![("p50 µs", of_loads(&|load| load.latency_p50)), ("p99 µs", of_loads(&|load| load.latency_p99))]
@@ -97,7 +99,12 @@ fn one(records: &[&Record], first: &Record) -> Summary {
         Measure::MaxRate => {
             let pps =
                 |outcome: &Outcome| if let Outcome::Search { pps, .. } = outcome { Some(*pps as f64) } else { None };
-            vec![("packets/s", of(&pps)), ("core ns/packet", of_loads(&|load| Some(load.core_ns_per_packet)))]
+            let mbps = |outcome: &Outcome| Some(pps(outcome)? * payload? * 8.0 / 1e6);
+            vec![
+                ("packets/s", of(&pps)),
+                ("Mbit/s", of(&mbps)),
+                ("core ns/packet", of_loads(&|load| Some(load.core_ns_per_packet))),
+            ]
         }
         Measure::Memory => vec![(
             "bytes/allocation",
@@ -157,6 +164,9 @@ fn remarks(failures: &[String], loads: &[&LoadResult], valid: &[&LoadResult], re
             remarks.push(format!("{count} {what}"));
         }
     }
+    let mut securities: Vec<&String> = loads.iter().filter_map(|load| load.security.as_ref()).collect();
+    securities.dedup();
+    remarks.extend(securities.into_iter().cloned());
     let generator_limit =
         |record: &&&Record| matches!(record.outcome, Outcome::Search { limit: crate::job::Limit::Generator, .. });
     if records.iter().filter(generator_limit).count() > 0 {

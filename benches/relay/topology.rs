@@ -82,16 +82,17 @@ impl Topology {
         Ok(topology)
     }
 
-    /// Where the next server is to listen: a port that is free for UDP and TCP and no relay port.
-    pub(crate) fn listen(&self) -> io::Result<SocketAddrV4> {
+    /// Where the next server is to listen, without and with TLS: ports that are free for UDP and TCP and no relay ports.
+    pub(crate) fn listen(&self) -> io::Result<[SocketAddrV4; 2]> {
         if self.server_namespace.is_some() {
-            return Ok(SocketAddrV4::new(self.server, 3478));
+            return Ok([3478, 5349].map(|port| SocketAddrV4::new(self.server, port)));
         }
         let start = std::process::id() as u16 % 1000 + 5000;
-        (start..*RELAY_PORTS.start())
+        let mut free = (start..*RELAY_PORTS.start())
             .map(|port| SocketAddrV4::new(self.server, port))
-            .find(|&address| UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok())
-            .ok_or_else(|| io::Error::other("no free port for the server"))
+            .filter(|&address| UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok());
+        let both = free.next().zip(free.next());
+        both.map(|(plain, secured)| [plain, secured]).ok_or_else(|| io::Error::other("no free ports for the server"))
     }
 }
 

@@ -1,21 +1,17 @@
-//! The clients' side: many UDP clients on one socket, or one TCP connection per client.
+//! The clients' side: many UDP clients on one socket, or one connection per client.
 
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
-use socket2::{Domain, Socket, Type};
-use turnserver::stun::frame::{self, Frame};
-
+use super::streams::StreamClients;
+use super::tls::Tls;
 use crate::job::Job;
-use crate::system::{self, DatagramOptions, Poll, Receiver, Sender};
-
-/// Bytes that a TCP client keeps for a server that does not read; what does not fit is lost.
-const OUTBOX: usize = 256 << 10;
+use crate::system::{self, DatagramOptions, Receiver, Sender};
 
 /// The clients of one server.
 pub(crate) enum Clients {
     Udp(Box<UdpClients>),
-    Tcp(TcpClients),
+    Streams(StreamClients),
 }
 
 pub(crate) struct UdpClients {
@@ -24,22 +20,6 @@ pub(crate) struct UdpClients {
     server: SocketAddrV4,
     sender: Sender,
     receiver: Receiver,
-}
-
-pub(crate) struct TcpClients {
-    poll: Poll,
-    connections: Vec<Connection>,
-    ready: Vec<usize>,
-    buffer: Vec<u8>,
-    refused: u64,
-}
-
-struct Connection {
-    stream: TcpStream,
-    /// The start of a frame whose end has not come.
-    inbox: Vec<u8>,
-    /// What could not be sent yet.
-    outbox: Vec<u8>,
 }
 
 impl Clients {
@@ -54,24 +34,28 @@ impl Clients {
 
     /// `count` TCP connections.
     pub(crate) fn tcp(job: &Job, count: usize) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let mut connections = Vec::with_capacity(count);
-        for client in 0..count {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            let local = SocketAddrV4::new(address(job.clients, client), 0);
-            socket.bind(&SocketAddr::from(local).into())?;
-            socket.connect(&SocketAddr::from(job.server).into())?;
-            let stream = TcpStream::from(socket);
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            poll.add(&stream, client)?;
-            connections.push(Connection { stream, inbox: Vec::new(), outbox: Vec::new() });
-        }
-        Ok(Self::Tcp(TcpClients { poll, connections, ready: Vec::new(), buffer: vec![0; 64 << 10], refused: 0 }))
+        let clients = (0..count).map(|client| address(job.clients, client));
+        StreamClients::connect(job.server, clients, None).map(Self::Streams)
     }
 
-    pub(crate) fn is_tcp(&self) -> bool {
-        matches!(self, Self::Tcp(_))
+    /// `count` TCP connections with TLS, after their handshakes.
+    pub(crate) fn tls(job: &Job, count: usize) -> io::Result<Self> {
+        let secured = job.secured.as_ref().ok_or_else(|| io::Error::other("the server has no TLS"))?;
+        let clients = (0..count).map(|client| address(job.clients, client));
+        StreamClients::connect(secured.server, clients, Some(&Tls::new(&secured.certificate)?)).map(Self::Streams)
+    }
+
+    /// Whether what is sent is a stream, in which ChannelData is padded (RFC 8656 §12.5).
+    pub(crate) const fn are_streams(&self) -> bool {
+        matches!(self, Self::Streams(_))
+    }
+
+    /// Version and cipher suite of what secures the first client.
+    pub(crate) fn security(&self) -> Option<String> {
+        match self {
+            Self::Udp(_) => None,
+            Self::Streams(streams) => streams.security(),
+        }
     }
 
     /// Sends one STUN message.
@@ -79,7 +63,8 @@ impl Clients {
         self.send_with(client, None, |buffer| buffer.extend_from_slice(message));
     }
 
-    /// Sends what `fill` appends to a buffer: over UDP one datagram, or a train of datagrams of `segment` bytes.
+    /// Sends what `fill` appends to a buffer: over UDP one datagram, or a train of datagrams of `segment` bytes;
+    /// over a connection one write.
     pub(crate) fn send_with(&mut self, client: usize, segment: Option<u16>, fill: impl FnOnce(&mut Vec<u8>)) {
         match self {
             Self::Udp(udp) => {
@@ -89,15 +74,7 @@ impl Clients {
                     udp.sender.flush(&udp.socket);
                 }
             }
-            Self::Tcp(tcp) => {
-                let connection = &mut tcp.connections[client];
-                if connection.outbox.len() > OUTBOX {
-                    tcp.refused += 1;
-                } else {
-                    fill(&mut connection.outbox);
-                }
-                connection.flush();
-            }
+            Self::Streams(streams) => streams.send(client, fill),
         }
     }
 
@@ -120,7 +97,7 @@ impl Clients {
                     }
                 })
             }
-            Self::Tcp(tcp) => tcp.receive(each),
+            Self::Streams(streams) => streams.receive(each),
         }
     }
 
@@ -128,58 +105,9 @@ impl Clients {
     pub(crate) fn faults(&self) -> u64 {
         match self {
             Self::Udp(udp) => u64::from(system::dropped(&udp.socket)) + udp.sender.refused(),
-            Self::Tcp(_) => 0,
+            Self::Streams(_) => 0,
         }
     }
-}
-
-impl TcpClients {
-    fn receive(&mut self, mut each: impl FnMut(usize, &[u8], u64)) -> usize {
-        self.ready.clear();
-        self.ready.extend(self.poll.ready());
-        let mut messages = 0;
-        for &client in &self.ready {
-            let connection = &mut self.connections[client];
-            connection.flush();
-            let Ok(length) = connection.stream.read(&mut self.buffer) else { continue };
-            let fresh = &self.buffer[..length];
-            if connection.inbox.is_empty() {
-                let used = frames(fresh, |message| {
-                    messages += 1;
-                    each(client, message, 0);
-                });
-                connection.inbox.extend_from_slice(&fresh[used..]);
-            } else {
-                connection.inbox.extend_from_slice(fresh);
-                let used = frames(&connection.inbox, |message| {
-                    messages += 1;
-                    each(client, message, 0);
-                });
-                connection.inbox.drain(..used);
-            }
-        }
-        messages
-    }
-}
-
-impl Connection {
-    fn flush(&mut self) {
-        if !self.outbox.is_empty()
-            && let Ok(sent) = self.stream.write(&self.outbox)
-        {
-            self.outbox.drain(..sent);
-        }
-    }
-}
-
-/// Shows the whole frames at the front of a stream; returns how many bytes they take.
-fn frames(stream: &[u8], mut each: impl FnMut(&[u8])) -> usize {
-    let mut used = 0;
-    while let Frame::Stun(length) | Frame::ChannelData(length) = frame::front(&stream[used..], true) {
-        each(&stream[used..used + length]);
-        used += length;
-    }
-    used
 }
 
 /// The address of a client.

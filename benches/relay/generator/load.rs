@@ -109,6 +109,7 @@ impl Load {
             background: self.background,
             waited: spent.waited,
             invalid: self.invalid(headroom, unsent, faults, &spent),
+            security: self.clients.security(),
             latency_p50: latency.map(|both| both.0),
             latency_p99: latency.map(|both| both.1),
         })
@@ -189,7 +190,7 @@ impl Load {
         let (flow, way) = (both_ways_of % flows, way(self.workload.direction, self.turn));
         self.turn = self.turn.wrapping_add(1);
         let burst = usize::from(self.workload.burst);
-        let train = if self.gso || self.clients.is_tcp() { burst } else { 1 };
+        let train = if self.gso || self.clients.are_streams() { burst } else { 1 };
         for _ in 0..burst / train {
             self.send_train(flow, way, train, time);
         }
@@ -210,7 +211,7 @@ impl Load {
             return;
         }
         let client = if relay_to_relay { 2 * flow + way } else { flow };
-        let padding = if clients.is_tcp() { padded(payload) - payload } else { 0 };
+        let padding = if clients.are_streams() { padded(payload) - payload } else { 0 };
         let segment = (count > 1).then_some((channel_data::HEADER_LEN + payload) as u16);
         clients.send_with(client, segment, |buffer| {
             for _ in 0..count {
@@ -230,7 +231,7 @@ impl Load {
         let stamps = self.stamps;
         let [[a, b], [c, d]] = [CHANNEL.to_be_bytes(), (payload as u16).to_be_bytes()];
         let header = [a, b, c, d];
-        // TCP has no stamps: the time of reading.
+        // A stream has no stamps: the time of reading.
         let arrival = |stamp: u64| stamps.then(|| if stamp == 0 { system::realtime_ns() } else { stamp });
 
         let at_clients = clients.receive(|client, message, stamp| {

@@ -8,6 +8,8 @@
 mod clients;
 mod control;
 mod load;
+mod streams;
+mod tls;
 mod traffic;
 
 use std::io;
@@ -136,7 +138,11 @@ fn establish(
 fn prepare(job: &Job, subject: Subject, workload: Workload, stamps: bool) -> io::Result<Load> {
     let options = DatagramOptions { gro: job.receiver_gro, stamps };
     let count = if workload.path == Path::RelayToRelay { 2 * workload.flows } else { workload.flows };
-    let mut clients = if workload.path == Path::Tcp { Clients::tcp(job, count)? } else { Clients::udp(job, options)? };
+    let mut clients = match workload.path {
+        Path::Udp | Path::RelayToRelay => Clients::udp(job, options)?,
+        Path::Tcp => Clients::tcp(job, count)?,
+        Path::Tls => Clients::tls(job, count)?,
+    };
     let socket = UdpSocket::bind((job.peer, 0))?;
     socket.set_nonblocking(true)?;
     system::set_options(&socket, options)?;

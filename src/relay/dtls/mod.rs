@@ -235,6 +235,8 @@ impl Dtls {
             Ok(association) => association,
             Err(error) => {
                 tracing::debug!(client = %tuple.client, %error, "DTLS handshake failed");
+                // Whatever it had to say would be taken for the next one's.
+                self.wire.drain(|_| {});
                 return None;
             }
         };
