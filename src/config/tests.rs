@@ -1,6 +1,12 @@
 //! The whole room at once: texts in, settings or findings out, on a host made up for the purpose.
 
-use std::{collections::BTreeSet, env::VarError, net::{IpAddr, SocketAddr}, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    env::VarError,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use super::{
     schema,

@@ -1,7 +1,6 @@
 //! What workers do for each other when a client has moved (RFC 8016) to a 5-tuple that another worker serves than the one that
-//! has its allocation: that one is its *host*, who hands over what the client sends, and what is for a client on
-//! a stream or over DTLS. Each worker has a list of errands, bounded but for those that carry no bytes of a client, which come once per
-//! move.
+//! has its allocation: that one is its *host*, who hands over what the client sends, and what is for a client on a stream or over
+//! DTLS. Each worker has a list of errands, bounded but for those that carry no bytes of a client, which come once per move.
 
 use std::{
     mem,
@@ -100,13 +99,7 @@ pub(super) const NOTHING: [&[u8]; 3] = [&[]; 3];
 
 /// Asks a worker for something and notes in `to_wake` if it is to be woken. The message comes in parts; false if there is no room
 /// for it.
-pub(super) fn ask(
-    shared: &Shared,
-    to_wake: &mut Vec<u16>,
-    worker: u16,
-    errand: Errand,
-    message: [&[u8]; 3],
-) -> bool {
+pub(super) fn ask(shared: &Shared, to_wake: &mut Vec<u16>, worker: u16, errand: Errand, message: [&[u8]; 3]) -> bool {
     let Some(errands) = shared.errands.get(usize::from(worker)) else { return false };
     let added = errands.add(errand, message);
     if added == Some(true) {
@@ -297,7 +290,8 @@ mod tests {
         let mut taken = Taken::default();
         for _ in 0..3 {
             assert_eq!(errands.add(Errand::Data(client, 0), [&[1; 2], &[], &[1; 2]]), Some(true));
-            let added = (0..1_000_000).filter(|_| errands.add(Errand::Data(client, 0), [&[2; 4], &[], &[]]).is_some()).count();
+            let added =
+                (0..1_000_000).filter(|_| errands.add(Errand::Data(client, 0), [&[2; 4], &[], &[]]).is_some()).count();
             assert!((1_000..LIMIT / size_of::<(Errand, usize)>()).contains(&added), "{added}");
             assert_eq!(errands.add(Errand::Gone(client), NOTHING), Some(false));
             errands.take(&mut taken);

@@ -232,7 +232,8 @@ impl Server {
         reply: &mut [u8],
         now: Time,
     ) -> (usize, Option<(Handle, AllocationId)>) {
-        let PendingAllocate { client, user, protocol, context, requester, transaction_id, lifetime, mobile, .. } = pending;
+        let PendingAllocate { client, user, protocol, context, requester, transaction_id, lifetime, mobile, .. } =
+            pending;
         if let Some(handle) = self.live(&client, now) {
             let granted = outcome.iter().flat_map(|grant| grant.relays.iter().flatten());
             self.effects.extend(granted.map(|(relay, _)| Effect::CloseRelay(*relay)));

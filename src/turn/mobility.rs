@@ -16,8 +16,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::{
-    AllocationId, Client, Drop, Effect, FiveTuple, Handle, RelayProtocol, Server, Step, Time, authentication::Requester,
-    reply::ReplyContext, time::whole_seconds,
+    AllocationId, Client, Drop, Effect, FiveTuple, Handle, RelayProtocol, Server, Step, Time,
+    authentication::Requester, reply::ReplyContext, time::whole_seconds,
 };
 use crate::stun::{AttributeType, ErrorCode, Message, Method};
 

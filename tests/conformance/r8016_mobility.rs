@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use crate::client::Client;
 use crate::setup::{ALICE, BOB, Peer, Server, Session, V4, server};
 use crate::wire::{
-    ALLOCATE, CONNECT, CONNECTION_BIND, CONNECTION_ID, CREATE_PERMISSION, LIFETIME, MOBILITY_TICKET, Msg, REFRESH, Reply,
-    XOR_RELAYED_ADDRESS, allocate, allocate_tcp, padded_channel_data,
+    ALLOCATE, CONNECT, CONNECTION_BIND, CONNECTION_ID, CREATE_PERMISSION, LIFETIME, MOBILITY_TICKET, Msg, REFRESH,
+    Reply, XOR_RELAYED_ADDRESS, allocate, allocate_tcp, padded_channel_data,
 };
 
 /// Moves in each test: three of four go to another worker.
