@@ -71,6 +71,7 @@ fn rules() -> Rules {
         wide_channels: false,
         redirect: None,
         discovery: Vec::new(),
+        mobility: None,
     }
 }
 

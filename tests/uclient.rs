@@ -50,10 +50,14 @@ fn await_echo(peer: SocketAddr) {
     panic!("turnutils_peer does not answer on {peer} within {PATIENCE:?}");
 }
 
+/// For a server with a listener for `transport`.
+fn configuration(transport: &str) -> String {
+    if transport == "dtls" { loopback_with_dtls() } else { loopback_with_tls() }
+}
+
 /// A server and a peer of the test's own, and one run over IPv4 with the listener for `transport`.
 fn relay_over_ipv4(transport: &str, options: &[&str], sessions: usize) {
-    let configuration = if transport == "dtls" { loopback_with_dtls() } else { loopback_with_tls() };
-    let (server, peer) = (Server::start(&configuration), Peer::start());
+    let (server, peer) = (Server::start(&configuration(transport)), Peer::start());
     let peer = Some(SocketAddr::new(IPV4, peer.port));
     Run { namespace: None, server: server.ipv4(transport), peer, options, sessions }.check();
     server.stop();
@@ -144,6 +148,38 @@ fn client_to_client() {
     }
     .check();
     server.stop();
+}
+
+/// Each allocation moves to another socket of the tool right after it was made (RFC 8016), with four workers. With an echo, so
+/// that each client sends before it receives: until then data go to the old socket (§3.2.2), which the tool no longer reads.
+fn mobility(transport: &str, options: &[&str], sessions: usize) {
+    let configuration = configuration(transport).replace("workers = 2", "workers = 4");
+    let (server, peer) = (Server::start(&configuration), Peer::start());
+    let peer = Some(SocketAddr::new(IPV4, peer.port));
+    Run { namespace: None, server: server.ipv4(transport), peer, options, sessions }.check();
+    // Over TCP the allocations move, too, by which the tool tries its way, when their old connections close.
+    assert!(server.stop().matches("session moves").count() >= sessions);
+}
+
+#[test]
+fn mobility_over_udp() {
+    mobility("udp", &["-X", "-M", "-c", "-m", "8"], 8);
+    mobility("udp", &["-X", "-M", "-s", "-c", "-m", "1"], 1);
+}
+
+#[test]
+fn mobility_over_tcp() {
+    mobility("tcp", &["-X", "-M", "-t", "-c", "-m", "4"], 4);
+}
+
+#[test]
+fn mobility_over_tls() {
+    mobility("tls", &["-X", "-M", "-t", "-S", "-c", "-m", "4"], 4);
+}
+
+#[test]
+fn mobility_over_dtls() {
+    mobility("dtls", &["-X", "-M", "-S", "-c", "-m", "4"], 4);
 }
 
 /// RFC 6062: allocations of TCP, each client's peer the other's relayed address. Two runs, as the tool's connections land on

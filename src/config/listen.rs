@@ -163,6 +163,7 @@ pub(super) fn relay(root: &Section<'_>, host: &Host, listeners: &[Listener]) -> 
         default_family,
         udp,
         tcp,
+        mobility: section.get("mobility").or(true),
     }
 }
 

@@ -5,7 +5,7 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `tls`, `tables`: the tables.
+//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `redirect`, `tls`, `tables`: the tables.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
@@ -15,6 +15,7 @@ mod finding;
 mod host;
 mod listen;
 mod reader;
+mod redirect;
 mod render;
 mod schema;
 pub mod settings;
@@ -147,7 +148,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
         lifetimes: tables::lifetimes(&root),
         limits: tables::limits(&root),
         peers: tables::peers(&root),
-        redirect: tables::redirect(&root, host, &listeners, &relay),
+        redirect: redirect::redirect(&root, host, &listeners, &relay),
         nat_discovery,
         tcp: tables::tcp(&root),
         tls: tls::tls(&root, base, &listeners),

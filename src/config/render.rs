@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 
 use super::{
     settings::{Certificate, ClientCa, DefaultFamily, LogFormat, Settings, TlsVersion, UdpIo, User, UserSecret},
-    value::{gather_text, period_text, size_text},
+    value::{Transport, gather_text, period_text, size_text},
 };
 
 const MASK: &str = "****";
@@ -46,10 +46,17 @@ impl Display for Effective<'_> {
 
         if let Some(redirect) = &self.0.redirect {
             writeln!(f, "\n[redirect]")?;
-            writeln!(f, "alternate-server = {}", list(&redirect.servers))?;
-            writeln!(f, "tls-alternate-server = {}", list(&redirect.secure_servers))?;
-            if let Some(domain) = &redirect.domain {
-                writeln!(f, "alternate-domain = {}", text(domain))?;
+            writeln!(f, "share = {}", redirect.share)?;
+            for server in &redirect.servers {
+                let transports = Transport::ALL.iter().zip(server.transports()).filter(|(_, on)| *on);
+                let transports: Vec<&str> = transports.map(|(transport, _)| transport.name()).collect();
+                writeln!(f, "\n[[redirect.server]]")?;
+                writeln!(f, "address = {}", text(server.address))?;
+                writeln!(f, "transports = {}", list(&transports))?;
+                writeln!(f, "weight = {}", server.weight)?;
+                if let Some(domain) = &server.domain {
+                    writeln!(f, "domain = {}", text(domain))?;
+                }
             }
         }
 
@@ -137,7 +144,8 @@ impl Effective<'_> {
         writeln!(f, "socket-buffer = {}", buffer(relay.socket_buffer))?;
         writeln!(f, "allocation-default-address-family = {}", text(family))?;
         writeln!(f, "udp-relaying = {}", relay.udp)?;
-        writeln!(f, "tcp-relaying = {}", relay.tcp)
+        writeln!(f, "tcp-relaying = {}", relay.tcp)?;
+        writeln!(f, "mobility = {}", relay.mobility)
     }
 
     fn tls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -51,6 +51,7 @@ pub(super) const TABLES: &[Table] = &[
             "allocation-default-address-family",
             "udp-relaying",
             "tcp-relaying",
+            "mobility",
         ],
     },
     Table { name: "auth", repeated: false, keys: &["realm", "anonymous", "stale-nonce", "user"] },
@@ -102,8 +103,9 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "redirect",
         repeated: false,
-        keys: &["alternate-server", "tls-alternate-server", "alternate-domain"],
+        keys: &["alternate-server", "tls-alternate-server", "alternate-domain", "share", "server"],
     },
+    Table { name: "redirect.server", repeated: true, keys: &["address", "transports", "weight", "domain"] },
     Table {
         name: "nat-discovery",
         repeated: false,

@@ -80,6 +80,8 @@ pub struct Relay {
     pub udp: bool,
     /// Relay TCP (RFC 6062, `tcp-relaying`).
     pub tcp: bool,
+    /// Let allocations move to another 5-tuple of the client (RFC 8016).
+    pub mobility: bool,
 }
 
 /// `allocation-default-address-family`.
@@ -199,15 +201,48 @@ pub struct Peers {
     pub denied: Vec<IpNet>,
 }
 
-/// Redirection of every authenticated Allocate (`[redirect]`, RFC 8489 §10).
+/// Redirection of authenticated Allocate requests (`[redirect]`, RFC 8489 §10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
-    /// ALTERNATE-SERVER candidates for clients over UDP and TCP, taken in turn; at least one.
-    pub servers: Vec<SocketAddr>,
-    /// The same for clients over TLS and DTLS.
-    pub secure_servers: Vec<SocketAddr>,
-    /// ALTERNATE-DOMAIN.
+    /// ALTERNATE-SERVER candidates, taken in turn; at least one.
+    pub servers: Vec<AlternateServer>,
+    /// How many of 100 requests are redirected.
+    pub share: u8,
+}
+
+/// Another server (`[[redirect.server]]`, or one of `alternate-server`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlternateServer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// It serves UDP.
+    pub udp: bool,
+    /// It serves TCP.
+    pub tcp: bool,
+    /// It serves TLS.
+    pub tls: bool,
+    /// It serves DTLS.
+    pub dtls: bool,
+    /// How often it has its turn, in relation to the others; 0 never.
+    pub weight: u32,
+    /// ALTERNATE-DOMAIN: the name in its certificate.
     pub domain: Option<String>,
+}
+
+impl AlternateServer {
+    /// Whether it serves UDP, TCP, TLS, DTLS.
+    #[must_use]
+    pub const fn transports(&self) -> [bool; 4] {
+        [self.udp, self.tcp, self.tls, self.dtls]
+    }
+}
+
+impl Default for AlternateServer {
+    /// For every transport, with a weight of 1.
+    fn default() -> Self {
+        let address = SocketAddr::from(([0; 4], 0));
+        Self { address, udp: true, tcp: true, tls: true, dtls: true, weight: 1, domain: None }
+    }
 }
 
 /// NAT behaviour discovery on two addresses and two ports (`[nat-discovery]`, RFC 5780). The listeners include all of them.

@@ -1,17 +1,15 @@
-//! The tables of plain numbers and switches: lifetimes, limits, peers, redirect, tcp, compatibility, process, log.
+//! The tables of plain numbers and switches: lifetimes, limits, peers, tcp, compatibility, process, log.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::{
-    address::{DEFAULT_SECURE_PORT, Domain, PeerRange, ServerAddress},
+    address::PeerRange,
     finding::Place,
     host::Host,
     reader::{Entry, Section},
-    settings::{
-        Compatibility, Lifetimes, Limits, Listener, Log, LogFormat, Peers, Process, Redirect, Relay, Tcp, UdpIo,
-    },
+    settings::{Compatibility, Lifetimes, Limits, Log, LogFormat, Peers, Process, Tcp, UdpIo},
     value::{Buffer, Gather, Int, LogLevel, MAX_WORKERS, Period, Size, Workers, period_text},
 };
 
@@ -158,77 +156,6 @@ fn exposed(network: &IpNet) -> Option<&'static str> {
     let overlaps =
         |other: &str| other.parse::<IpNet>().is_ok_and(|other| other.contains(network) || network.contains(&other));
     DANGERS.into_iter().find(|(other, _)| overlaps(other)).map(|(_, danger)| danger)
-}
-
-/// Reads `[redirect]`.
-pub(super) fn redirect(root: &Section<'_>, host: &Host, listeners: &[Listener], relay: &Relay) -> Option<Redirect> {
-    let section = root.section("redirect");
-    let servers = section.list::<ServerAddress>("alternate-server");
-    let domain = match section.get::<Domain>("alternate-domain") {
-        Entry::Given(Domain(domain), place) => {
-            if servers.is_absent() {
-                let remedy = "add the address that this name stands for";
-                section.report.error(&place, "is given without alternate-server", remedy);
-            }
-            Some(domain)
-        }
-        Entry::Absent | Entry::Bad => None,
-    };
-    let ours = |server: &SocketAddr| {
-        let local = |ip| host.has(ip) || relay.addresses.iter().any(|address| address.external == ip);
-        listeners.iter().filter(|listener| listener.port == server.port()).flat_map(|listener| &listener.addresses).any(
-            |ip| *ip == server.ip() || ip.is_unspecified() && ip.is_ipv4() == server.is_ipv4() && local(server.ip()),
-        )
-    };
-    let given = !servers.is_absent();
-    let servers = alternates(&section, servers, ours);
-    let secure_servers = match section.list::<ServerAddress<DEFAULT_SECURE_PORT>>("tls-alternate-server") {
-        Entry::Absent => {
-            let secure = |server: &SocketAddr| SocketAddr::new(server.ip(), DEFAULT_SECURE_PORT);
-            let secure: Vec<SocketAddr> = servers.iter().map(secure).collect();
-            if let Some(own) = secure.iter().find(|server| ours(server)) {
-                let what = format!("would send clients over TLS to {own}, which is this server itself");
-                section.report.error(&section.place_at("alternate-server"), what, "write tls-alternate-server, too");
-            }
-            secure
-        }
-        secure => {
-            if !given {
-                let remedy = "add alternate-server, for clients over UDP and TCP";
-                let place = section.place_at("tls-alternate-server");
-                section.report.error(&place, "is given without alternate-server", remedy);
-            }
-            alternates(&section, secure, ours)
-        }
-    };
-    (!servers.is_empty()).then_some(Redirect { servers, secure_servers, domain })
-}
-
-/// The other servers of one list, each once.
-fn alternates<const PORT: u16>(
-    section: &Section<'_>,
-    given: Entry<Vec<(ServerAddress<PORT>, Place)>>,
-    ours: impl Fn(&SocketAddr) -> bool,
-) -> Vec<SocketAddr> {
-    let mut servers = Vec::new();
-    match given {
-        Entry::Given(given, place) if given.is_empty() => {
-            section.report.error(&place, "is empty", "write a server, or leave it out to serve clients here");
-        }
-        Entry::Given(given, _) => {
-            for (ServerAddress(server), place) in given {
-                if ours(&server) {
-                    section.report.error(&place, "is this server itself", "write another server");
-                } else if servers.contains(&server) {
-                    section.report.error(&place, "is listed twice", "remove one");
-                } else {
-                    servers.push(server);
-                }
-            }
-        }
-        Entry::Absent | Entry::Bad => {}
-    }
-    servers
 }
 
 /// Reads `[tcp]`.

@@ -1,6 +1,12 @@
 //! The whole room at once: texts in, settings or findings out, on a host made up for the purpose.
 
-use std::{collections::BTreeSet, env::VarError, net::IpAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    env::VarError,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use super::{
     schema,
@@ -687,8 +693,21 @@ fn peer_lists_must_not_contradict_themselves() {
 fn redirects_lead_elsewhere() {
     let text = "[redirect]\nalternate-server = [\"198.51.100.1\", \"[2001:db8::9]:443\"]\nalternate-domain = \"turn.example.org\"";
     let redirect = settings(text).redirect.unwrap();
-    assert_eq!(redirect.servers.len(), 2);
-    assert_eq!(redirect.domain.as_deref(), Some("turn.example.org"));
+    let [plain, secure] = [[true, true, false, false], [false, false, true, true]];
+    let servers: Vec<_> = redirect.servers.iter().map(|it| (it.address.to_string(), it.transports())).collect();
+    let of = |address: &str, transports| (address.to_owned(), transports);
+    assert_eq!(
+        servers,
+        [
+            of("198.51.100.1:3478", plain),
+            of("[2001:db8::9]:443", plain),
+            of("198.51.100.1:5349", secure),
+            of("[2001:db8::9]:5349", secure)
+        ]
+    );
+    assert!(redirect.servers.iter().all(|server| server.domain.as_deref() == Some("turn.example.org")));
+    assert!(redirect.servers.iter().all(|server| server.weight == 1));
+    assert_eq!(redirect.share, 100);
     assert!(settings("[redirect]").redirect.is_none());
     assert!(errors("[redirect]\nalternate-domain = \"a.example\"")[0].contains("is given without alternate-server"));
     assert!(errors("[redirect]\nalternate-server = []")[0].contains("is empty"));
@@ -698,7 +717,11 @@ fn redirects_lead_elsewhere() {
             .contains("is listed twice")
     );
     assert!(settings("[redirect]\nalternate-server = \"192.0.2.7:3479\"").redirect.is_some());
-    let secured = |text: &str| settings(text).redirect.unwrap().secure_servers;
+    let secured = |text: &str| -> Vec<SocketAddr> {
+        let servers = settings(text).redirect.unwrap().servers;
+        assert!(servers.iter().all(|server| server.udp == server.tcp && server.tls == server.dtls));
+        servers.into_iter().filter(|server| server.tls && !server.udp).map(|server| server.address).collect()
+    };
     let two = "[redirect]\nalternate-server = [\"198.51.100.1:80\", \"2001:db8::9\"]\n";
     assert_eq!(secured(two), ["198.51.100.1:5349".parse().unwrap(), "[2001:db8::9]:5349".parse().unwrap()]);
     let other = format!("{two}tls-alternate-server = [\"198.51.100.2\", \"198.51.100.2:443\"]\n");
@@ -706,6 +729,9 @@ fn redirects_lead_elsewhere() {
     assert!(
         errors("[redirect]\ntls-alternate-server = \"198.51.100.2\"")[0].contains("given without alternate-server")
     );
+    let both = "[redirect]\nalternate-server = [\"198.51.100.1\", \"198.51.100.1:80\"]\n";
+    assert_eq!(secured(both), ["198.51.100.1:5349".parse().unwrap()]);
+    assert!(errors(&format!("{two}tls-alternate-server = []"))[0].contains("is empty"));
     let files = Pem::new(&["turn.example.org"]);
     let own = files.errors(&format!("{SERVES_TLS}[redirect]\nalternate-server = \"192.0.2.7:3479\"\n"));
     assert!(own[0].contains("would send clients over TLS to 192.0.2.7:5349"), "{own:?}");
@@ -817,6 +843,31 @@ fn nat_discovery_tells_external_addresses() {
 }
 
 #[test]
+fn a_redirect_says_for_which_transport_how_often_and_by_what_name() {
+    let server = |address: &str, more: &str| format!("[[redirect.server]]\naddress = \"{address}\"\n{more}\n");
+    let tls = server("198.51.100.1:443", "transports = [\"tls\", \"dtls\"]\nweight = 3\ndomain = \"a.example.org\"");
+    let udp = server("198.51.100.1:443", "transports = \"udp\"\nweight = 0");
+    let redirect = settings(&format!("[redirect]\nshare = 25\n{tls}{udp}")).redirect.unwrap();
+    assert_eq!(redirect.share, 25);
+    let [first, second] = &redirect.servers[..] else { panic!("{redirect:?}") };
+    assert_eq!((first.transports(), first.weight), ([false, false, true, true], 3));
+    assert_eq!((first.domain.as_deref(), second.weight), (Some("a.example.org"), 0));
+    assert_eq!((second.transports(), &second.domain), ([true, false, false, false], &None));
+    for (text, error) in [
+        (format!("{tls}{tls}"), "is listed twice"),
+        (format!("{tls}[[redirect.server]]\naddress = \"198.51.100.1:443\""), "is listed twice"),
+        (udp.clone(), "no server has a weight above 0"),
+        (server("192.0.2.7", ""), "is this server itself"),
+        ("[[redirect.server]]\nweight = 1".to_owned(), "is missing"),
+        ("[redirect]\nshare = 0".to_owned(), "share"),
+        ("[redirect]\nshare = 50".to_owned(), "is given without a server"),
+        (server("198.51.100.1", "transports = []"), "is empty"),
+    ] {
+        assert!(errors(&text)[0].contains(error), "{text}: {:?}", errors(&text));
+    }
+}
+
+#[test]
 fn tcp_process_and_log_make_sense() {
     let tcp = settings("[tcp]\nmax-connections = 50\nqueue-bytes = \"64KiB\"\nqueue-age = \"250ms\"").tcp;
     assert_eq!((tcp.max_connections, tcp.max_connections_per_ip, tcp.queue_bytes), (50, 50, 65_536));
@@ -851,6 +902,12 @@ denied-peer-ip = [\"10.0.0.1-10.0.0.6\"]
 [redirect]
 alternate-server = \"198.51.100.1\"
 alternate-domain = \"turn.example.org\"
+share = 50
+[[redirect.server]]
+address = \"198.51.100.2:5349\"
+transports = \"tls\"
+weight = 7
+domain = \"b.example.org\"
 [nat-discovery]
 primary-ip = \"192.0.2.7\"
 alternate-ip = \"10.0.0.7\"
@@ -931,7 +988,8 @@ fn example_keys() -> BTreeSet<String> {
 fn the_example_has_every_key_and_no_other() {
     let known =
         schema::TABLES.iter().flat_map(|table| table.keys.iter().map(move |key| format!("{}.{key}", table.name)));
-    let known: BTreeSet<String> = known.filter(|key| key != "auth.user" && key != "tls.certificate").collect();
+    let known: BTreeSet<String> =
+        known.filter(|key| !["auth.user", "tls.certificate", "redirect.server"].contains(&&**key)).collect();
     assert_eq!(example_keys(), known);
     for table in schema::TABLES {
         let header = schema::header(table);

@@ -17,6 +17,7 @@ use super::{
     clock::Clock,
     complaint,
     dtls::Dtls,
+    errands::{self, Errand, NOTHING},
     mail::{LONGEST, Letter, Posted},
     open,
     outlets::Outlets,
@@ -42,6 +43,12 @@ const RELAY_TOKEN: u64 = 1 << 32;
 const STREAM_ROUTE: u32 = 1 << 31;
 /// Tells routes to sessions of DTLS from both.
 const DTLS_ROUTE: u32 = 1 << 30;
+/// Tells routes that lead through another worker; the other marks say to what there.
+const ABROAD_ROUTE: u32 = 1 << 29;
+/// Where the other worker's number stands in such a route: above 21 bits of the route there, below the marks.
+const HOST_SHIFT: u32 = 21;
+/// What such a route has of the one there.
+const THERE: u32 = STREAM_ROUTE | DTLS_ROUTE | ((1 << HOST_SHIFT) - 1);
 
 /// What a ready socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +77,19 @@ pub(super) enum Way {
     Listener(usize),
     Stream(usize),
     Dtls(usize),
+    /// To a stream or a session of DTLS of another worker's.
+    Abroad,
 }
 
 impl Way {
+    /// Every worker has the same listeners: another worker's datagrams can be sent by one's own.
     pub(super) const fn of(route: Route) -> Self {
+        if let Some((_, there)) = Self::host(route) {
+            return match Self::of(there) {
+                Self::Listener(at) => Self::Listener(at),
+                Self::Stream(_) | Self::Dtls(_) | Self::Abroad => Self::Abroad,
+            };
+        }
         if route.0 & STREAM_ROUTE != 0 {
             Self::Stream((route.0 & !STREAM_ROUTE) as usize)
         } else if route.0 & DTLS_ROUTE != 0 {
@@ -83,13 +99,30 @@ impl Way {
         }
     }
 
-    #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^30
+    #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^21
     pub(super) const fn route(self) -> Route {
         match self {
             Self::Listener(at) => Route(at as u32),
             Self::Stream(at) => Route(at as u32 | STREAM_ROUTE),
             Self::Dtls(at) => Route(at as u32 | DTLS_ROUTE),
+            // Only `Way::abroad` knows to where.
+            Self::Abroad => Route(ABROAD_ROUTE),
         }
+    }
+
+    /// The route of a client whom the worker `host` reaches by `route`.
+    #[allow(clippy::cast_possible_truncation)]
+    pub(super) const fn abroad(host: u16, route: Route) -> Route {
+        Route(route.0 & THERE | ABROAD_ROUTE | (host as u32) << HOST_SHIFT)
+    }
+
+    /// The worker that such a route leads through, and the route there.
+    #[allow(clippy::cast_possible_truncation)] // 8 bits
+    pub(super) const fn host(route: Route) -> Option<(u16, Route)> {
+        if route.0 & ABROAD_ROUTE == 0 {
+            return None;
+        }
+        Some((((route.0 & !THERE & !ABROAD_ROUTE) >> HOST_SHIFT) as u16, Route(route.0 & THERE)))
     }
 }
 
@@ -181,6 +214,8 @@ pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) reply: Box<[u8]>,
+    /// The traffic class of the datagram that is being handled.
+    pub(super) tos: u8,
     users: Arc<StaticUsers>,
     poller: Rc<Poller>,
     sessions: HashMap<Handle, Session>,
@@ -191,7 +226,7 @@ pub(super) struct Core {
     pub(super) rng: StdRng,
     io: Io,
     /// Workers to be woken for what they have been sent.
-    to_wake: Vec<u16>,
+    pub(super) to_wake: Vec<u16>,
 }
 
 impl Core {
@@ -217,6 +252,7 @@ impl Core {
             dtls: None,
             shared,
             clock,
+            tos: 0,
             users,
             poller,
             sessions: HashMap::new(),
@@ -231,11 +267,16 @@ impl Core {
     /// Takes a message from a client. A panic costs this client its allocation, and nobody else anything.
     pub(super) fn client_message(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(client, bytes, now)));
-        handled.unwrap_or_else(|_| {
+        let outcome = handled.unwrap_or_else(|_| {
             complaint::about_panic(client.tuple.client);
             self.server.end_client(client, EndReason::Fault, now);
             Outcome::Nothing
-        })
+        });
+        if matches!(outcome, Outcome::ToPeer(_)) && self.server.has_effects() {
+            // An allocation has moved to where these data come from; that closes nothing.
+            self.apply_effects();
+        }
+        outcome
     }
 
     /// Ends what [`Core::client_message`] began, unless that was to send something to a peer: does what else has come up, and
@@ -276,6 +317,13 @@ impl Core {
             }
             Step::Connect(request) => Outcome::Connect(request),
             Step::Bind(pending) => Outcome::Bind(pending),
+            Step::Forward(home) => {
+                // What has been handed over once is not handed over again.
+                if Way::host(client.route).is_none() {
+                    self.forward(client, bytes, home);
+                }
+                Outcome::Nothing
+            }
             // A question that has been answered is not asked again.
             Step::Dropped | Step::Authenticate(_) => Outcome::Nothing,
         }
@@ -449,13 +497,27 @@ impl Core {
             }
             Way::Stream(at) => self.queue_data(at, [bytes, &[], &[]], now),
             Way::Dtls(at) => self.send_dtls(at, [bytes, &[], &[]], 0),
+            Way::Abroad => self.send_abroad(client, [bytes, &[], &[]], 0),
         }
     }
 
-    /// Queues so much of [`Core::reply`] for a client on a stream; unlike data, it never gives way.
-    pub(super) fn queue_reply(&mut self, client: &Client, len: usize) {
-        if let Way::Stream(at) = Way::of(client.route) {
-            self.outlets.push_control(at, &self.reply[..len], self.clock.now());
+    /// Sends so much of [`Core::reply`] to a client, over whatever it uses; unlike data, it never gives way. What is for a
+    /// guest always leaves from its host, who by then knows what has come before: a client that has been told that it may
+    /// send is known there.
+    pub(super) fn send_reply(&mut self, client: &Client, len: usize) {
+        if Way::host(client.route).is_some() {
+            return self.reply_abroad(client, len);
+        }
+        match Way::of(client.route) {
+            Way::Listener(at) => {
+                let options = SendOptions { from: self.source_for(at, client), ..SendOptions::default() };
+                if self.listeners[at].socket.send(&self.reply[..len], client.tuple.client, options).is_err() {
+                    self.server.count_drop(Drop::SendFailed);
+                }
+            }
+            Way::Stream(at) => self.outlets.push_control(at, &self.reply[..len], self.clock.now()),
+            Way::Dtls(at) => self.reply_dtls(at, len),
+            Way::Abroad => {}
         }
     }
 
@@ -518,12 +580,30 @@ impl Core {
                     }
                 }
                 Effect::ClosePeer(id) => self.tcp.close_peer(id, &self.shared.rendezvous),
+                Effect::Joined(client) => {
+                    if let Some((host, route)) = Way::host(client.route) {
+                        let errand = Errand::Admit(Client { route, ..client }, self.worker);
+                        errands::ask(&self.shared, &mut self.to_wake, host, errand, NOTHING);
+                    }
+                }
+                Effect::Left(client) => {
+                    if let Some((host, route)) = Way::host(client.route) {
+                        let errand = Errand::Dismiss(Client { route, ..client }, self.worker);
+                        errands::ask(&self.shared, &mut self.to_wake, host, errand, NOTHING);
+                    }
+                }
+                Effect::GuestGone { client, home } => {
+                    let guest = Client { route: Way::abroad(self.worker, client.route), ..client };
+                    errands::ask(&self.shared, &mut self.to_wake, home, Errand::Gone(guest), NOTHING);
+                }
+                Effect::Moved { id, from, to } => errands::log_move(id, &from, &to),
                 Effect::Ended(handle, summary) => {
                     let relayed = self.sessions.remove(&handle).map(|session| session.relayed).unwrap_or_default();
                     log_end(&summary, &relayed);
                 }
             }
         }
+        self.wake_workers();
         if self.relay_peak.has_fallen(self.relays.len()) {
             self.sessions.shrink_to_fit();
             self.relays.shrink_to_fit();

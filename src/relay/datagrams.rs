@@ -3,9 +3,10 @@
 use super::{
     complaint,
     core::{Core, Outcome, Way},
+    errands::Taken,
     mail::Inbox,
     outbox::{Outbox, Payload},
-    system::{Batch, Received, SendOptions},
+    system::{Batch, Received},
     tls,
 };
 use crate::turn::{Client, Drop, FiveTuple, RelayId, Time, ToPeer, Transport};
@@ -17,6 +18,7 @@ const LETTERS: usize = 256;
 pub(super) struct Datagrams {
     batch: Batch,
     inbox: Inbox,
+    errands: Taken,
     out: Outbox,
     /// Datagrams received since they were last asked for.
     handled: usize,
@@ -24,7 +26,7 @@ pub(super) struct Datagrams {
 
 impl Datagrams {
     pub(super) fn new(batch: Batch) -> Self {
-        Self { batch, inbox: Inbox::default(), out: Outbox::new(), handled: 0 }
+        Self { batch, inbox: Inbox::default(), errands: Taken::default(), out: Outbox::new(), handled: 0 }
     }
 
     /// Handles one batch from a listener.
@@ -38,6 +40,7 @@ impl Datagrams {
         self.handled += new.len();
         for at in new {
             let received = self.batch.received(at);
+            core.tos = received.tos;
             let tuple = tuple(core, listener, &received);
             if self.batch.payload(at).first().is_some_and(|first| tls::is_record(*first))
                 && core.listeners[listener].dtls
@@ -57,7 +60,7 @@ impl Datagrams {
                     // A request may close the relay socket that earlier datagrams of this batch are to leave from.
                     self.out.send(core, self.batch.bytes());
                     if let Some(len) = core.settle(&client, outcome, now) {
-                        self.reply(core, &client, len);
+                        core.send_reply(&client, len);
                     }
                 }
             }
@@ -84,7 +87,7 @@ impl Datagrams {
                 outcome => {
                     self.out.send(core, self.batch.bytes());
                     if let Some(len) = core.settle(&client, outcome, now) {
-                        self.reply(core, &client, len);
+                        core.send_reply(&client, len);
                         core.dtls_was_useful(&client, now);
                     }
                 }
@@ -107,20 +110,6 @@ impl Datagrams {
         let Self { batch, out, .. } = self;
         let payload = Payload { place: batch.part(at, &to_peer.payload), tos: batch.received(at).tos };
         out.pass_on(core, batch.bytes(), to_peer, payload, now);
-    }
-
-    fn reply(&self, core: &mut Core, client: &Client, len: usize) {
-        match Way::of(client.route) {
-            Way::Listener(listener) => {
-                let options = SendOptions { from: core.source_for(listener, client), ..SendOptions::default() };
-                if core.listeners[listener].socket.send(&core.reply[..len], client.tuple.client, options).is_err() {
-                    core.server.count_drop(Drop::SendFailed);
-                }
-            }
-            Way::Dtls(id) => core.reply_dtls(id, len),
-            // Streams queue their replies themselves.
-            Way::Stream(_) => {}
-        }
     }
 
     /// Takes what a relay socket has received. What goes to clients is only queued, so that datagrams from many relay sockets
@@ -172,6 +161,11 @@ impl Datagrams {
         }
         out.send(core, inbox.bytes());
         !inbox.is_empty()
+    }
+
+    /// Does what other workers have asked for. Nothing may be queued from before.
+    pub(super) fn run_errands(&mut self, core: &mut Core, now: Time) {
+        self.errands.run(core, &mut self.out, now);
     }
 
     /// Sends what is queued and makes room for the next batch.

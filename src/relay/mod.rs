@@ -13,6 +13,7 @@ mod core;
 mod data_connection;
 mod datagrams;
 mod dtls;
+mod errands;
 mod fault;
 mod grouping;
 mod kept;

@@ -85,6 +85,7 @@ impl Outbox {
             }
             Way::Stream(stream) => core.queue_data(stream, out.parts(bytes), now),
             Way::Dtls(session) => core.send_dtls(session, out.parts(bytes), payload.tos),
+            Way::Abroad => core.send_abroad(&client, out.parts(bytes), payload.tos),
         }
     }
 

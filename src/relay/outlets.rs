@@ -8,12 +8,14 @@ use super::{
     queue::{Queue, Spare},
     tcp_relay::Bound,
 };
-use crate::turn::{Peak, Time};
+use crate::turn::{FiveTuple, Peak, Time};
 
 /// The outgoing side of one connection.
 #[derive(Debug)]
 struct Outlet {
     queue: Queue,
+    /// Whose it is.
+    tuple: FiveTuple,
     /// The connection's task.
     waker: Option<Waker>,
     /// The task has written all and does not know of what is queued from now on.
@@ -42,8 +44,8 @@ pub(super) struct Outlets {
 }
 
 impl Outlets {
-    pub(super) fn add(&mut self, queue: Queue) -> usize {
-        let at = self.outlets.insert(Outlet { queue, waker: None, sleeps: false, bound: None });
+    pub(super) fn add(&mut self, queue: Queue, tuple: FiveTuple) -> usize {
+        let at = self.outlets.insert(Outlet { queue, tuple, waker: None, sleeps: false, bound: None });
         self.peak.rise(self.outlets.len());
         at
     }
@@ -56,6 +58,11 @@ impl Outlets {
             self.outlets.shrink_to_fit();
         }
         bound
+    }
+
+    /// Whether there (still) is a connection of this number and it is this client's.
+    pub(super) fn is_of(&self, at: usize, tuple: &FiveTuple) -> bool {
+        self.outlets.get(at).is_some_and(|outlet| outlet.tuple == *tuple)
     }
 
     /// A connection's queue, and memory for it.

@@ -14,8 +14,8 @@ use crate::{
     config::settings::{self, DefaultFamily, Limits, MappedAddress, NatDiscovery, Settings},
     policy::{peer::PeerRules, rate::SourceRate},
     turn::{
-        Answer, ConnectionIds, Discovery, DiscoveryAddress, Family, Identity, Policy, Query, Redirect, Rules, Time,
-        Unauthenticated,
+        Alternate, Answer, ConnectionIds, Discovery, DiscoveryAddress, Family, Identity, Policy, Query, Redirect,
+        Rules, Time, Transport, Unauthenticated,
     },
 };
 
@@ -50,13 +50,21 @@ pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io, connection
         dont_fragment: io.is_full(),
         rfc3489: settings.compatibility.rfc3489,
         wide_channels: settings.compatibility.rfc5766_channel_numbers,
-        redirect: settings.redirect.clone().map(|settings::Redirect { servers, secure_servers, domain }| Redirect {
-            servers,
-            secure_servers,
-            domain,
-        }),
+        redirect: settings.redirect.as_ref().map(redirect),
+        mobility: None,
         discovery: settings.nat_discovery.as_ref().map(discovery).unwrap_or_default(),
     }
+}
+
+fn redirect(settings: &settings::Redirect) -> Redirect {
+    const TRANSPORTS: [Transport; 4] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Dtls];
+    let alternate = |server: &settings::AlternateServer| Alternate {
+        address: server.address,
+        transports: TRANSPORTS.into_iter().zip(server.transports()).filter(|(_, on)| *on).map(|(of, _)| of).collect(),
+        weight: server.weight,
+        domain: server.domain.clone(),
+    };
+    Redirect { servers: settings.servers.iter().map(alternate).collect(), share: settings.share }
 }
 
 fn discovery(settings: &NatDiscovery) -> Vec<Discovery> {

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use rand::{Rng, rngs::StdRng};
 
 use super::{
+    errands::Errands,
     mail::Mailbox,
     ports::{Owner, Place, PortLease, PortPool},
     rendezvous::Rendezvous,
@@ -65,6 +66,8 @@ pub(super) struct Shared {
     pub(super) relay_buffer: Option<usize>,
     /// By worker.
     pub(super) mailboxes: Box<[Mailbox]>,
+    /// By worker; its mailbox is what wakes it.
+    pub(super) errands: Box<[Errands]>,
     /// Where peer connections wait for the clients that bind them.
     pub(super) rendezvous: Rendezvous,
     /// How long a peer may take to accept a connection.
@@ -103,6 +106,7 @@ impl Shared {
             relays,
             relay_buffer: relay.socket_buffer,
             mailboxes: (0..settings.process.workers.max(1)).map(|_| Mailbox::default()).collect(),
+            errands: (0..settings.process.workers.max(1)).map(|_| Errands::default()).collect(),
             rendezvous: Rendezvous::new(settings.process.workers.max(1)),
             connect_timeout: settings.lifetimes.connect,
             reservation_lifetime: settings.lifetimes.reservation,

@@ -143,6 +143,7 @@ impl Relay {
             clock: Clock::new(),
             io,
             nonce_secret: random()?,
+            ticket_key: random()?,
             sockets: Arc::default(),
             tls,
             dtls,

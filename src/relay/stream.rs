@@ -127,7 +127,7 @@ where
     if tuple.transport == Transport::Tls {
         queue = queue.apart();
     }
-    let at = shared.core.borrow_mut().outlets.add(queue);
+    let at = shared.core.borrow_mut().outlets.add(queue, tuple);
     let client = Client { tuple, route: Way::Stream(at).route() };
     let shared_too = Rc::clone(&shared);
     let mut connection = Connection::new(shared, stream, client, at);

@@ -234,7 +234,7 @@ impl Core {
             None => {
                 if let Some((client, len)) = self.server.connect_failed(id, &mut self.reply) {
                     log_refusal(&client, &self.reply[..len]);
-                    self.queue_reply(&client, len);
+                    self.send_reply(&client, len);
                 }
             }
         }
@@ -276,7 +276,7 @@ impl Core {
             task.abort();
         }
         self.shared.rendezvous.offer(Waiting { user, link, socket });
-        self.queue_reply(&client, len);
+        self.send_reply(&client, len);
         self.tcp.changed.notify_one();
     }
 
@@ -302,7 +302,7 @@ impl Core {
     fn is_stuffed(&self, client: &Client) -> bool {
         match Way::of(client.route) {
             Way::Stream(at) => self.outlets.is_stuffed(at),
-            Way::Listener(_) | Way::Dtls(_) => false,
+            Way::Listener(_) | Way::Dtls(_) | Way::Abroad => false,
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::{
     auth::users::StaticUsers,
     config::Settings,
     policy::peer::PeerRules,
-    turn::{ConnectionIds, EndReason, Server, Totals},
+    turn::{ConnectionIds, EndReason, Mobility, Server, Totals},
 };
 
 /// What a worker is, prepared on the main thread; the same in all its lives.
@@ -49,6 +49,8 @@ pub(super) struct Plan {
     pub(super) clock: Clock,
     pub(super) io: Io,
     pub(super) nonce_secret: [u8; 32],
+    /// Encrypts tickets (RFC 8016).
+    pub(super) ticket_key: [u8; 32],
     pub(super) sockets: Arc<Sockets>,
     /// There if any listener serves TLS.
     pub(super) tls: Option<Arc<Tls>>,
@@ -224,14 +226,16 @@ fn handle(ready: &[Ready], core: &mut Core, datagrams: &mut Datagrams) -> bool {
 /// Gives what other workers have sent its turn.
 fn mail(core: &mut Core, datagrams: &mut Datagrams) {
     let now = core.clock.now();
+    datagrams.run_errands(core, now);
     if datagrams.receive_from_workers(core, now) {
         core.shared.mailboxes[usize::from(core.worker)].notify.notify_one();
     }
+    core.wake_workers();
 }
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     let Parts { plan, seed, first_id, udp, doors } = parts;
-    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, dtls, .. } = plan;
+    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, ticket_key, dtls, .. } = plan;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
     let policy =
@@ -245,7 +249,10 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     });
     let worker = u16::try_from(index).map_err(io::Error::other)?;
     let workers = u16::try_from(settings.process.workers).map_err(io::Error::other)?;
-    let rules = rules::rules(&settings, &users, io, ConnectionIds { worker, workers });
+    let mut rules = rules::rules(&settings, &users, io, ConnectionIds { worker, workers });
+    // A ticket alone proves nobody: without credentials there is no mobility (RFC 8016 §5).
+    let number = u8::try_from(worker).ok().filter(|_| settings.relay.mobility && !settings.auth.anonymous);
+    rules.mobility = number.map(|worker| Mobility { worker, key: ticket_key });
     let server = Server::new(rules, Box::new(policy), &nonce_secret, server_seed, first_id);
     let poller = Rc::new(Poller::new(io)?);
     let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
@@ -253,6 +260,7 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     // What an earlier life has left behind.
     let now = core.clock.now();
     core.reservation_deadline = core.shared.expire_reservations(now);
+    core.shared.errands[index].clear();
     core.shared.mailboxes[index].notify.notify_one();
     for (at, Window { socket, plain, dtls }) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;

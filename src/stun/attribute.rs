@@ -115,6 +115,8 @@ attributes! {
     ALTERNATE_SERVER = 0x8023;
     /// RFC 8489 §14.7.
     FINGERPRINT = 0x8028;
+    /// RFC 8016 §3.3.
+    MOBILITY_TICKET = 0x8030;
 }
 
 #[cfg(test)]

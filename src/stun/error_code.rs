@@ -12,6 +12,8 @@ pub enum ErrorCode {
     Unauthenticated = 401,
     /// The request was valid but may not be performed.
     Forbidden = 403,
+    /// Mobility is not offered here (RFC 8016 §3.4).
+    MobilityForbidden = 405,
     /// A comprehension-required attribute was not understood.
     UnknownAttribute = 420,
     /// There is no allocation on this 5-tuple, or there is one already.
@@ -53,6 +55,7 @@ impl ErrorCode {
             Self::BadRequest => "Bad Request",
             Self::Unauthenticated => "Unauthenticated",
             Self::Forbidden => "Forbidden",
+            Self::MobilityForbidden => "Mobility Forbidden",
             Self::UnknownAttribute => "Unknown Attribute",
             Self::AllocationMismatch => "Allocation Mismatch",
             Self::StaleNonce => "Stale Nonce",

@@ -69,6 +69,7 @@ pub struct PendingAllocate {
     requester: Requester,
     transaction_id: TransactionId,
     lifetime: Duration,
+    mobile: bool,
 }
 
 /// The relay sockets that were opened for a [`PendingAllocate`].
@@ -139,7 +140,11 @@ impl Server {
             Ok(checked) => checked,
             Err(error) => return self.error(&context, error, reply),
         };
-        if self.rules.redirect.is_some() {
+        let mobile = match self.wants_ticket(message, protocol) {
+            Ok(mobile) => mobile,
+            Err(error) => return self.error(&context, error, reply),
+        };
+        if self.redirects(client, message.transaction_id()) {
             // A 300 must be protected; without credentials it is a 400 (RFC 8489 §14.8).
             return match requester.key {
                 Some(_) => self.redirect(client, &context, reply),
@@ -155,6 +160,7 @@ impl Server {
             requester,
             transaction_id: message.transaction_id(),
             lifetime,
+            mobile,
         }))
     }
 
@@ -215,31 +221,6 @@ impl Server {
         Ok((AddressRequest::One { family, even }, lifetime))
     }
 
-    /// 300 with the next alternate server in turn; the first has the family of the request's source (RFC 8489 §10).
-    fn redirect<'m>(&mut self, client: &Client, context: &ReplyContext, reply: &mut [u8]) -> Step<'m> {
-        let Some(redirect) = &self.rules.redirect else { return Step::Dropped };
-        let turn = self.next_redirect;
-        self.next_redirect = turn.wrapping_add(1);
-        let servers = if client.tuple.transport.is_secure() { &redirect.secure_servers } else { &redirect.servers };
-        let pick = |family: Family| {
-            let of_family = || servers.iter().filter(|server| Family::of(server.ip()) == family);
-            of_family().nth(turn.checked_rem(of_family().count())?).copied()
-        };
-        let family = Family::of(client.tuple.client.ip());
-        let Some(first) = pick(family) else { return self.error(context, ErrorCode::InsufficientCapacity, reply) };
-        let second = pick(family.other());
-        let domain = redirect.domain.as_deref().filter(|_| context.signs_with_sha256());
-        let len = context.error(&self.rules, reply, ErrorCode::TryAlternate, |writer| {
-            for server in [Some(first), second].into_iter().flatten() {
-                writer.address(AttributeType::ALTERNATE_SERVER, server);
-            }
-            if let Some(domain) = domain {
-                writer.attribute(AttributeType::ALTERNATE_DOMAIN, domain.as_bytes());
-            }
-        });
-        self.replied(Err(len))
-    }
-
     /// Ends what [`Step::Allocate`] began. Returns the length of the reply, and the new allocation's handle and id if there is one.
     ///
     /// While the relay sockets were being opened, another request of the client may have got its allocation: then there is
@@ -251,7 +232,8 @@ impl Server {
         reply: &mut [u8],
         now: Time,
     ) -> (usize, Option<(Handle, AllocationId)>) {
-        let PendingAllocate { client, user, protocol, context, requester, transaction_id, lifetime, .. } = pending;
+        let PendingAllocate { client, user, protocol, context, requester, transaction_id, lifetime, mobile, .. } =
+            pending;
         if let Some(handle) = self.live(&client, now) {
             let granted = outcome.iter().flat_map(|grant| grant.relays.iter().flatten());
             self.effects.extend(granted.map(|(relay, _)| Effect::CloseRelay(*relay)));
@@ -283,6 +265,8 @@ impl Server {
             transaction_id,
             token: grant.token,
             refused: grant.refused,
+            away: false,
+            mobile: mobile.then(Box::default),
             armed: Time(u64::MAX),
         });
         self.totals.allocations = self.totals.allocations.wrapping_add(1);
@@ -292,6 +276,7 @@ impl Server {
 
     /// The success response (RFC 8656 §7.2); also for a retransmitted request.
     fn allocate_success(&self, handle: Handle, context: &ReplyContext, reply: &mut [u8], now: Time) -> usize {
+        let ticket = self.ticket(handle);
         let allocation = &self.table[handle];
         context.success(&self.rules, reply, |writer| {
             for relayed in allocation.relayed.iter().flatten() {
@@ -303,6 +288,9 @@ impl Server {
             writer.u32(AttributeType::LIFETIME, whole_seconds(allocation.time_left(None, now)));
             if let Some(token) = &allocation.token {
                 writer.attribute(AttributeType::RESERVATION_TOKEN, token);
+            }
+            if let Some(ticket) = &ticket {
+                writer.attribute(AttributeType::MOBILITY_TICKET, ticket);
             }
             writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, allocation.client.tuple.client);
         })

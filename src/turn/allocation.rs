@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     Client, Family, FiveTuple, Refusal, RelayId, Time, Traffic, authentication::Requester, channel::Channels,
-    connection::Connections, permission::Permissions,
+    connection::Connections, mobility::Mobile, permission::Permissions,
 };
 use crate::stun::TransactionId;
 
@@ -51,6 +51,10 @@ pub(super) struct Allocation {
     pub(super) token: Option<[u8; 8]>,
     /// The family that could not be had, when both were asked for.
     pub(super) refused: Option<(Family, Refusal)>,
+    /// The client's connection is gone, and the allocation waits for its ticket (RFC 8016).
+    pub(super) away: bool,
+    /// There if the client has asked for a ticket.
+    pub(super) mobile: Option<Box<Mobile>>,
     /// When the table will look at it next; never later than [`Allocation::next_deadline`].
     pub(super) armed: Time,
 }

@@ -58,6 +58,8 @@ drops! {
     Unexpected => "unexpected",
     /// An indication or ChannelData on a 5-tuple without an allocation.
     NoAllocation => "no-allocation",
+    /// A peer's datagram for a client whose connection is gone and that has not come back with its ticket.
+    ClientAway => "client-away",
     /// ChannelData on a channel that is not bound.
     NoChannel => "no-channel",
     /// A Send indication, or a peer's datagram or connection, without a permission.

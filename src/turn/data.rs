@@ -75,7 +75,9 @@ impl Server {
     /// ChannelData from a client (RFC 8656 §12.6).
     pub(super) fn channel_data<'m>(&mut self, client: &Client, bytes: &[u8], now: Time) -> Step<'m> {
         let Some(message) = ChannelData::parse(bytes) else { return self.drop(Drop::Malformed) };
-        let Some(handle) = self.table.find(&client.tuple) else { return self.drop(Drop::NoAllocation) };
+        let Some(handle) = self.table.find(&client.tuple).or_else(|| self.arrive(client)) else {
+            return self.stranger(client);
+        };
         let allocation = &mut self.table[handle];
         let Some(peer) = allocation.channels.peer(message.number, now) else { return self.drop(Drop::NoChannel) };
         let Some(relayed) = allocation.relayed(Family::of(peer.ip()), now) else {
@@ -91,7 +93,9 @@ impl Server {
 
     /// A Send indication (RFC 8656 §11.2). Every fault is silent.
     pub(super) fn send_indication<'m>(&mut self, client: &Client, message: &Message<'_>, now: Time) -> Step<'m> {
-        let Some(handle) = self.table.find(&client.tuple) else { return self.drop(Drop::NoAllocation) };
+        let Some(handle) = self.table.find(&client.tuple).or_else(|| self.arrive(client)) else {
+            return self.stranger(client);
+        };
         let (Some(Ok(peer)), Some(data), Some(start), false) = (
             message.get_xor_address(AttributeType::XOR_PEER_ADDRESS),
             message.get(AttributeType::DATA),
@@ -169,6 +173,9 @@ impl Server {
         let allocation = self.table.get(handle).ok_or(Drop::NoAllocation)?;
         let family = Family::of(peer.ip());
         allocation.relayed(family, now).ok_or(Drop::NoAllocation)?;
+        if allocation.away {
+            return Err(Drop::ClientAway);
+        }
         if !allocation.permissions.allow(peer.ip(), now) {
             return Err(Drop::NoPermission);
         }
@@ -195,7 +202,7 @@ impl Server {
         let client = self
             .table
             .get(handle)
-            .filter(|allocation| allocation.relayed(Family::of(peer.ip()), now).is_some())
+            .filter(|allocation| !allocation.away && allocation.relayed(Family::of(peer.ip()), now).is_some())
             .filter(|allocation| allocation.permissions.allow(peer.ip(), now))
             .map(|allocation| allocation.client);
         let value = error.encode(Family::of(peer.ip()));

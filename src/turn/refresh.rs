@@ -14,6 +14,14 @@ impl Server {
         reply: &mut [u8],
         now: Time,
     ) -> Result<usize, ErrorCode> {
+        let lifetime = self.prolong(handle, message, now)?;
+        Ok(context.success(&self.rules, reply, |writer| {
+            writer.u32(AttributeType::LIFETIME, whole_seconds(lifetime));
+        }))
+    }
+
+    /// Gives an allocation, or the address of one family, its new lifetime and returns it; 0 is its end.
+    pub(super) fn prolong(&mut self, handle: Handle, message: &Message<'_>, now: Time) -> Result<Duration, ErrorCode> {
         let requested = match message.get_u32(AttributeType::LIFETIME) {
             None => None,
             Some(Ok(seconds)) => Some(seconds),
@@ -29,12 +37,12 @@ impl Server {
                 Some(family)
             }
         };
-        let lifetime = if requested == Some(0) {
+        if requested == Some(0) {
             match chosen {
                 Some(family) => self.end_family(handle, family, EndReason::Deleted, now),
                 None => self.end(handle, EndReason::Deleted, now),
             }
-            Duration::ZERO
+            Ok(Duration::ZERO)
         } else {
             let lifetime = self.rules.lifetime(requested);
             let allocation = &mut self.table[handle];
@@ -47,10 +55,7 @@ impl Server {
             }
             // A shorter lifetime than before may come up earlier than what is filed.
             self.table.arm(handle);
-            lifetime
-        };
-        Ok(context.success(&self.rules, reply, |writer| {
-            writer.u32(AttributeType::LIFETIME, whole_seconds(lifetime));
-        }))
+            Ok(lifetime)
+        }
     }
 }

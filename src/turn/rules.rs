@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use super::{ConnectionIds, Discovery, Time, client::Family};
+use super::{
+    ConnectionIds, Discovery, Time,
+    client::{Family, Transport},
+    mobility::Mobility,
+};
 use crate::stun::PasswordAlgorithm;
 
 /// Parameters of a [`super::Server`].
@@ -57,6 +61,8 @@ pub struct Rules {
     pub wide_channels: bool,
     /// Send new allocations elsewhere (RFC 8489 §10).
     pub redirect: Option<Redirect>,
+    /// Let allocations move to another 5-tuple (RFC 8016).
+    pub mobility: Option<Mobility>,
     /// Where NAT discovery is offered (RFC 5780): at most once per family.
     pub discovery: Vec<Discovery>,
 }
@@ -72,11 +78,22 @@ impl Rules {
 /// Where new allocations are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
-    /// ALTERNATE-SERVER candidates for clients over UDP and TCP, taken in turn.
-    pub servers: Vec<SocketAddr>,
-    /// The same for clients over TLS and DTLS, which stay with their transport (RFC 8489 §10).
-    pub secure_servers: Vec<SocketAddr>,
-    /// ALTERNATE-DOMAIN.
+    /// ALTERNATE-SERVER candidates, taken in turn.
+    pub servers: Vec<Alternate>,
+    /// How many of 100 Allocate requests are redirected.
+    pub share: u8,
+}
+
+/// One alternate server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alternate {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The transports that it serves.
+    pub transports: Vec<Transport>,
+    /// How often it has its turn, in relation to the others; 0 never.
+    pub weight: u32,
+    /// ALTERNATE-DOMAIN: the name in its certificate.
     pub domain: Option<String>,
 }
 

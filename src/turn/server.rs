@@ -5,10 +5,12 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    Answer, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, Handle, PendingAllocate, PendingBind,
-    Policy, Query, RelayId, Rules, SessionSummary, Time, ToPeer, Totals, Transport, Unauthenticated,
+    AllocationId, Answer, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, FiveTuple, Handle,
+    PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Time, ToPeer, Totals, Transport,
+    Unauthenticated,
     authentication::{Authenticator, Failure, Outcome, Requester},
     discovery,
+    mobility::{Guests, Tickets},
     nonce::{self, Nonces},
     reply::ReplyContext,
     table::Table,
@@ -30,6 +32,8 @@ pub enum Step<'m> {
     Authenticate(Query<'m>),
     /// Open relay sockets and call [`Server::complete_allocate`].
     Allocate(Box<PendingAllocate>),
+    /// The worker with this number has this client's allocation: hand the message over to it.
+    Forward(u16),
     /// Connect to a peer and call [`Server::connected`] or [`Server::connect_failed`], whenever that is known.
     Connect(ConnectRequest),
     /// Find the peer connection and call [`Server::complete_bind`].
@@ -52,6 +56,26 @@ pub struct Elsewhere {
 pub enum Effect {
     /// Close this relay socket and give its port back.
     CloseRelay(RelayId),
+    /// An allocation that came to be on another 5-tuple may be used on this one, too (RFC 8016).
+    Joined(Client),
+    /// This 5-tuple, one of those of an allocation with a ticket, no longer belongs to it.
+    Left(Client),
+    /// An allocation has another client now.
+    Moved {
+        /// Its id.
+        id: AllocationId,
+        /// The 5-tuple before.
+        from: FiveTuple,
+        /// The 5-tuple from now on.
+        to: FiveTuple,
+    },
+    /// The connection of a client whose allocation the worker `home` has is gone.
+    GuestGone {
+        /// The client.
+        client: Client,
+        /// The worker.
+        home: u16,
+    },
     /// Close this peer connection, with the client's side of it, or give up making it.
     ClosePeer(ConnectionId),
     /// An allocation has ended; its handle is no longer valid.
@@ -72,6 +96,8 @@ pub struct Server {
     pub(super) next_id: u64,
     pub(super) next_redirect: usize,
     pub(super) nobody: Arc<str>,
+    pub(super) tickets: Option<Tickets>,
+    pub(super) guests: Guests,
 }
 
 impl Server {
@@ -83,6 +109,7 @@ impl Server {
         let nonces = Nonces::new(nonce_secret, rules.nonce_lifetime, features);
         let authenticator = Authenticator::new(nonces, &rules, &seed);
         let mut rng = StdRng::from_seed(seed);
+        let tickets = rules.mobility.as_ref().map(Tickets::new);
         let table = Table::new(rand::Rng::next_u64(&mut rng));
         Self {
             rules,
@@ -96,6 +123,8 @@ impl Server {
             next_id: first_id,
             next_redirect: 0,
             nobody: Arc::from(""),
+            tickets,
+            guests: Guests::default(),
         }
     }
 
@@ -185,6 +214,11 @@ impl Server {
         now: Time,
     ) -> Step<'m> {
         let owned = self.live(client, now);
+        if owned.is_none()
+            && let Some(worker) = self.elsewhere(client, method, message)
+        {
+            return Step::Forward(worker);
+        }
         let requester = if self.rules.anonymous {
             // Nobody is authenticated here, so whoever has nothing yet is a stranger.
             if owned.is_none() && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now) {
@@ -206,7 +240,11 @@ impl Server {
         let outcome = match (method, owned) {
             (Method::Allocate, owned) => return self.allocate(client, message, context, requester, owned, reply, now),
             (Method::ConnectionBind, owned) => {
-                return self.connection_bind(client, message, context, &requester, owned.is_some(), reply);
+                let has_allocation = owned.is_some() || self.guests.home(&client.tuple).is_some();
+                return self.connection_bind(client, message, context, &requester, has_allocation, reply);
+            }
+            (Method::Refresh, owned) if message.has(AttributeType::MOBILITY_TICKET) => {
+                self.refresh_with_ticket(client, owned, message, &requester, &context, reply, now)
             }
             (_, None) => Err(ErrorCode::AllocationMismatch),
             (_, Some(handle)) if self.table[handle].owner.user != requester.user => Err(ErrorCode::WrongCredentials),
@@ -286,12 +324,12 @@ impl Server {
     /// The allocation on this client's 5-tuple. What of it has expired but was not yet looked at is ended, so that no
     /// request can prolong it.
     pub(super) fn live(&mut self, client: &Client, now: Time) -> Option<Handle> {
-        let handle = self.table.find(&client.tuple)?;
+        let handle = self.table.find(&client.tuple).or_else(|| self.table.arriving(&client.tuple))?;
         self.expire_relayed(handle, now).then_some(handle)
     }
 
     /// Ends the relayed addresses of an allocation that have expired; whether any is left.
-    fn expire_relayed(&mut self, handle: Handle, now: Time) -> bool {
+    pub(super) fn expire_relayed(&mut self, handle: Handle, now: Time) -> bool {
         if !self.table[handle].is_live(now) {
             self.end(handle, EndReason::Expired, now);
             return false;
@@ -310,6 +348,10 @@ impl Server {
         let allocation = self.table.remove(handle);
         self.effects.extend(allocation.relayed.iter().flatten().map(|relayed| Effect::CloseRelay(relayed.relay)));
         self.effects.push(Effect::Ended(handle, allocation.summary(reason, now)));
+        if let Some(mobile) = &allocation.mobile {
+            let client = (!allocation.away).then_some(allocation.client);
+            self.effects.extend([client, mobile.arriving].into_iter().flatten().map(Effect::Left));
+        }
     }
 
     /// Takes a relayed address from an allocation, and ends the allocation if it was the last.
@@ -345,7 +387,10 @@ impl Server {
 
     /// Ends the allocation of a client whose connection is gone, or with which something else went wrong.
     pub fn end_client(&mut self, client: &Client, reason: EndReason, now: Time) {
-        if let Some(handle) = self.table.find(&client.tuple) {
+        if reason == EndReason::ConnectionClosed && self.let_go(client) {
+            return;
+        }
+        if let Some(handle) = self.table.find(&client.tuple).or_else(|| self.table.arriving(&client.tuple)) {
             self.end(handle, reason, now);
         }
     }
@@ -382,10 +427,16 @@ impl Server {
         self.table.len()
     }
 
-    /// Whether this client has an allocation.
+    /// Whether this client has an allocation, here or with another worker.
     #[must_use]
     pub fn has_allocation(&self, client: &Client) -> bool {
-        self.table.find(&client.tuple).is_some()
+        self.owns_allocation(client) || self.guests.home(&client.tuple).is_some()
+    }
+
+    /// Whether this client has an allocation here.
+    #[must_use]
+    pub fn owns_allocation(&self, client: &Client) -> bool {
+        self.table.find(&client.tuple).or_else(|| self.table.arriving(&client.tuple)).is_some()
     }
 
     /// What has been counted so far.

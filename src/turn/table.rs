@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BinaryHeap, HashMap},
     hash::BuildHasher,
     ops::{Index, IndexMut},
 };
@@ -11,7 +11,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::{FiveTuple, Time, allocation::Allocation, peak::Peak};
+use super::{AllocationId, Client, FiveTuple, Time, allocation::Allocation, mobility::Mobile, peak::Peak};
 
 /// The place of an allocation; valid until the allocation's end is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +28,10 @@ pub(super) struct Table {
     hasher: FixedState,
     deadlines: BinaryHeap<Reverse<(Time, Handle)>>,
     peak: Peak,
+    /// Of the allocations that have a ticket (RFC 8016).
+    mobile: HashMap<AllocationId, Handle>,
+    /// By the 5-tuple that an allocation may move to, as soon as data come from there.
+    arriving: HashMap<FiveTuple, Handle>,
 }
 
 impl Table {
@@ -39,6 +43,8 @@ impl Table {
             hasher: FixedState::with_seed(seed),
             deadlines: BinaryHeap::new(),
             peak: Peak::default(),
+            mobile: HashMap::new(),
+            arriving: HashMap::new(),
         }
     }
 
@@ -54,25 +60,82 @@ impl Table {
         self.allocations.get(handle.0 as usize)
     }
 
+    /// The allocation that may move to this 5-tuple.
+    pub(super) fn arriving(&self, tuple: &FiveTuple) -> Option<Handle> {
+        self.arriving.get(tuple).copied()
+    }
+
+    /// The allocation with this id, if it has a ticket.
+    pub(super) fn mobile(&self, id: AllocationId) -> Option<Handle> {
+        self.mobile.get(&id).copied()
+    }
+
+    /// Notes where an allocation may move to; returns where it might have moved to before.
+    pub(super) fn expect(&mut self, handle: Handle, next: Option<Client>) -> Option<Client> {
+        let mobile = self.allocations[handle.0 as usize].mobile.as_mut()?;
+        let before = std::mem::replace(&mut mobile.arriving, next);
+        if let Some(before) = &before {
+            self.arriving.remove(&before.tuple);
+        }
+        if let Some(next) = next {
+            self.arriving.insert(next.tuple, handle);
+        }
+        before
+    }
+
+    /// Gives an allocation another client, which has no other allocation; returns the one before.
+    pub(super) fn rehome(&mut self, handle: Handle, client: Client) -> Client {
+        self.forget_tuple(handle);
+        let allocation = &mut self[handle];
+        allocation.away = false;
+        let before = std::mem::replace(&mut allocation.client, client);
+        self.index_tuple(handle);
+        before
+    }
+
+    /// Lets go of an allocation's 5-tuple: its connection is gone.
+    pub(super) fn leave(&mut self, handle: Handle) {
+        self.forget_tuple(handle);
+        self[handle].away = true;
+    }
+
+    fn index_tuple(&mut self, handle: Handle) {
+        let Self { allocations, by_tuple, hasher, .. } = self;
+        let hash = |handle: &Handle| hasher.hash_one(allocations[handle.0 as usize].client.tuple);
+        by_tuple.insert_unique(hash(&handle), handle, hash);
+    }
+
+    fn forget_tuple(&mut self, handle: Handle) {
+        let hash = self.hasher.hash_one(self[handle].client.tuple);
+        if let Ok(entry) = self.by_tuple.find_entry(hash, |candidate| *candidate == handle) {
+            entry.remove();
+        }
+    }
+
     /// Adds an allocation whose 5-tuple is not in the table.
     pub(super) fn insert(&mut self, allocation: Allocation) -> Handle {
-        let hash = self.hasher.hash_one(allocation.client.tuple);
+        let id = allocation.mobile.is_some().then_some(allocation.id);
         // Each allocation holds a socket, and there are fewer of those than 2^32.
         #[allow(clippy::cast_possible_truncation)]
         let handle = Handle(self.allocations.insert(allocation) as u32);
-        let Self { allocations, by_tuple, hasher, .. } = self;
-        by_tuple.insert_unique(hash, handle, |handle| hasher.hash_one(allocations[handle.0 as usize].client.tuple));
+        self.index_tuple(handle);
+        if let Some(id) = id {
+            self.mobile.insert(id, handle);
+        }
         self.peak.rise(self.allocations.len());
         self.arm(handle);
         handle
     }
 
     pub(super) fn remove(&mut self, handle: Handle) -> Allocation {
-        let hash = self.hasher.hash_one(self[handle].client.tuple);
-        if let Ok(entry) = self.by_tuple.find_entry(hash, |candidate| *candidate == handle) {
-            entry.remove();
-        }
+        self.forget_tuple(handle);
         let removed = self.allocations.remove(handle.0 as usize);
+        if let Some(Mobile { arriving, .. }) = removed.mobile.as_deref() {
+            self.mobile.remove(&removed.id);
+            if let Some(arriving) = arriving {
+                self.arriving.remove(&arriving.tuple);
+            }
+        }
         self.sweep();
         removed
     }

@@ -203,6 +203,16 @@ impl Server {
         }
     }
 
+    /// Waits until `find` finds something in the log.
+    pub(crate) fn await_log<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = find(&self.log()) {
+                return found;
+            }
+            self.process.next_line(PATIENCE);
+        }
+    }
+
     /// What the server has logged so far.
     pub(crate) fn log(&self) -> String {
         self.process.output()

@@ -1,4 +1,4 @@
-//! Conformance: the observable statements of RFC 8489, RFC 8656 and of the robustness rules, tested against the running
+//! Conformance: the observable statements of RFC 8489, RFC 8656, RFC 8016 and of the robustness rules, tested against the running
 //! binary. Each test bears the id of its statement; `coverage.md` lists them all.
 //!
 //! `TURNSERVER_TEST_UDP_IO=portable` runs every server with `udp-io = "portable"`, and `batched` likewise; `TURNSERVER_TEST_MERGING=refused`
@@ -24,6 +24,7 @@ mod r6062_connect;
 mod r6062_data;
 mod r6062_end;
 mod r6062_setup;
+mod r8016_mobility;
 mod r8489_compatibility;
 mod r8489_credentials;
 mod r8489_discard;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::client::Client;
 use crate::setup::{ALICE, Scheme, Server, Session, server};
-use crate::wire::{ALTERNATE_DOMAIN, ALTERNATE_SERVER, Reply, allocate, decode_plain};
+use crate::wire::{ALTERNATE_DOMAIN, ALTERNATE_SERVER, Msg, REFRESH, Reply, allocate, decode_plain};
 
 fn redirecting() -> Server {
     server(&[
@@ -38,8 +38,9 @@ fn r8489_10_01_02_03_over_tls_the_alternate_is_one_for_tls() {
         [("redirect.alternate-server", r#""192.0.2.1""#), ("redirect.tls-alternate-server", r#""192.0.2.3:443""#)];
     for (settings, expected) in [(&chosen[..1], "192.0.2.1:5349"), (&chosen, "192.0.2.3:443")] {
         let server = server(settings);
-        let reply = Session::tls(&server).fail(allocate(), 300);
-        assert_eq!(alternates(&reply), [expected.parse().unwrap()]);
+        for mut session in [Session::tls(&server), Session::dtls(&server)] {
+            assert_eq!(alternates(&session.fail(allocate(), 300)), [expected.parse().unwrap()]);
+        }
         for mut session in [Session::udp(&server), Session::tcp(&server)] {
             assert_eq!(alternates(&session.fail(allocate(), 300)), ["192.0.2.1:3478".parse().unwrap()]);
         }
@@ -47,23 +48,45 @@ fn r8489_10_01_02_03_over_tls_the_alternate_is_one_for_tls() {
 }
 
 #[test]
-fn r8489_10_04_over_tls_the_alternate_domain_names_the_certificate() {
-    let server = redirecting();
-    let reply = Session::tls(&server).scheme(Scheme::Sha256).fail(allocate(), 300);
-    assert_eq!(reply.get(ALTERNATE_DOMAIN), Some(&b"other.example.org"[..]));
-    assert!(!Session::tls(&server).fail(allocate(), 300).has(ALTERNATE_DOMAIN), "only with MESSAGE-INTEGRITY-SHA256");
-}
-
-#[test]
 fn r8489_10_04_14_16_01_the_alternate_domain_comes_with_sha256_integrity() {
     let server = redirecting();
-    let mut session = Session::udp(&server).scheme(Scheme::Sha256);
-    let reply = session.fail(allocate(), 300);
-    if let Some(domain) = reply.get(ALTERNATE_DOMAIN) {
-        assert_eq!(domain, b"other.example.org");
+    for transport in [Session::tls, Session::dtls] {
+        let reply = transport(&server).scheme(Scheme::Sha256).fail(allocate(), 300);
+        assert_eq!(reply.get(ALTERNATE_DOMAIN), Some(&b"other.example.org"[..]), "names the certificate");
+        let reply = transport(&server).fail(allocate(), 300);
+        assert!(!reply.has(ALTERNATE_DOMAIN), "only with MESSAGE-INTEGRITY-SHA256");
     }
+    for session in [Session::udp(&server), Session::tcp(&server)] {
+        let reply = session.scheme(Scheme::Sha256).fail(allocate(), 300);
+        assert!(!reply.has(ALTERNATE_DOMAIN), "only where there is a certificate");
+    }
+}
+
+/// Draining is redirecting all: a server that redirects no client of UDP serves its UDP sessions on.
+#[test]
+fn servers_are_named_for_transports_and_a_drained_server_keeps_its_sessions() {
+    let server = server(&[(
+        "redirect.server",
+        r#"[
+            { address = "192.0.2.1:3478", transports = ["tcp"], weight = 3 },
+            { address = "192.0.2.2:3478", transports = ["tcp", "tls"] },
+            { address = "192.0.2.3:5349", transports = ["tls"], weight = 0 },
+        ]"#,
+    )]);
+    let mut counts = std::collections::BTreeMap::new();
+    for transport in [Session::tcp, Session::tls] {
+        for _ in 0..8 {
+            for server in alternates(&transport(&server).fail(allocate(), 300)) {
+                *counts.entry(server.to_string()).or_insert(0) += 1;
+            }
+        }
+    }
+    // Each worker has its own turns.
+    assert_eq!(counts.values().sum::<i32>(), 16);
+    assert!(counts["192.0.2.1:3478"] >= 5 && counts["192.0.2.2:3478"] >= 8 && !counts.contains_key("192.0.2.3:5349"));
     let mut session = Session::udp(&server);
-    assert!(!session.fail(allocate(), 300).has(ALTERNATE_DOMAIN), "only with MESSAGE-INTEGRITY-SHA256");
+    session.allocate();
+    session.succeed(Msg::new(REFRESH));
 }
 
 #[test]

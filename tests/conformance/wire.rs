@@ -62,6 +62,7 @@ pub(crate) const ALTERNATE_SERVER: u16 = 0x8023;
 pub(crate) const FINGERPRINT: u16 = 0x8028;
 pub(crate) const RESPONSE_ORIGIN: u16 = 0x802B;
 pub(crate) const OTHER_ADDRESS: u16 = 0x802C;
+pub(crate) const MOBILITY_TICKET: u16 = 0x8030;
 
 pub(crate) type TransactionId = [u8; 12];
 

@@ -12,6 +12,7 @@ mod discovery;
 mod dual;
 mod expiry;
 mod messages;
+mod mobility;
 mod model;
 mod permissions;
 mod redirect;

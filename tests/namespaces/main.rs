@@ -122,7 +122,8 @@ fn assert_no_direct_path(
     assert_eq!(right.receive(SILENCE), None);
 }
 
-/// coturn's client behind the NAT, its echo peer an ordinary host.
+/// coturn's client behind the NAT, its echo peer an ordinary host. With `-M` it changes its port, and the NAT its mapping, after
+/// the allocation: the allocation moves along (RFC 8016).
 #[test]
 fn uclient_behind_a_nat() {
     let network = Network::build();
@@ -136,13 +137,13 @@ fn uclient_behind_a_nat() {
         let server = SocketAddr::new(of_family(SERVER, family), PORT);
         let peer = SocketAddr::new(of_family(PEER, family), PORT);
         await_echo(&network, peer);
-        for transport_options in [&[][..], &["-t"]] {
+        for transport_options in [&[][..], &["-t"], &["-M"]] {
             let options = [&[family_option, "-c", "-m", "2"], transport_options].concat();
             let namespace = Some(client_namespace.as_str());
             Run { namespace, server, peer: Some(peer), options: &options, sessions: 2 }.check();
         }
     }
-    server.stop();
+    assert_eq!(server.stop().matches("session moves").count(), 4);
 }
 
 /// Waits until the echo peer answers a host behind a NAT.

@@ -39,6 +39,12 @@ impl Core {
         None
     }
 
+    /// Whether there (still) is a session of this number and it is this client's.
+    pub(in crate::relay) fn has_dtls(&self, id: usize, tuple: &FiveTuple) -> bool {
+        let session = self.dtls.as_ref().and_then(|dtls| dtls.sessions.get(id));
+        session.is_some_and(|session| session.client.tuple == *tuple && matches!(session.state, State::Open { .. }))
+    }
+
     /// A message of this client was answered or relayed.
     pub(in crate::relay) fn dtls_was_useful(&mut self, client: &Client, now: Time) {
         let (Some(dtls), Way::Dtls(id)) = (self.dtls.as_mut(), Way::of(client.route)) else { return };

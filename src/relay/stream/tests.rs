@@ -49,9 +49,9 @@ fn streams() -> Rc<Streams> {
 fn connect(shared: &Rc<Streams>) -> (Connection<DuplexStream>, DuplexStream) {
     let (stream, other) = duplex(1 << 20);
     let queue = Queue::new(shared.limits.queue_bytes, shared.limits.queue_age);
-    let at = shared.core.borrow_mut().outlets.add(queue);
     let (client, server) = ("127.0.0.1:1000".parse().unwrap(), "127.0.0.1:3478".parse().unwrap());
     let tuple = FiveTuple { client, server, transport: Transport::Tcp };
+    let at = shared.core.borrow_mut().outlets.add(queue, tuple);
     let client = Client { tuple, route: Way::Stream(at).route() };
     (Connection::new(Rc::clone(shared), stream, client, at), other)
 }

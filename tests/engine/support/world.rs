@@ -57,6 +57,7 @@ pub(crate) fn rules() -> Rules {
         rfc3489: false,
         wide_channels: false,
         redirect: None,
+        mobility: None,
         discovery: Vec::new(),
     }
 }
@@ -92,6 +93,8 @@ impl Policy for TestPolicy {
 pub(crate) enum Out {
     Nothing,
     Reply(Response),
+    /// To another worker.
+    Forward(u16),
     /// A response from this address of the server to that one of the client.
     Elsewhere {
         response: Response,
@@ -146,6 +149,8 @@ pub(crate) struct World {
     pub(crate) used: HashMap<String, usize>,
     /// Summaries in the order in which allocations ended.
     pub(crate) ended: Vec<SessionSummary>,
+    /// What the engine reported about moves.
+    pub(crate) moves: Vec<Effect>,
     /// How often the engine asked for a user.
     pub(crate) queries: usize,
     /// What the engine asked for last.
@@ -175,6 +180,7 @@ impl World {
             quota: 100,
             used: HashMap::new(),
             ended: Vec::new(),
+            moves: Vec::new(),
             queries: 0,
             asked: None,
             next_relay: 0,
@@ -215,6 +221,7 @@ impl World {
                 Out::Peer { relay: to.relay, peer: to.peer, data, dont_fragment: to.dont_fragment }
             }
             Step::Allocate(pending) => Out::Reply(self.complete(*pending)),
+            Step::Forward(worker) => Out::Forward(worker),
             Step::Connect(request) => {
                 assert!(self.peers.insert(request.id, PeerSocket::Connecting).is_none(), "an id twice");
                 Out::Connect(request)
@@ -405,6 +412,7 @@ impl World {
                     *used = used.checked_sub(1).expect("an allocation of this user");
                     self.ended.push(summary);
                 }
+                moved => self.moves.push(moved),
             }
         }
     }
