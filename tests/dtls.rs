@@ -7,13 +7,14 @@ mod client;
 mod common;
 
 use std::io::Write as _;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use client::{Client, Refused};
 use common::dtls::{self, Received, Stream, handshake, prepare, receive, send, socket};
 use common::namespace::with_loopback_of_mtu;
+use common::ports::peer_socket;
 use common::process::Process;
 use common::tls::{Authority, HOST};
 use common::{LOOPBACK, PASSWORD, PATIENCE, Server, USER, loopback_with_dtls};
@@ -45,7 +46,7 @@ fn serves(server: &Server) {
 
 fn relays(client: &mut Client) {
     let relayed = client.allocate().expect("an allocation");
-    let peer = UdpSocket::bind("127.0.0.1:0").expect("a peer");
+    let peer = peer_socket(Ipv4Addr::LOCALHOST.into());
     peer.set_read_timeout(Some(PATIENCE)).expect("a time limit");
     let address = peer.local_addr().expect("its address");
     client.permit(address).expect("a permission");
@@ -331,7 +332,7 @@ fn clients_are_served_under_loss() {
             eprintln!("client {at}: handshake after {:?}", begun.elapsed());
             let mut client = Client::over_dtls(stream, CREDENTIALS);
             client.allocate().expect("an allocation");
-            let peer = UdpSocket::bind("127.0.0.1:0").expect("a peer");
+            let peer = peer_socket(Ipv4Addr::LOCALHOST.into());
             let address = peer.local_addr().expect("its address");
             client.permit(address).expect("a permission");
             peer.set_read_timeout(Some(Duration::from_millis(50))).expect("a time limit");

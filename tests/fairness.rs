@@ -23,7 +23,7 @@ use std::{
 use client::Client;
 use common::{
     PASSWORD, PATIENCE, Server, USER,
-    client::{TurnClient, channel_data, loopback_socket},
+    client::{TurnClient, channel_data, loopback_peer, loopback_socket},
     datagram::send,
 };
 use turnserver::stun::{AttributeType, ChannelNumber, Method};
@@ -112,7 +112,7 @@ struct Call {
 impl Call {
     fn new(listener: SocketAddr) -> Self {
         let mut client = TurnClient::new(loopback_socket(), listener);
-        let (relayed, peer) = (client.allocate(), loopback_socket());
+        let (relayed, peer) = (client.allocate(), loopback_peer());
         client.bind(CHANNEL, peer.local_addr().expect("an address"));
         Self { client, relayed, peer }
     }
@@ -292,7 +292,7 @@ fn a_client_on_tcp_floods_its_peer() {
     for udp_io in BOTH_PATHS {
         let server = server(udp_io, 1);
         let [listener, _] = listeners(&server, "udp");
-        let (call, peer) = (Call::new(listener), loopback_socket());
+        let (call, peer) = (Call::new(listener), loopback_peer());
         let (mut flooding, _) = stream(&server, &peer);
         let to = peer.local_addr().expect("an address");
         let flood = Flood::of(move || {
@@ -309,7 +309,7 @@ fn a_peer_floods_a_client_on_tcp_that_does_not_read() {
     for udp_io in BOTH_PATHS {
         let server = server(udp_io, 1);
         let [listener, _] = listeners(&server, "udp");
-        let (call, peer) = (Call::new(listener), loopback_socket());
+        let (call, peer) = (Call::new(listener), loopback_peer());
         let (_slow, relayed) = stream(&server, &peer);
         let flood = Flood::of_datagrams(peer, vec![vec![7; VOICE]; MERGED], relayed);
         expect_everything(&under(flood, listener, call));

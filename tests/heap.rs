@@ -16,7 +16,7 @@ use std::{
 
 use common::{
     PATIENCE, REALM, USER,
-    client::{TurnClient, channel_data, key, loopback_socket},
+    client::{TurnClient, channel_data, key, loopback_peer, loopback_socket},
 };
 use turnserver::{
     config::{self, Host},
@@ -170,7 +170,7 @@ fn tcp_relaying_allocates_nothing() {
 
 fn datagrams_allocate_nothing() {
     let (relay, server) = start(common::LOOPBACK, Transport::Udp);
-    let (mut client, peer_socket) = (TurnClient::new(loopback_socket(), server), loopback_socket());
+    let (mut client, peer_socket) = (TurnClient::new(loopback_socket(), server), loopback_peer());
     let peer = peer_socket.local_addr().unwrap();
     let relayed = client.allocate();
     client.permit(peer);
@@ -277,7 +277,7 @@ fn read_all(client: &mut TurnClient<TcpStream>) {
 fn frames_on_streams_allocate_nothing() {
     let (relay, server) = start(common::LOOPBACK, Transport::Tcp);
     let mut client = connect(server);
-    let peer_socket = loopback_socket();
+    let peer_socket = loopback_peer();
     let peer = peer_socket.local_addr().unwrap();
     let relayed = client.allocate();
     client.permit(peer);
@@ -346,7 +346,7 @@ fn slow_streams_give_memory_back() {
     const KEPT: usize = 2 * (512 << 10) + (64 << 10);
     let configuration = format!("{}[tcp]\nqueue-bytes = \"4MiB\"\nqueue-age = \"1h\"\n", common::LOOPBACK);
     let (relay, server) = start(&configuration, Transport::Tcp);
-    let peer_socket = loopback_socket();
+    let peer_socket = loopback_peer();
     let peer = peer_socket.local_addr().unwrap();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect(server)).collect();
     let relayed: Vec<_> = clients.iter_mut().map(TurnClient::allocate).collect();

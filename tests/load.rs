@@ -11,7 +11,7 @@ use std::{
 
 use common::{
     Server,
-    client::{TurnClient, channel_data, loopback_socket},
+    client::{TurnClient, channel_data, loopback_peer, loopback_socket},
 };
 use turnserver::stun::ChannelNumber;
 
@@ -120,7 +120,7 @@ fn traffic(sessions: &[Session], peer: &UdpSocket) {
 fn a_thousand_allocations_lose_nothing_and_leave_nothing() {
     let server = Server::start(CONFIG);
     let servers = server.addresses("udp");
-    let peer = loopback_socket();
+    let peer = loopback_peer();
     // What is touched once and kept (buffers, tables) is touched first.
     let mut warm = generation(&servers, &peer);
     traffic(&warm[..WINDOW], &peer);

@@ -15,7 +15,7 @@ use std::{
 use client::Client;
 use common::{
     PASSWORD, PATIENCE, Server, USER,
-    client::{TurnClient, loopback_socket},
+    client::{TurnClient, loopback_peer, loopback_socket},
     datagram::send,
 };
 use turnserver::stun::ChannelNumber;
@@ -117,7 +117,7 @@ fn end(clients: Vec<TurnClient>) {
 
 #[test]
 fn thousands_of_allocations_leave_no_memory_behind() {
-    let (server, peer) = (server(2), loopback_socket());
+    let (server, peer) = (server(2), loopback_peer());
     let peer = peer.local_addr().expect("an address");
     // What is touched once and kept is touched first, by a few.
     end(allocations(&server, 4, peer));
@@ -140,7 +140,7 @@ fn fill(server: &Server, streams: usize) -> Held {
     for _ in 0..streams {
         let mut client = Client::new("tcp", server.addresses("tcp")[0], Some((USER, PASSWORD)));
         let relayed = client.allocate().expect("an allocation");
-        let peer = loopback_socket();
+        let peer = loopback_peer();
         client.permit(peer.local_addr().expect("an address")).expect("a permission");
         clients.push((client, relayed, peer));
     }

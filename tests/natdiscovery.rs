@@ -10,7 +10,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::Server;
-use common::process::{Process, free_port_pair, run};
+use common::{
+    ports::free_port_pair,
+    process::{Process, run},
+};
 
 /// A tool's run takes a second or two.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -5,13 +5,14 @@
 mod client;
 mod common;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use client::{Client, Refused};
-use common::process::{Process, free_port_pair};
+use common::ports::{free_port_pair, peer_socket};
+use common::process::Process;
 use common::{PASSWORD, PATIENCE, USER};
 use serde_json::Value;
 use turnserver::stun::AttributeType;
@@ -163,7 +164,7 @@ fn fails(wrapper: &[&str], configuration: &str) -> String {
 
 /// A socket that is a peer.
 fn peer() -> (UdpSocket, SocketAddr) {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let socket = peer_socket(Ipv4Addr::LOCALHOST.into());
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let address = socket.local_addr().expect("an address");
     (socket, address)

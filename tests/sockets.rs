@@ -10,11 +10,12 @@ mod client;
 mod common;
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use client::Client;
+use common::ports::peer_socket;
 use common::{LOOPBACK, PASSWORD, PATIENCE, Server, USER};
 
 /// A system call that the process is not to have.
@@ -72,7 +73,7 @@ fn client(server: &Server) -> Client {
 /// Relays a burst each way.
 fn relay(server: &Server) {
     const BURST: u8 = 40;
-    let peer = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let peer = peer_socket(Ipv4Addr::LOCALHOST.into());
     peer.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let address = peer.local_addr().expect("an address");
     let mut client = client(server);

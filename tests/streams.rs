@@ -12,7 +12,7 @@ use std::{
 
 use common::{
     LOOPBACK, PATIENCE, Server,
-    client::{TurnClient, channel_data, loopback_socket, read_message},
+    client::{TurnClient, channel_data, loopback_peer, loopback_socket, read_message},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use turnserver::stun::{AttributeType, ChannelNumber, Message, Method, padded};
@@ -116,7 +116,7 @@ fn frame(number: ChannelNumber, data: &[u8]) -> Vec<u8> {
 fn session(server: &Server) -> (TurnClient<TcpStream>, SocketAddr, [UdpSocket; 2]) {
     let mut client = TurnClient::new(connect(server), server.ipv4("tcp"));
     let relayed = client.allocate();
-    let peers = [loopback_socket(), loopback_socket()];
+    let peers = [loopback_peer(), loopback_peer()];
     client.bind(CHANNEL, peers[0].local_addr().expect("an address"));
     client.permit(peers[1].local_addr().expect("an address"));
     (client, relayed, peers)

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use turn::client::{Client, ClientConfig};
 use webrtc_util::Conn;
 
+use common::ports::peer_socket;
 use common::{LOOPBACK, PASSWORD, PATIENCE, REALM, Server, USER};
 
 /// Sizes to relay: nothing, one byte, each remainder of 4 (padding), and an ordinary media packet.
@@ -87,7 +88,9 @@ async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// A plain UDP socket, no client of the server.
 async fn plain_peer(address: [u8; 4]) -> (UdpSocket, SocketAddr) {
-    let socket = UdpSocket::bind((Ipv4Addr::from(address), 0)).await.expect("a socket");
+    let socket = peer_socket(Ipv4Addr::from(address).into());
+    socket.set_nonblocking(true).expect("a socket for tokio");
+    let socket = UdpSocket::from_std(socket).expect("a socket of tokio's");
     let address = socket.local_addr().expect("its address");
     (socket, address)
 }

@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::process::{Process, free_port_pair};
 use common::uclient::{LIMIT, Run};
 use common::{LOOPBACK, PATIENCE, Server, USER, loopback_with_dtls, loopback_with_tls};
+use common::{ports::free_port_pair, process::Process};
 
 const IPV4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const IPV6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);

@@ -107,14 +107,13 @@ struct Ports {
 pub(super) struct PortPool(Arc<Ports>);
 
 impl PortPool {
-    /// `space` is the number of the relay address.
-    pub(super) fn new(space: u16, range: RangeInclusive<u16>) -> Self {
+    /// `space` is the number of the relay address; ports that do not `serve` are never taken.
+    pub(super) fn new(space: u16, range: RangeInclusive<u16>, serve: impl Fn(u16) -> bool) -> Self {
         let first = *range.start();
         let owners = range.clone().map(|_| AtomicU64::new(0)).collect();
-        let ports: Vec<u16> = range.clone().collect();
-        #[allow(clippy::cast_possible_truncation)] // at most 65,536
-        let places = (0..ports.len() as u32).collect();
-        let free = Mutex::new(Free { first, ports, places });
+        let mut free = Free { first, ports: Vec::new(), places: vec![TAKEN; range.len()] };
+        range.filter(|port| serve(*port)).for_each(|port| free.give_back(port));
+        let free = Mutex::new(free);
         Self(Arc::new(Ports { space, first, free, owners }))
     }
 
@@ -202,7 +201,7 @@ mod tests {
     #[test]
     fn every_port_once_in_random_order_and_back() {
         let mut rng = StdRng::seed_from_u64(1);
-        let pool = PortPool::new(0, 50_000..=50_099);
+        let pool = PortPool::new(0, 50_000..=50_099, |_| true);
         for _ in 0..3 {
             let leases: Vec<_> = std::iter::from_fn(|| pool.take(false, &mut rng)).collect();
             let ports: Vec<u16> = leases.iter().map(PortLease::port).collect();
@@ -212,9 +211,26 @@ mod tests {
     }
 
     #[test]
+    fn ports_that_do_not_serve_are_never_taken() {
+        let mut rng = StdRng::seed_from_u64(4);
+        let pool = PortPool::new(0, 50_000..=50_005, |port| ![50_001, 50_004].contains(&port));
+        let (pair, none) = (pool.take_pair(&mut rng).unwrap(), pool.take_pair(&mut rng));
+        assert_eq!((pair.0.port(), none.is_none()), (50_002, true));
+        let others: BTreeSet<_> = std::iter::from_fn(|| {
+            pool.take(false, &mut rng).map(|lease| {
+                let port = lease.port();
+                std::mem::forget(lease);
+                port
+            })
+        })
+        .collect();
+        assert_eq!(others, BTreeSet::from([50_000, 50_005]));
+    }
+
+    #[test]
     fn an_owner_is_known_as_long_as_the_lease() {
         let mut rng = StdRng::seed_from_u64(3);
-        let pool = PortPool::new(3, 65_530..=65_535);
+        let pool = PortPool::new(3, 65_530..=65_535, |_| true);
         let lease = pool.take(false, &mut rng).unwrap();
         let (port, owner) = (lease.port(), Owner { worker: u16::MAX, relay: RelayId(u32::MAX) });
         assert_eq!(pool.owner(port), None);
@@ -229,7 +245,7 @@ mod tests {
     #[test]
     fn even_ports_and_pairs() {
         let mut rng = StdRng::seed_from_u64(2);
-        let pool = PortPool::new(0, 50_001..=50_006);
+        let pool = PortPool::new(0, 50_001..=50_006, |_| true);
         let (low, high) = pool.take_pair(&mut rng).unwrap();
         assert_eq!((low.port() % 2, high.port()), (0, low.port() + 1));
         let pair = pool.take_pair(&mut rng).unwrap();

@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     config::settings::{RelayAddress, Settings, Tcp},
-    policy::quota::Quotas,
+    policy::{
+        peer::{Denied, PeerRules},
+        quota::Quotas,
+    },
     turn::Time,
 };
 
@@ -90,16 +93,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(settings: &Settings) -> Arc<Self> {
+    /// `peers` knows this server's own sockets: nobody could reach a relayed address with the port of one of them, as that is
+    /// refused as a peer.
+    pub(super) fn new(settings: &Settings, peers: &PeerRules) -> Arc<Self> {
         let relay = &settings.relay;
+        let ports = |address: &RelayAddress, space| {
+            let serves = |port| peers.permits(SocketAddr::new(address.external, port)) != Err(Denied::OwnSocket);
+            PortPool::new(space, relay.min_port..=relay.max_port, serves)
+        };
         let relays = relay
             .addresses
             .iter()
             .zip(0..)
             .map(|(address, space)| RelaySpace {
                 address: *address,
-                ports: PortPool::new(space, relay.min_port..=relay.max_port),
-                tcp_ports: relay.tcp.then(|| PortPool::new(space, relay.min_port..=relay.max_port)),
+                ports: ports(address, space),
+                tcp_ports: relay.tcp.then(|| ports(address, space)),
             })
             .collect();
         Arc::new(Self {
@@ -297,7 +306,7 @@ mod tests {
         let text = "[relay]\nrelay-ip = \"127.0.0.1\"\n[auth]\nanonymous = true\n[tcp]\nmax-connections-per-ip = 2\n\
                     [limits]\nsource-prefix-ipv4 = 24\nsource-prefix-ipv6 = 56\n";
         let settings = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap().settings;
-        let shared = Shared::new(&settings);
+        let shared = Shared::new(&settings, &PeerRules::new(&settings.peers, &[], 0..=0, &[], &[]));
         let take = |ip: &str| shared.take_connection(Some(ip.parse().unwrap()));
         let mut leases = Vec::new();
         for [first, second, refused, other] in [

@@ -131,7 +131,7 @@ impl Relay {
         let ports = settings.relay.min_port..=settings.relay.max_port;
         let host = host_addresses();
         let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &own, &host));
-        let shared = Shared::new(&settings);
+        let shared = Shared::new(&settings, &peers);
         let processors = processors(&settings);
         let (stop, stopped) = watch::channel(false);
         let plan = Plan {

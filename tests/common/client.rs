@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -15,23 +15,27 @@ use turnserver::{
     turn::Family,
 };
 
-use super::{PASSWORD, REALM, USER};
+use super::{PASSWORD, REALM, USER, ports::peer_socket};
 
 /// Sent this often before a request counts as unanswered.
 const TRIES: usize = 10;
 
 /// A UDP socket on loopback that does not wait forever.
 pub(crate) fn loopback_socket() -> UdpSocket {
-    patient("127.0.0.1:0")
+    patient(UdpSocket::bind("127.0.0.1:0").expect("a socket"))
 }
 
 /// The same over IPv6.
 pub(crate) fn loopback_socket_v6() -> UdpSocket {
-    patient("[::1]:0")
+    patient(UdpSocket::bind("[::1]:0").expect("a socket"))
 }
 
-fn patient(address: &str) -> UdpSocket {
-    let socket = UdpSocket::bind(address).expect("a socket");
+/// A socket for a peer on loopback.
+pub(crate) fn loopback_peer() -> UdpSocket {
+    patient(peer_socket(Ipv4Addr::LOCALHOST.into()))
+}
+
+fn patient(socket: UdpSocket) -> UdpSocket {
     socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a time limit");
     socket
 }

@@ -8,6 +8,7 @@ pub(crate) mod datagram;
 pub(crate) mod dtls;
 #[cfg(target_os = "linux")]
 pub(crate) mod namespace;
+pub(crate) mod ports;
 pub(crate) mod process;
 #[cfg(target_os = "linux")]
 pub(crate) mod refusal;

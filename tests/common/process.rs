@@ -1,10 +1,7 @@
 //! Outside programs: started with their output collected, awaited for a bounded time, never left behind.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, UdpSocket};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -162,25 +159,4 @@ fn reap(mut child: Child, readers: Vec<thread::JoinHandle<()>>) -> Receiver<Exit
         }
     });
     exit
-}
-
-/// Two adjacent UDP ports that nothing on this host uses, on each of `addresses`.
-///
-/// They are taken from below the range from which the system gives out ports, and never twice by one process, so that
-/// nothing else grabs them before the program that they are meant for has bound them.
-pub(crate) fn free_port_pair(addresses: &[IpAddr]) -> u16 {
-    const FIRST: u16 = 10_000;
-    const PAIRS: u16 = 8_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-
-    let start = (std::process::id() % 199) as u16 * 40;
-    let mut tried = BTreeSet::new();
-    loop {
-        let pair = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % PAIRS;
-        assert!(tried.insert(pair), "no two adjacent UDP ports are free from {FIRST} on");
-        let port = FIRST + 2 * pair;
-        if addresses.iter().all(|&ip| (port..=port + 1).all(|port| UdpSocket::bind((ip, port)).is_ok())) {
-            return port;
-        }
-    }
 }

@@ -110,7 +110,7 @@ fn await_descriptors(server: &Server, expected: usize) -> Resources {
 #[test]
 fn h_14_after_many_allocations_sockets_ports_and_memory_are_as_before() {
     const SESSIONS: usize = 300;
-    let port = crate::common::process::free_port_pair(&[V4]);
+    let port = crate::common::ports::free_port_pair(&[V4]);
     // Ports for two rounds at most: leaked ones would be missed in the next rounds.
     let (min, max) = (port.to_string(), (port as usize + 2 * SESSIONS).to_string());
     let server = server(&[

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Client, PATIENCE};
 use crate::common::namespace::{add_address, with_loopback_of_mtu};
-use crate::common::process::free_port_pair;
+use crate::common::ports::free_port_pair;
 use crate::setup::{Peer, Server, Session, V4, server};
 use crate::wire::{
     ALTERNATE_SERVER, BINDING, CHANGE_REQUEST, CHANGED_ADDRESS, CREATE_PERMISSION, ERROR, MAPPED_ADDRESS, Msg,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use socket2::{Domain, Socket, Type};
 
 use crate::client::Client;
+use crate::common::ports::free_port_pair;
 use crate::r6062_setup::{allocated, bind, bind_to, connect, connect_to, tcp_server};
 use crate::setup::{Peer, Session, V4, connected, server};
 use crate::wire::{
@@ -86,7 +87,7 @@ fn a_relayed_address_of_ipv6() {
     let mut session = Session::over(Client::tcp(server.ipv6("tcp")), crate::setup::ALICE);
     let relayed = session.allocate_with(allocate_tcp().attr(REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]));
     assert!(relayed.is_ipv6());
-    let listener = crate::r6062_setup::Listener::on((crate::setup::V6, 0).into());
+    let listener = crate::r6062_setup::Listener::at(crate::setup::V6);
     let id = connect(&mut session, listener.address);
     let (mut peer, from) = listener.accept();
     assert_eq!(from, relayed);
@@ -109,7 +110,8 @@ fn channels_and_indications_are_not_for_tcp_allocations() {
 
 #[test]
 fn ports_of_tcp_and_of_udp_are_apart() {
-    let server = tcp_server(&[("relay.min-port", "50001"), ("relay.max-port", "50001")]);
+    let port = free_port_pair(&[V4]).to_string();
+    let server = tcp_server(&[("relay.min-port", &port), ("relay.max-port", &port)]);
     let (mut first, relayed) = allocated(&server);
     assert_eq!(Session::tcp(&server).allocate(), relayed);
     Session::tcp(&server).fail(allocate_tcp(), 508);
@@ -123,20 +125,21 @@ fn ports_of_tcp_and_of_udp_are_apart() {
 
 #[test]
 fn a_port_that_another_program_listens_on_is_passed_over() {
-    let server = tcp_server(&[("relay.min-port", "50011"), ("relay.max-port", "50012")]);
+    let port = free_port_pair(&[V4]);
+    let server = tcp_server(&[("relay.min-port", &port.to_string()), ("relay.max-port", &(port + 1).to_string())]);
     // Even one that would share it.
     let other = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     other.set_reuse_address(true).unwrap();
     other.set_reuse_port(true).unwrap();
-    other.bind(&SocketAddr::from((V4, 50011)).into()).unwrap();
+    other.bind(&SocketAddr::from((V4, port)).into()).unwrap();
     other.listen(1).unwrap();
     let (_session, relayed) = allocated(&server);
-    assert_eq!(relayed.port(), 50012);
+    assert_eq!(relayed.port(), port + 1);
     Session::tcp(&server).fail(allocate_tcp(), 508);
     // And nobody else gets ours, not even by sharing.
     let late = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     late.set_reuse_address(true).unwrap();
-    late.bind(&SocketAddr::from((V4, 50012)).into()).expect_err("it is in use");
+    late.bind(&SocketAddr::from((V4, port + 1)).into()).expect_err("it is in use");
 }
 
 #[test]

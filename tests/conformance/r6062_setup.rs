@@ -1,12 +1,13 @@
 //! What the tests of RFC 6062 share: clients with TCP allocations, client data connections, peers.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::client::{Client, Event, PATIENCE};
+use crate::common::ports::peer_listener;
 use crate::setup::{ALICE, Server, Session, V4, server};
 use crate::wire::{
     CONNECT, CONNECTION_ATTEMPT, CONNECTION_BIND, CONNECTION_ID, INDICATION, Msg, Reply, XOR_PEER_ADDRESS, allocate_tcp,
@@ -144,11 +145,18 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn new() -> Self {
-        Self::on((V4, 0).into())
+        Self::at(V4)
+    }
+
+    pub(crate) fn at(ip: IpAddr) -> Self {
+        Self::with(peer_listener(ip))
     }
 
     pub(crate) fn on(address: SocketAddr) -> Self {
-        let socket = TcpListener::bind(address).expect("listening");
+        Self::with(TcpListener::bind(address).expect("listening"))
+    }
+
+    fn with(socket: TcpListener) -> Self {
         let address = socket.local_addr().unwrap();
         Self { socket, address }
     }

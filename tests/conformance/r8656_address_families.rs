@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::client::{Client, PATIENCE};
 use crate::common::namespace::{add_address, with_loopback_of_mtu};
-use crate::common::process::free_port_pair;
+use crate::common::ports::free_port_pair;
 use crate::setup::{ALICE, Peer, Server, Session, V4, V6, portable, server};
 use crate::wire::{
     ADDITIONAL_ADDRESS_FAMILY, ADDRESS_ERROR_CODE, BINDING, CHANNEL_BIND, CREATE_PERMISSION, EVEN_PORT, LIFETIME, Msg,

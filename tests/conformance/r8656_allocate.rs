@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::client::Client;
-use crate::common::process::free_port_pair;
+use crate::common::ports::free_port_pair;
 use crate::setup::{ALICE, Peer, Session, V4, V6, connected, server};
 use crate::wire::{
     ADDITIONAL_ADDRESS_FAMILY, ALLOCATE, DONT_FRAGMENT, EVEN_PORT, LIFETIME, Msg, REFRESH, REQUESTED_ADDRESS_FAMILY,

@@ -71,7 +71,7 @@ fn r8656_6_04_refresh_prolongs_an_allocation() {
 
 #[test]
 fn an_expired_allocation_frees_its_quota_and_its_port() {
-    let port = crate::common::process::free_port_pair(&[V4]).to_string();
+    let port = crate::common::ports::free_port_pair(&[V4]).to_string();
     let server = server(&[
         ("lifetimes.default-allocate-lifetime", "\"1s\""),
         ("limits.user-quota", "1"),

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::common::process::free_port_pair;
+use crate::common::ports::free_port_pair;
 use crate::setup::{ALICE, BOB, Peer, Session, V4, server};
 use crate::wire::{EVEN_PORT, LIFETIME, Msg, REFRESH, RESERVATION_TOKEN, Reply, XOR_RELAYED_ADDRESS, allocate};
 

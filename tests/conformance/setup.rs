@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::client::{Client, PATIENCE};
 pub(crate) use crate::common::Server;
+use crate::common::ports::peer_socket;
 use crate::wire::{
     ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, LIFETIME, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, Msg, NONCE,
     PASSWORD_ALGORITHM, PASSWORD_ALGORITHMS, REALM, REFRESH, Reply, SUCCESS, USERNAME, XOR_RELAYED_ADDRESS, allocate,
@@ -308,11 +309,14 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn new(ip: IpAddr) -> Self {
-        Self::on((ip, 0).into())
+        Self::with(peer_socket(ip))
     }
 
     pub(crate) fn on(address: SocketAddr) -> Self {
-        let socket = UdpSocket::bind(address).expect("a UDP socket");
+        Self::with(UdpSocket::bind(address).expect("a UDP socket"))
+    }
+
+    fn with(socket: UdpSocket) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let address = socket.local_addr().unwrap();
         Self { socket, address }

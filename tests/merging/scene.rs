@@ -17,6 +17,7 @@ use crate::{
         LOOPBACK, PATIENCE, Server,
         client::{TurnClient, channel_data},
         datagram::{receive, receive_merged, receive_tos, send},
+        ports::peer_socket,
     },
     plan::{CLIENTS as COUNT, End, Marked, PEERS, Plan, Way, relayed_family},
 };
@@ -96,7 +97,7 @@ impl Scene {
             }
         };
         let socket = |family: Family| {
-            let socket = UdpSocket::bind((near[family as usize], 0)).expect("a socket");
+            let socket = peer_socket(near[family as usize]);
             socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a time limit");
             socket
         };

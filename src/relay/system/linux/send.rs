@@ -18,6 +18,9 @@ use super::{
 const MAX_MERGED: usize = 64;
 /// Bytes merged into one at the most: what one IP packet can say, with room for headers.
 const MAX_MERGED_BYTES: usize = 65_000;
+/// How often a message is tried while the calls end with what may be ICMP errors about earlier ones: each is reported once, by
+/// whichever call comes next, and more can come in between.
+const TRIES: usize = 5;
 /// Slices of one datagram: header, payload, padding.
 const SLICES: usize = 3;
 
@@ -124,7 +127,7 @@ impl SendCalls {
             let header = &mut self.headers[at].msg_hdr;
             fill_header(header, &mut self.names[at], &mut self.controls[at], slices, out.to, out.options, merged);
         }
-        let (mut sent, mut refused, mut retried) = (0, 0, false);
+        let (mut sent, mut refused, mut tries) = (0, 0, 0);
         while sent < self.messages.len() {
             // SAFETY: headers from `sent` on were just filled and point into boxes and vectors owned by `self`, whose slices
             // point into the batch and the run; all outlive the call. The kernel only reads them, but for the lengths that it
@@ -140,18 +143,18 @@ impl SendCalls {
             };
             if let Ok(accepted @ 1..) = usize::try_from(result) {
                 sent += accepted;
-                retried = false;
+                tries = 0;
                 continue;
             }
-            // The first message was refused; an ICMP error about an earlier one is reported once and then gone.
+            // The first message was refused, or an ICMP error about an earlier one is reported.
             let error = io::Error::last_os_error();
-            if !retried && (is_pending_icmp(&error) || error.kind() == io::ErrorKind::Interrupted) {
-                retried = true;
+            tries += 1;
+            if tries < TRIES && (is_pending_icmp(&error) || error.kind() == io::ErrorKind::Interrupted) {
                 continue;
             }
             refused += self.refused(socket, self.messages[sent], run, &error);
             sent += 1;
-            retried = false;
+            tries = 0;
         }
         refused
     }
@@ -264,11 +267,10 @@ fn send_slices(
     let mut header = zeroed();
     fill_header(&mut header, &mut name, &mut control, slices, to, options, None);
     let mut result = Ok(());
-    for _ in 0..2 {
+    for _ in 0..TRIES {
         // SAFETY: `header` points to locals and to `slices`, which outlive the call, as what the slices point to does.
         let sent = unsafe { libc::sendmsg(fd, &raw const header, libc::MSG_DONTWAIT) };
         result = if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
-        // An ICMP error about an earlier datagram is reported once and then gone.
         match &result {
             Err(error) if is_pending_icmp(error) => {}
             _ => break,
