@@ -28,6 +28,9 @@ mod system;
 mod topology;
 #[cfg(target_os = "linux")]
 mod turn_crate;
+#[cfg(target_os = "linux")]
+#[path = "../../tests/common/veth.rs"]
+mod veth;
 
 #[cfg(target_os = "linux")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -161,6 +161,10 @@ impl Measure {
 pub(crate) enum Kind {
     /// This server.
     Ours,
+    /// This server with offload in the driver (needs veth).
+    Native,
+    /// This server with offload in front of the stack (needs veth).
+    Generic,
     /// Another build of this server.
     Baseline,
     /// Coturn.
@@ -174,9 +178,16 @@ pub(crate) enum Kind {
 impl Kind {
     const DEFAULT: [Self; 5] = [Self::Ours, Self::Baseline, Self::Coturn, Self::TurnCrate, Self::TurnServer];
 
+    /// Whether the kernel relays.
+    pub(crate) const fn is_offloaded(self) -> bool {
+        matches!(self, Self::Native | Self::Generic)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::Native => "ours, XDP native",
+            Self::Generic => "ours, XDP generic",
             Self::Baseline => "baseline",
             Self::Coturn => "coturn",
             Self::TurnCrate => "turn (crate)",

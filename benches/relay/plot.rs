@@ -115,6 +115,8 @@ fn kinds(rows: &[&Summary]) -> Vec<Kind> {
 fn colour(kind: Kind) -> &'static str {
     match kind {
         Kind::Ours => "#1b6ac9",
+        Kind::Native => "#0b3d91",
+        Kind::Generic => "#4b8b9b",
         Kind::Baseline => "#7fb2ee",
         Kind::Coturn => "#d1495b",
         Kind::TurnCrate => "#e8a33d",

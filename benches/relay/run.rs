@@ -180,6 +180,9 @@ fn once(
         }
         Measure::Allocations => (Task::Churn { seconds, in_flight: 32 }, seconds + 10.0),
     };
+    // Where offload is compared, all servers have the same wire.
+    let steered = options.servers.iter().any(|kind| kind.is_offloaded());
+    let _held = steered.then(|| topology.steer(cpus, server.kind.is_offloaded())).transpose()?;
     let mut running = server.start(options, topology, &cpus.server, workload.map(|workload| workload.path))?;
     let job = Job {
         namespace: topology.generator_namespace.clone(),
@@ -194,6 +197,10 @@ fn once(
         tick: if measure == Measure::Latency { 0 } else { options.tick },
         task,
     };
+    if steered {
+        running.await_socket()?;
+        topology.pin_driver(cpus)?;
+    }
     let outcome = generate(&job, cpus, Duration::from_secs_f64(60.0 + limit))?;
     if running.has_ended() {
         return Err(io::Error::other("the server has ended by itself"));

@@ -44,7 +44,7 @@ impl Server {
         let mut found = Vec::new();
         for &kind in &options.servers {
             let program = match kind {
-                Kind::Ours => Some(options.ours.clone()),
+                Kind::Ours | Kind::Native | Kind::Generic => Some(options.ours.clone()),
                 Kind::Baseline => options.baseline.clone(),
                 Kind::Coturn => Some(options.coturn.clone()),
                 Kind::TurnCrate => Some(std::env::current_exe()?),
@@ -63,6 +63,7 @@ impl Server {
     pub(crate) fn supports(&self, measure: Measure, path: Option<Path>) -> bool {
         match self.kind {
             Kind::Ours | Kind::Baseline | Kind::Coturn => true,
+            Kind::Native | Kind::Generic => path.is_some_and(|path| !path.is_stream()),
             Kind::TurnCrate => !path.is_some_and(Path::is_stream),
             Kind::TurnServer => path == Some(Path::RelayToRelay) && measure != Measure::Memory,
         }
@@ -90,9 +91,9 @@ impl Server {
         };
         let namespace = topology.server_namespace.as_deref();
         let mut command = match self.kind {
-            Kind::Ours | Kind::Baseline => {
+            Kind::Ours | Kind::Native | Kind::Generic | Kind::Baseline => {
                 let mut command = inside(namespace, &self.program);
-                command.arg("-c").arg(configure("turnserver.toml", ours(listen, secured.as_ref(), options))?);
+                command.arg("-c").arg(configure("turnserver.toml", ours(self.kind, listen, secured.as_ref(), options))?);
                 command
             }
             Kind::Coturn => {
@@ -133,6 +134,20 @@ impl Server {
 impl Running {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until the server has bound its UDP port: by then a program of its own is where it belongs, or follows at once.
+    pub(crate) fn await_socket(&self) -> io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let port = format!(":{:04X} ", self.listen.port());
+        while !fs::read_to_string(format!("/proc/{}/net/udp", self.pid()))?.contains(&port) {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("the server does not listen"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(())
     }
 
     /// Whether the server has ended by itself.
@@ -182,7 +197,7 @@ fn certify(directory: &FilePath) -> io::Result<PathBuf> {
 }
 
 /// This server, with everything off that would count the generator's clients as one attacker. Logs as by default.
-fn ours(listen: SocketAddrV4, secured: Option<&Secured>, options: &RunOptions) -> String {
+fn ours(kind: Kind, listen: SocketAddrV4, secured: Option<&Secured>, options: &RunOptions) -> String {
     let tls = secured.map(|Secured { server, certificate }| {
         let (ip, port, certificate) = (server.ip(), server.port(), certificate.display());
         format!(
@@ -198,6 +213,11 @@ pkey = "{KEY}"
         )
     });
     let tls = tls.unwrap_or_default();
+    let offload = match kind {
+        Kind::Native => "[offload]\nmode = \"native\"",
+        Kind::Generic => "[offload]\nmode = \"generic\"",
+        _ => "",
+    };
     let (ip, port, workers, extra) = (listen.ip(), listen.port(), options.workers, &options.ours_extra);
     let (first, last) = (RELAY_PORTS.start(), RELAY_PORTS.end());
     format!(
@@ -226,6 +246,7 @@ max-connections-per-ip = 100000
 [process]
 workers = {workers}
 {tls}{extra}
+{offload}
 "#
     )
 }

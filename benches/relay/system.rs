@@ -51,6 +51,13 @@ pub(crate) fn allowed_cpus() -> Vec<usize> {
     (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
 }
 
+/// Makes a thread of any process run on `cpus` only.
+pub(crate) fn pin(thread: i32, cpus: &[usize]) -> io::Result<()> {
+    let set = cpu_set(cpus);
+    // SAFETY: the kernel reads the given size from `set`.
+    check(unsafe { libc::sched_setaffinity(thread, mem::size_of_val(&set), &raw const set) }).map(|_| ())
+}
+
 /// Makes a child run on `cpus` only, and end with the process that started it.
 pub(crate) fn prepare_child(command: &mut Command, cpus: &[usize]) {
     let set = cpu_set(cpus);

@@ -3,18 +3,22 @@
 //! ```text
 //!   namespace "generator"                              namespace "server"
 //!   clients 198.18.0.1 ... (all local, by one route)
-//!   peer    198.19.0.2  ----------- veth -----------   198.19.0.1
+//!   peer    198.19.0.2  far0 -------- veth -------- eth0  198.19.0.1
 //! ```
 //! 198.18.0.0/15 is for benchmarks (RFC 2544). Nothing is connected to this machine's own network.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::options;
+use crate::run::Cpus;
 use crate::servers::RELAY_PORTS;
+use crate::system;
+use crate::veth;
 
 /// All namespaces of this benchmark begin with this, then its process id.
 const PREFIX: &str = "turnbench";
@@ -69,17 +73,56 @@ impl Topology {
             format!("netns add {generator}"),
             format!("-n {server} link set lo up"),
             format!("-n {generator} link set lo up"),
-            format!("-n {server} link add eth0 type veth peer name eth0 netns {generator}"),
+            format!("-n {server} link add eth0 type veth peer name far0 netns {generator}"),
             format!("-n {server} address add 198.19.0.1/30 dev eth0"),
-            format!("-n {generator} address add 198.19.0.2/30 dev eth0"),
+            format!("-n {generator} address add 198.19.0.2/30 dev far0"),
             format!("-n {server} link set eth0 up"),
-            format!("-n {generator} link set eth0 up"),
+            format!("-n {generator} link set far0 up"),
             format!("-n {server} route add 198.18.0.0/16 via 198.19.0.2"),
             format!("-n {generator} route add local 198.18.0.0/16 dev lo"),
         ] {
             ip(&line)?;
         }
         Ok(topology)
+    }
+
+    /// Makes the wire that of two hosts: each end does its own work on its own processors, and not on those of whoever sent. The kernel
+    /// has the driver's work done by threads where a program is in the driver, and by interrupts elsewhere. With `offload` the
+    /// generator's end also completes its checksums, as programs need it, and takes what programs send, as long as what is
+    /// returned lives.
+    pub(crate) fn steer(&self, cpus: &Cpus, offload: bool) -> io::Result<Vec<OwnedFd>> {
+        let ends = [(&self.server_namespace, "eth0", &cpus.server), (&self.generator_namespace, "far0", &cpus.generator)];
+        let mut held = Vec::new();
+        for (namespace, interface, cpus) in ends {
+            let namespace = namespace.as_deref().ok_or_else(|| io::Error::other("offload needs a veth pair"))?;
+            let mask = cpus.iter().fold(0u64, |mask, cpu| mask | 1 << cpu);
+            let script = format!(
+                "echo {mask:x} >/sys/class/net/{interface}/queues/rx-0/rps_cpus; echo 1 >/sys/class/net/{interface}/threaded"
+            );
+            run(Command::new("ip").args(["netns", "exec", namespace, "sh", "-ec", &script]))?;
+            if interface == "far0" {
+                held.extend(within(namespace, || {
+                    veth::checksums_by_hardware(interface, !offload)?;
+                    offload.then(|| veth::let_everything_in(interface)).transpose()
+                })?);
+            }
+        }
+        Ok(held)
+    }
+
+    /// Puts the threads that do the driver's work on the processors of their ends.
+    pub(crate) fn pin_driver(&self, cpus: &Cpus) -> io::Result<()> {
+        for process in std::fs::read_dir("/proc")?.flatten() {
+            let Ok(name) = std::fs::read_to_string(process.path().join("comm")) else { continue };
+            let cpus = match name.strip_prefix("napi/").and_then(|rest| rest.split('-').next()) {
+                Some("eth0") => &cpus.server,
+                Some("far0") => &cpus.generator,
+                _ => continue,
+            };
+            let id = process.file_name().to_string_lossy().parse().map_err(io::Error::other)?;
+            system::pin(id, cpus)?;
+        }
+        Ok(())
     }
 
     /// Where the next server is to listen, without and with TLS: ports that are free for UDP and TCP and no relay ports.
@@ -105,11 +148,23 @@ impl Drop for Topology {
 }
 
 fn ip(line: &str) -> io::Result<()> {
-    let output = Command::new("ip").args(line.split(' ')).output()?;
+    run(Command::new("ip").args(line.split(' ')))
+}
+
+fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.output()?;
     if output.status.success() {
         return Ok(());
     }
-    Err(io::Error::other(format!("ip {line}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    Err(io::Error::other(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+}
+
+/// Does something in the network of a namespace.
+fn within<T: Send>(namespace: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| system::enter_namespace(namespace).and_then(|()| work()));
+        inside.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+    })
 }
 
 fn delete(namespace: &str) {

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     config::{Effective, Loaded, Settings},
-    relay::DatagramPath,
+    relay::{DatagramPath, Relay},
 };
 
 /// Prints the effective settings on standard output, with what this host makes of them as comments, and warnings on standard
@@ -19,6 +19,7 @@ pub(super) fn check(loaded: &Loaded) -> ExitCode {
     let mut output = io::stdout().lock();
     let printed = write!(output, "{}", Effective(&loaded.settings))
         .and_then(|()| write_datagram_path(&mut output, &loaded.settings))
+        .and_then(|()| writeln!(output, "# offload on this host: {}", Relay::plan_offload(&loaded.settings)))
         .and_then(|()| output.flush());
     match printed {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,7 +15,7 @@ use crate::{
         EMBEDDED_USER, Loaded, Settings,
         settings::{Log, LogFormat},
     },
-    relay::{Counts, Endpoint, KernelDrops, Relay},
+    relay::{Counts, Endpoint, KernelDrops, OffloadReport, Relay},
     turn::{Drop, Transport},
 };
 
@@ -56,6 +56,11 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
         }
         let path = relay.datagram_path();
         tracing::info!(io = path.name(), on = path.on(), off = path.off(), "datagrams");
+        match relay.offload() {
+            OffloadReport::Off => {}
+            OffloadReport::Unavailable(why) => tracing::warn!(%why, "no offload: all data pass through user space"),
+            report @ OffloadReport::On { .. } => tracing::info!(mode = report.name(), on = %report, "offload"),
+        }
         tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = relay.workers(), io = path.name(), "ready");
         if let Some(password) = generated_password {
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
@@ -167,7 +172,7 @@ fn primary_address(ipv6: bool) -> Option<IpAddr> {
     host.primary.into_iter().find(|ip| ip.is_ipv6() == ipv6)
 }
 
-fn log_counts(Counts { totals, kernel_drops }: &Counts) {
+fn log_counts(Counts { totals, kernel_drops, offload }: &Counts) {
     let drops: Vec<String> = Drop::ALL
         .iter()
         .filter(|reason| totals.dropped(**reason) > 0)
@@ -178,6 +183,23 @@ fn log_counts(Counts { totals, kernel_drops }: &Counts) {
         .filter(|drops| drops.datagrams > 0)
         .map(|drops| format!("{}={}", drops.address, drops.datagrams))
         .collect();
+    if let Some(offload) = offload {
+        let passed: Vec<String> = offload
+            .passed
+            .iter()
+            .filter(|(_, packets)| *packets > 0)
+            .map(|(reason, packets)| format!("{reason}={packets}"))
+            .collect();
+        tracing::info!(
+            to_peer_packets = totals.kernel_to_peers.packets,
+            to_peer_bytes = totals.kernel_to_peers.bytes,
+            to_client_packets = totals.kernel_to_clients.packets,
+            to_client_bytes = totals.kernel_to_clients.bytes,
+            passed_up = passed.join(" "),
+            lost = offload.lost,
+            "relayed by the kernel, included in what follows"
+        );
+    }
     tracing::info!(
         allocations = totals.allocations,
         successes = totals.successes,

@@ -154,6 +154,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
         tls: tls::tls(&root, base, &listeners),
         compatibility: tables::compatibility(&root),
         process: tables::process(&root, host),
+        offload: tables::offload(&root),
         log: tables::log(&root),
         listeners,
         relay,

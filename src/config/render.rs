@@ -15,7 +15,7 @@ pub struct Effective<'s>(pub &'s Settings);
 
 impl Display for Effective<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { lifetimes, limits, peers, tcp, compatibility, process, log, .. } = self.0;
+        let Settings { lifetimes, limits, peers, tcp, compatibility, process, offload, log, .. } = self.0;
         self.listeners(f)?;
         self.relay(f)?;
         self.auth(f)?;
@@ -89,6 +89,11 @@ impl Display for Effective<'_> {
         writeln!(f, "gather = {}", text(gather_text(process.gather)))?;
         writeln!(f, "software-attribute = {}", process.software_attribute)?;
         writeln!(f, "fingerprint = {}", process.fingerprint)?;
+
+        writeln!(f, "\n[offload]")?;
+        writeln!(f, "mode = {}", text(offload.mode.name()))?;
+        writeln!(f, "interfaces = {}", list(&offload.interfaces))?;
+        writeln!(f, "channels = {}", offload.channels)?;
 
         let format = match log.format {
             LogFormat::Text => "text",

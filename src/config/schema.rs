@@ -28,6 +28,7 @@ pub(super) const ROOT: Table = Table {
         "tls",
         "compatibility",
         "process",
+        "offload",
         "log",
     ],
 };
@@ -144,6 +145,7 @@ pub(super) const TABLES: &[Table] = &[
         repeated: false,
         keys: &["workers", "pin-workers", "udp-io", "listener-buffer", "gather", "software-attribute", "fingerprint"],
     },
+    Table { name: "offload", repeated: false, keys: &["mode", "interfaces", "channels"] },
     Table { name: "log", repeated: false, keys: &["level", "format"] },
 ];
 

@@ -40,6 +40,8 @@ pub struct Settings {
     pub compatibility: Compatibility,
     /// The process: threads and packet input/output.
     pub process: Process,
+    /// Relaying in the kernel.
+    pub offload: Offload,
     /// What is logged and how.
     pub log: Log,
 }
@@ -379,6 +381,43 @@ pub enum UdpIo {
     Batched,
     /// One portable call per datagram.
     Portable,
+}
+
+/// Relaying in the kernel (`[offload]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offload {
+    /// Whether and how.
+    pub mode: OffloadMode,
+    /// Names of the interfaces; empty for those that carry listening and relay addresses.
+    pub interfaces: Vec<String>,
+    /// Channels that the kernel has room for.
+    pub channels: u32,
+}
+
+/// How the kernel relays (`mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffloadMode {
+    /// Not at all.
+    Off,
+    /// In the interfaces' drivers where those can do it well, in front of the kernel's stack otherwise, or not at all.
+    Auto,
+    /// In the interfaces' drivers.
+    Native,
+    /// In front of the kernel's stack.
+    Generic,
+}
+
+impl OffloadMode {
+    /// As in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
 }
 
 /// Logging (`[log]`).

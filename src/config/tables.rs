@@ -1,4 +1,4 @@
-//! The tables of plain numbers and switches: lifetimes, limits, peers, tcp, compatibility, process, log.
+//! The tables of plain numbers and switches: lifetimes, limits, peers, tcp, compatibility, process, offload, log.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::{
     finding::Place,
     host::Host,
     reader::{Entry, Section},
-    settings::{Compatibility, Lifetimes, Limits, Log, LogFormat, Peers, Process, Tcp, UdpIo},
-    value::{Buffer, Gather, Int, LogLevel, MAX_WORKERS, Period, Size, Workers, period_text},
+    settings::{Compatibility, Lifetimes, Limits, Log, LogFormat, Offload, OffloadMode, Peers, Process, Tcp, UdpIo},
+    value::{Buffer, Gather, Int, InterfaceName, LogLevel, MAX_WORKERS, Period, Size, Workers, period_text},
 };
 
 /// Largest number taken for a quota or a rate.
@@ -207,6 +207,27 @@ pub(super) fn process(root: &Section<'_>, host: &Host) -> Process {
         fingerprint: section.get("fingerprint").or(false),
     }
 }
+
+/// Reads `[offload]`.
+pub(super) fn offload(root: &Section<'_>) -> Offload {
+    let section = root.section("offload");
+    let mut interfaces: Vec<String> = Vec::new();
+    for (InterfaceName(name), place) in section.list("interfaces").or(Vec::new()) {
+        if interfaces.contains(&name) {
+            section.report.warning(&place, format!("{name} is listed twice"), "remove one");
+        } else {
+            interfaces.push(name);
+        }
+    }
+    Offload {
+        mode: section.get("mode").or(OffloadMode::Off),
+        interfaces,
+        channels: section.get("channels").or(Int::<1, MOST_OFFLOADED>(16_384)).0,
+    }
+}
+
+/// Each channel takes some 400 bytes of the kernel's memory, and 32 for each processor.
+const MOST_OFFLOADED: u32 = 1 << 20;
 
 /// Reads `[log]`.
 pub(super) fn log(root: &Section<'_>) -> Log {

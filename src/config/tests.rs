@@ -885,6 +885,18 @@ fn tcp_process_and_log_make_sense() {
 }
 
 #[test]
+fn offload_is_off_unless_asked_for() {
+    let offload = settings("").offload;
+    assert_eq!((offload.mode, offload.interfaces.len()), (settings::OffloadMode::Off, 0));
+    let offload = settings("[offload]\nmode = \"native\"\ninterfaces = [\"eth0\", \"eth1.5\"]\nchannels = 7").offload;
+    assert_eq!(offload.mode, settings::OffloadMode::Native);
+    assert_eq!((offload.interfaces, offload.channels), (vec!["eth0".to_owned(), "eth1.5".to_owned()], 7));
+    assert!(errors("[offload]\nmode = \"on\"")[0].contains("write one of \"off\", \"auto\""));
+    assert!(errors("[offload]\ninterfaces = \"a name that is too long\"")[0].contains("no name of an interface"));
+    assert!(errors("[offload]\nchannels = 0")[0].contains("write a number from 1 to 1048576"));
+}
+
+#[test]
 fn what_check_prints_reads_back_to_the_same() {
     let everything = "\
 [[listener]]
@@ -918,6 +930,10 @@ queue-age = \"1500ms\"
 [process]
 pin-workers = true
 udp-io = \"batched\"
+[offload]
+mode = \"generic\"
+interfaces = [\"eth0\", \"eth1\"]
+channels = 100
 [log]
 level = \"info,turnserver::turn=debug\"
 format = \"json\"

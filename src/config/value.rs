@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     reader::{Leaf, Mistake},
     schema,
-    settings::{DefaultFamily, LogFormat, TlsVersion, UdpIo},
+    settings::{DefaultFamily, LogFormat, OffloadMode, TlsVersion, UdpIo},
 };
 
 /// Longest duration taken; keeps sums of instants far from overflow.
@@ -290,6 +290,30 @@ impl Leaf for TlsVersion {
 impl Leaf for UdpIo {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
         choose(value, &[("auto", Self::Auto), ("batched", Self::Batched), ("portable", Self::Portable)])
+    }
+}
+
+impl Leaf for OffloadMode {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        let names =
+            [("off", Self::Off), ("auto", Self::Auto), ("native", Self::Native), ("generic", Self::Generic)];
+        choose(value, &names)
+    }
+}
+
+/// The name of a network interface.
+#[derive(Debug)]
+pub(super) struct InterfaceName(pub(super) String);
+
+impl Leaf for InterfaceName {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        /// Of Linux, without the byte that ends it (IFNAMSIZ).
+        const LONGEST: usize = 15;
+        let Text(name) = Text::read(value)?;
+        if name.len() > LONGEST || name.contains(['/', ' ', ':']) || name == "." || name == ".." {
+            return Err(Mistake::new("is no name of an interface", "write a name as `ip link` shows it"));
+        }
+        Ok(Self(name))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
@@ -19,6 +19,7 @@ use super::{
     dtls::Dtls,
     errands::{self, Errand, NOTHING},
     mail::{LONGEST, Letter, Posted},
+    offload::{self, Mirror},
     open,
     outlets::Outlets,
     ports::{Owner, Place, PortLease},
@@ -31,9 +32,9 @@ use crate::{
     auth::users::StaticUsers,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak,
+        Answer, Bound, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak,
         PendingAllocate, PendingBind, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary, Step, Time,
-        ToClient, ToPeer,
+        ToClient, ToPeer, Transport,
     },
 };
 
@@ -211,6 +212,8 @@ pub(super) struct Core {
     pub(super) tcp: TcpRelays,
     /// There if a listener serves DTLS.
     pub(super) dtls: Option<Dtls>,
+    /// There if the kernel relays, too.
+    pub(super) mirror: Option<Mirror>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) reply: Box<[u8]>,
@@ -250,6 +253,7 @@ impl Core {
             outlets: Outlets::default(),
             tcp: TcpRelays::new(shared.connect_timeout),
             dtls: None,
+            mirror: None,
             shared,
             clock,
             tos: 0,
@@ -557,7 +561,8 @@ impl Core {
     /// When [`Core::expire`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let sessions = self.dtls.as_ref().and_then(Dtls::next_deadline);
-        [self.server.next_deadline(), self.reservation_deadline, sessions].into_iter().flatten().min()
+        let mirror = self.mirror.as_ref().and_then(Mirror::next_look);
+        [self.server.next_deadline(), self.reservation_deadline, sessions, mirror].into_iter().flatten().min()
     }
 
     /// Ends what has expired.
@@ -568,10 +573,18 @@ impl Core {
         }
         self.apply_effects();
         self.expire_dtls(now);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.look(&mut self.server, &|bound| place(&self.relays, &self.shared, bound), now);
+        }
     }
 
     /// Does what the protocol has reported: closes sockets, gives back quotas, logs the ends of sessions.
     pub(super) fn apply_effects(&mut self) {
+        // Before anything closes: what is revoked is revoked in the kernel first.
+        if let Some(mirror) = self.mirror.as_mut().filter(|_| self.server.has_effects()) {
+            let now = self.clock.now();
+            mirror.follow(&mut self.server, &|bound| place(&self.relays, &self.shared, bound), now);
+        }
         for effect in self.server.drain_effects() {
             match effect {
                 Effect::CloseRelay(relay) => {
@@ -596,7 +609,8 @@ impl Core {
                     let guest = Client { route: Way::abroad(self.worker, client.route), ..client };
                     errands::ask(&self.shared, &mut self.to_wake, home, Errand::Gone(guest), NOTHING);
                 }
-                Effect::Moved { id, from, to } => errands::log_move(id, &from, &to),
+                Effect::Bound(..) | Effect::Permitted(_) | Effect::Refreshed(_) => {}
+                Effect::Moved { id, from, to, .. } => errands::log_move(id, &from, &to),
                 Effect::Ended(handle, summary) => {
                     let relayed = self.sessions.remove(&handle).map(|session| session.relayed).unwrap_or_default();
                     log_end(&summary, &relayed);
@@ -617,6 +631,22 @@ impl Core {
         self.server.end_all(reason, now);
         self.apply_effects();
     }
+}
+
+/// Where the kernel may relay data in this channel; `None` if they are to pass through user space, as all do that are not carried
+/// in plain datagrams, and as those would that are held to limits.
+fn place(relays: &Slab<RelaySocket>, shared: &Shared, bound: &Bound) -> Option<offload::Place> {
+    let Client { tuple, route } = bound.client;
+    let plain = tuple.transport == Transport::Udp && matches!(Way::of(route), Way::Listener(_));
+    // Routes to link-local addresses need an interface besides, and loopback has no part in this.
+    let routable = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    };
+    let relay = shared.local(relays.get(bound.relay.0 as usize)?.lease.place());
+    let peer = shared.inward(bound.peer);
+    let hairpin = shared.relays.iter().any(|space| space.address.local == peer.ip());
+    (plain && routable(tuple.client) && routable(peer)).then_some(offload::Place { relay, peer, hairpin })
 }
 
 /// Errors are ordinary, the first 401 above all: nothing to read about unless somebody looks for one.

@@ -19,6 +19,7 @@ mod grouping;
 mod kept;
 mod listeners;
 mod mail;
+mod offload;
 mod open;
 mod outbox;
 mod outlets;
@@ -38,5 +39,6 @@ mod tls;
 mod worker;
 
 pub use listeners::{Endpoint, KernelDrops};
+pub use offload::{OffloadCounts, OffloadReport};
 pub use start::{Counts, Relay, StartError};
 pub use system::DatagramPath;

@@ -228,6 +228,11 @@ impl Shared {
         SocketAddr::new(self.relays[usize::from(place.space)].address.external, place.port)
     }
 
+    /// A relayed address as this host has it.
+    pub(super) fn local(&self, place: Place) -> SocketAddr {
+        SocketAddr::new(self.relays[usize::from(place.space)].address.local, place.port)
+    }
+
     fn translate(&self, address: SocketAddr, pair: impl Fn(&RelayAddress) -> (IpAddr, IpAddr)) -> SocketAddr {
         for relay in &self.relays {
             let (from, to) = pair(&relay.address);

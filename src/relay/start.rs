@@ -14,6 +14,7 @@ use super::{
     complaint::RAISE_DESCRIPTORS,
     dtls,
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
+    offload::{self, Offload, OffloadCounts, OffloadReport},
     shared::Shared,
     supervise,
     system::{self, DatagramPath, Use},
@@ -59,6 +60,14 @@ pub enum StartError {
     /// The certificates cannot be used for DTLS.
     #[error("[tls], for DTLS: {0}")]
     Dtls(String),
+    /// The kernel does not relay as it was asked to.
+    #[error("[offload] mode = \"{mode}\" cannot be had: {why}; correct this, or write mode = \"auto\" or \"off\"")]
+    Offload {
+        /// The mode.
+        mode: &'static str,
+        /// Why, in words.
+        why: String,
+    },
     /// The limit of file descriptors does not even do for the listeners.
     #[error("cannot start: {0}; {RAISE_DESCRIPTORS}")]
     Descriptors(io::Error),
@@ -88,12 +97,16 @@ pub struct Counts {
     pub totals: Totals,
     /// By the kernel, for each UDP listener; empty on systems that do not tell.
     pub kernel_drops: Vec<KernelDrops>,
+    /// By the kernel's own relaying; `None` if there was none.
+    pub offload: Option<OffloadCounts>,
 }
 
 /// A running server.
 pub struct Relay {
     listeners: Listeners,
     path: DatagramPath,
+    offload: Option<Arc<Offload>>,
+    offload_report: OffloadReport,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
     #[cfg(test)]
@@ -125,6 +138,8 @@ impl Relay {
         let dtls = settings.tls.as_ref().filter(|_| settings.listeners.iter().any(|listener| listener.dtls));
         let dtls = dtls.map(dtls::Context::new).transpose().map_err(StartError::Dtls)?.map(Arc::new);
         let listeners = Listeners::open(&settings, workers, io)?;
+        let (offload, offload_report) = offload::start(&settings, &listeners.endpoints)
+            .map_err(|why| StartError::Offload { mode: settings.offload.mode.name(), why })?;
         let discovery = settings.nat_discovery.iter().flat_map(NatDiscovery::external);
         let own: Vec<SocketAddr> =
             listeners.endpoints.iter().map(|endpoint| endpoint.address).chain(discovery).collect();
@@ -147,11 +162,14 @@ impl Relay {
             sockets: Arc::default(),
             tls,
             dtls,
+            offload: offload.clone(),
             processor: None,
         };
         let mut relay = Self {
             listeners,
             path,
+            offload,
+            offload_report,
             workers: Vec::with_capacity(workers),
             stop,
             #[cfg(test)]
@@ -187,6 +205,24 @@ impl Relay {
         &self.path
     }
 
+    /// Whether and how the kernel relays, and why.
+    #[must_use]
+    pub const fn offload(&self) -> &OffloadReport {
+        &self.offload_report
+    }
+
+    /// What the kernel's program has passed up to user space so far, by reason; `None` if there is none.
+    #[must_use]
+    pub fn offload_counts(&self) -> Option<OffloadCounts> {
+        self.offload.as_ref().map(|offload| offload.counts())
+    }
+
+    /// What would come of these settings for relaying in the kernel.
+    #[must_use]
+    pub fn plan_offload(settings: &Settings) -> OffloadReport {
+        offload::plan(settings)
+    }
+
     /// How many workers there are.
     #[must_use]
     pub const fn workers(&self) -> usize {
@@ -213,7 +249,11 @@ impl Relay {
                 Err(_) => tracing::error!("a worker panicked"),
             }
         }
-        Counts { totals, kernel_drops: self.listeners.kernel_drops() }
+        let offload = self.offload.as_ref().map(|offload| {
+            offload.count_late(&mut totals);
+            offload.counts()
+        });
+        Counts { totals, kernel_drops: self.listeners.kernel_drops(), offload }
     }
 }
 

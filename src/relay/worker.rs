@@ -23,6 +23,7 @@ use super::{
     dtls::{self, Dtls},
     fault::{outlive, survive},
     listeners::{Sockets, Window},
+    offload::{Mirror, Offload},
     pace::Pace,
     rules::{self, WorkerPolicy},
     shared::Shared,
@@ -56,6 +57,8 @@ pub(super) struct Plan {
     pub(super) tls: Option<Arc<Tls>>,
     /// There if any listener serves DTLS.
     pub(super) dtls: Option<Arc<dtls::Context>>,
+    /// There if the kernel relays, too.
+    pub(super) offload: Option<Arc<Offload>>,
     /// Where it is pinned to, if it is.
     pub(super) processor: Option<usize>,
 }
@@ -235,7 +238,7 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     let Parts { plan, seed, first_id, udp, doors } = parts;
-    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, ticket_key, dtls, .. } = plan;
+    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, ticket_key, dtls, offload, .. } = plan;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
     let policy =
@@ -257,6 +260,7 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     let poller = Rc::new(Poller::new(io)?);
     let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
     core.dtls = dtls;
+    core.mirror = offload.map(Mirror::new);
     // What an earlier life has left behind.
     let now = core.clock.now();
     core.reservation_deadline = core.shared.expire_reservations(now);

@@ -38,6 +38,16 @@ impl Channels {
             .map(|channel| channel.peer)
     }
 
+    /// The peer that a number is or was bound to, and until when.
+    pub(super) fn binding(&self, number: ChannelNumber) -> Option<(SocketAddr, Time)> {
+        self.find(number).map(|at| (self.by_number[at].peer, self.by_number[at].expires))
+    }
+
+    /// The numbers that are or were bound, in order.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = ChannelNumber> + use<'_> {
+        self.by_number.iter().map(|channel| channel.number)
+    }
+
     /// The number that a peer is bound to.
     pub(super) fn number(&self, peer: SocketAddr, now: Time) -> Option<ChannelNumber> {
         let at = self.by_peer.binary_search_by(|(entry, _)| entry.cmp(&peer)).ok()?;

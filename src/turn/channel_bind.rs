@@ -1,6 +1,6 @@
 //! ChannelBind (RFC 8656 §12).
 
-use super::{Handle, Server, Time, channel::BindError, reply::ReplyContext};
+use super::{Effect, Handle, Server, Time, channel::BindError, reply::ReplyContext};
 use crate::stun::{AttributeType, ChannelNumber, ErrorCode, Message};
 
 impl Server {
@@ -47,6 +47,7 @@ impl Server {
         )?;
         allocation.permissions.install(peer.ip(), now + rules.permission_lifetime);
         self.table.arm(handle);
+        self.effects.push(Effect::Bound(handle, number));
         Ok(context.success(&self.rules, reply, |_| {}))
     }
 }

@@ -93,6 +93,10 @@ pub struct Totals {
     pub to_peers: Traffic,
     /// Data from peers to clients.
     pub to_clients: Traffic,
+    /// What of the data to peers the kernel has relayed by itself, as far as it has been asked.
+    pub kernel_to_peers: Traffic,
+    /// What of the data to clients the kernel has relayed by itself.
+    pub kernel_to_clients: Traffic,
     /// Requests answered with success.
     pub successes: u64,
     /// Requests answered with an error.
@@ -112,11 +116,21 @@ impl Totals {
         self.drops[reason as usize]
     }
 
+    /// Counts what the kernel has relayed.
+    pub const fn count_kernel(&mut self, to_peers: Traffic, to_clients: Traffic) {
+        self.to_peers.add(to_peers);
+        self.to_clients.add(to_clients);
+        self.kernel_to_peers.add(to_peers);
+        self.kernel_to_clients.add(to_clients);
+    }
+
     /// Adds another worker's counts.
     pub fn add(&mut self, other: &Self) {
         self.allocations += other.allocations;
         self.to_peers.add(other.to_peers);
         self.to_clients.add(other.to_clients);
+        self.kernel_to_peers.add(other.kernel_to_peers);
+        self.kernel_to_clients.add(other.kernel_to_clients);
         self.successes += other.successes;
         self.errors += other.errors;
         self.drops.iter_mut().zip(other.drops).for_each(|(sum, more)| *sum += more);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Family, Handle, Server, Time, reply::ReplyContext};
+use super::{Effect, Family, Handle, Server, Time, reply::ReplyContext};
 use crate::stun::{AttributeType, ErrorCode, Message};
 
 impl Server {
@@ -36,6 +36,7 @@ impl Server {
             allocation.permissions.install(peer, expires);
         }
         self.table.arm(handle);
+        self.effects.push(Effect::Permitted(handle));
         Ok(context.success(&self.rules, reply, |_| {}))
     }
 

@@ -256,7 +256,7 @@ impl Server {
         let was_away = self.table[handle].away;
         let before = self.table.rehome(handle, next);
         let id = self.table[handle].id;
-        self.effects.push(Effect::Moved { id, from: before.tuple, to: next.tuple });
+        self.effects.push(Effect::Moved { handle, id, from: before.tuple, to: next.tuple });
         if !was_away {
             self.effects.push(Effect::Left(before));
         }

@@ -16,6 +16,11 @@ impl Permissions {
         self.position(ip).is_ok_and(|at| self.entries[at].1 > now)
     }
 
+    /// When the permission for this address expires or has expired.
+    pub(super) fn expiry(&self, ip: IpAddr) -> Option<Time> {
+        self.position(ip).ok().map(|at| self.entries[at].1)
+    }
+
     /// Whether `new` can be installed without exceeding `limit`. Addresses already present do not count twice.
     pub(super) fn has_room(&self, new: &[IpAddr], limit: usize, now: Time) -> bool {
         let live = self.entries.iter().filter(|(_, expires)| *expires > now).count();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{EndReason, Family, Handle, Server, Time, allocate::family_code, reply::ReplyContext, time::whole_seconds};
+use super::{Effect, EndReason, Family, Handle, Server, Time, allocate::family_code, reply::ReplyContext, time::whole_seconds};
 use crate::stun::{AttributeType, ErrorCode, Message};
 
 impl Server {
@@ -55,6 +55,7 @@ impl Server {
             }
             // A shorter lifetime than before may come up earlier than what is filed.
             self.table.arm(handle);
+            self.effects.push(Effect::Refreshed(handle));
             Ok(lifetime)
         }
     }

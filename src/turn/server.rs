@@ -15,7 +15,7 @@ use super::{
     reply::ReplyContext,
     table::Table,
 };
-use crate::stun::{AttributeType, Class, ErrorCode, Message, MessageWriter, Method, ParseError, demultiplex::Protocol};
+use crate::stun::{AttributeType, ChannelNumber, Class, ErrorCode, Message, MessageWriter, Method, ParseError, demultiplex::Protocol};
 
 /// What to do about a message from a client.
 #[derive(Debug)]
@@ -56,12 +56,22 @@ pub struct Elsewhere {
 pub enum Effect {
     /// Close this relay socket and give its port back.
     CloseRelay(RelayId),
+    /// A channel of an allocation has been bound, or its binding prolonged ([`Server::bound_channel`] says to what). Comes before the
+    /// client is told.
+    Bound(Handle, ChannelNumber),
+    /// Permissions of an allocation have been installed or prolonged: what is bound in it may live longer than before.
+    Permitted(Handle),
+    /// The lifetime of an allocation has changed, or one of its relayed addresses has ended: what is bound in it may live longer
+    /// or shorter than before.
+    Refreshed(Handle),
     /// An allocation that came to be on another 5-tuple may be used on this one, too (RFC 8016).
     Joined(Client),
     /// This 5-tuple, one of those of an allocation with a ticket, no longer belongs to it.
     Left(Client),
     /// An allocation has another client now.
     Moved {
+        /// Its handle.
+        handle: Handle,
         /// Its id.
         id: AllocationId,
         /// The 5-tuple before.
@@ -361,6 +371,7 @@ impl Server {
         if last {
             self.end(handle, reason, now);
         } else if let Some(relayed) = allocation.relayed[family as usize].take() {
+            self.effects.push(Effect::Refreshed(handle));
             self.effects.push(Effect::CloseRelay(relayed.relay));
         }
     }

@@ -14,6 +14,8 @@ pub(crate) mod process;
 pub(crate) mod refusal;
 pub(crate) mod tls;
 pub(crate) mod uclient;
+#[cfg(target_os = "linux")]
+pub(crate) mod veth;
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},

@@ -412,6 +412,7 @@ impl World {
                     *used = used.checked_sub(1).expect("an allocation of this user");
                     self.ended.push(summary);
                 }
+                Effect::Bound(..) | Effect::Permitted(_) | Effect::Refreshed(_) => {}
                 moved => self.moves.push(moved),
             }
         }

@@ -14,6 +14,8 @@ mod send;
 
 pub(super) use host::{kernel_drops, pin_thread, processors};
 pub(super) use interface::mtu as interface_mtu;
+#[cfg(offload_program)]
+pub(in super::super) use interface::{driver, hardware_address, index as interface_index};
 pub(super) use receive::ReceiveCalls;
 pub(super) use send::{SendCalls, send_one};
 
