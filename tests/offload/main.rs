@@ -270,7 +270,8 @@ fn everything_unusual_is_served_by_user_space() {
         let (mut client, peer, relayed) = connected(&network, true, true, 4400);
         let own = peer.local_addr().expect("an address");
         // A Send indication, and what another port of the peer's host sends.
-        client.socket.send_to(&client.send_indication(own, b"indicated").clone(), client.server).expect("to send");
+        let indication = client.send_indication(own, b"indicated");
+        client.socket.send_to(&indication, client.server).expect("to send");
         assert_eq!(receive(&peer), (b"indicated".to_vec(), relayed));
         let other = network.socket("right", SocketAddr::new(own.ip(), 4401));
         other.send_to(b"permitted", relayed).expect("to send");

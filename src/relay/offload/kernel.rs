@@ -326,5 +326,14 @@ fn because(error: &dyn std::error::Error) -> String {
         }
         next = cause.source();
     }
-    text.lines().next().unwrap_or_default().to_owned()
+    // The verifier tells the way first, and what was wrong at its end, before its statistics.
+    let told = |line: &&str| {
+        let line = line.trim();
+        !(line.is_empty() || ["processed ", "verification time", "stack depth"].iter().any(|start| line.starts_with(start)))
+    };
+    let first = text.lines().next().unwrap_or_default();
+    match text.lines().skip(1).filter(told).last() {
+        Some(last) => format!("{first} … {last}"),
+        None => first.to_owned(),
+    }
 }

@@ -302,7 +302,7 @@ fn expected(table: &[Entry], packet: &Packet) -> Option<Packet> {
 
 /// The frame with which a packet should leave. IPv4's identification and the sum over it are left out.
 fn leaving(packet: &Packet) -> Vec<u8> {
-    let at = usize::from(octets(packet.to.ip()).starts_with(&[203]) || octets(packet.to.ip())[5] == 0xB);
+    let at = usize::from(NETS.iter().any(|nets| packet.to.ip().to_string().starts_with(nets[1])));
     let out = Packet { vlan: (at == 1).then_some(VLAN), ..packet.clone() };
     let mut frame = out.frame(HOP, OUT[at]);
     let network = if at == 1 { 18 } else { 14 };

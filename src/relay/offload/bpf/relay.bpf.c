@@ -323,7 +323,11 @@ int turn_relay(struct xdp_md *ctx)
 	if (packet.port & PORT_RELAY)
 		flow = find(&packet.key, &place, &event);
 	if (!flow && packet.port & PORT_LISTENER) {
-		__be16 *head = data + packet.before_udp + sizeof(*udp);
+		__u32 before = packet.before_udp;
+		__be16 *head;
+		/* At most 58; the verifier has forgotten it, and the compiler must not know that it is told again. */
+		asm volatile("" : "+r"(before));
+		head = data + (before & 63) + sizeof(*udp);
 		if ((void *)(head + 2) > end || packet.payload < 4)
 			return XDP_PASS;
 		/* STUN, DTLS and all else (RFC 7983). */
