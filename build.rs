@@ -52,6 +52,8 @@ fn compile() -> Result<(), String> {
         }
         Err(_) => "clang was not there when it was built",
     };
-    println!("cargo::warning=built without offload: {why} (Debian's package is clang; the feature `offload` off says the same without a word)");
+    println!(
+        "cargo::warning=built without offload: {why} (Debian's package is clang; the feature `offload` off says the same without a word)"
+    );
     Err(why.to_owned())
 }

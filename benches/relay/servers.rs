@@ -93,7 +93,9 @@ impl Server {
         let mut command = match self.kind {
             Kind::Ours | Kind::Native | Kind::Generic | Kind::Baseline => {
                 let mut command = inside(namespace, &self.program);
-                command.arg("-c").arg(configure("turnserver.toml", ours(self.kind, listen, secured.as_ref(), options))?);
+                command
+                    .arg("-c")
+                    .arg(configure("turnserver.toml", ours(self.kind, listen, secured.as_ref(), options))?);
                 command
             }
             Kind::Coturn => {

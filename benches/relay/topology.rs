@@ -91,7 +91,8 @@ impl Topology {
     /// generator's end also completes its checksums, as programs need it, and takes what programs send, as long as what is
     /// returned lives.
     pub(crate) fn steer(&self, cpus: &Cpus, offload: bool) -> io::Result<Vec<OwnedFd>> {
-        let ends = [(&self.server_namespace, "eth0", &cpus.server), (&self.generator_namespace, "far0", &cpus.generator)];
+        let ends =
+            [(&self.server_namespace, "eth0", &cpus.server), (&self.generator_namespace, "far0", &cpus.generator)];
         let mut held = Vec::new();
         for (namespace, interface, cpus) in ends {
             let namespace = namespace.as_deref().ok_or_else(|| io::Error::other("offload needs a veth pair"))?;

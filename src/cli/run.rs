@@ -15,7 +15,7 @@ use crate::{
         EMBEDDED_USER, Loaded, Settings,
         settings::{Log, LogFormat},
     },
-    relay::{Counts, Endpoint, KernelDrops, OffloadReport, Relay},
+    relay::{Counts, Endpoint, FORWARDING_OFF, KernelDrops, OffloadReport, Relay},
     turn::{Drop, Transport},
 };
 
@@ -69,10 +69,14 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
         let mut stop = pin!(stop);
         let mut look = tokio::time::interval(LOOK);
         let mut drops = relay.kernel_drops();
+        let mut idle = 0;
         let signal = loop {
             tokio::select! {
                 signal = &mut stop => break signal,
-                _ = look.tick() => warn_of_drops(&mut drops, relay.kernel_drops()),
+                _ = look.tick() => {
+                    warn_of_drops(&mut drops, relay.kernel_drops());
+                    warn_of_idle_offload(&mut idle, &relay);
+                }
             }
         };
         tracing::info!(signal, "stopping");
@@ -96,6 +100,20 @@ fn warn_of_drops(before: &mut Vec<KernelDrops>, now: Vec<KernelDrops>) {
                  (and net.core.rmem_max with it), or give the server more processors"
             );
         }
+    }
+    *before = now;
+}
+
+/// Warns if the kernel relays nothing because it gets no routes.
+fn warn_of_idle_offload(before: &mut u64, relay: &Relay) {
+    let Some(counts) = relay.offload_counts() else { return };
+    let now = counts.passed.iter().find(|(reason, _)| *reason == FORWARDING_OFF).map_or(0, |(_, packets)| *packets);
+    if now > *before {
+        tracing::warn!(
+            packets = now - *before,
+            "nothing is offloaded: the loopback interface does not forward; run `sysctl -w net.ipv4.conf.lo.forwarding=1 \
+             net.ipv6.conf.lo.forwarding=1`"
+        );
     }
     *before = now;
 }

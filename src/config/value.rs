@@ -295,8 +295,7 @@ impl Leaf for UdpIo {
 
 impl Leaf for OffloadMode {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
-        let names =
-            [("off", Self::Off), ("auto", Self::Auto), ("native", Self::Native), ("generic", Self::Generic)];
+        let names = [("off", Self::Off), ("auto", Self::Auto), ("native", Self::Native), ("generic", Self::Generic)];
         choose(value, &names)
     }
 }

@@ -32,8 +32,8 @@ use crate::{
     auth::users::StaticUsers,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Bound, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak,
-        PendingAllocate, PendingBind, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary, Step, Time,
+        Answer, Bound, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError,
+        Peak, PendingAllocate, PendingBind, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary, Step, Time,
         ToClient, ToPeer, Transport,
     },
 };

@@ -39,6 +39,6 @@ mod tls;
 mod worker;
 
 pub use listeners::{Endpoint, KernelDrops};
-pub use offload::{OffloadCounts, OffloadReport};
+pub use offload::{FORWARDING_OFF, OffloadCounts, OffloadReport};
 pub use start::{Counts, Relay, StartError};
 pub use system::DatagramPath;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Effect, EndReason, Family, Handle, Server, Time, allocate::family_code, reply::ReplyContext, time::whole_seconds};
+use super::{
+    Effect, EndReason, Family, Handle, Server, Time, allocate::family_code, reply::ReplyContext, time::whole_seconds,
+};
 use crate::stun::{AttributeType, ErrorCode, Message};
 
 impl Server {

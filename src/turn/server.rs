@@ -15,7 +15,9 @@ use super::{
     reply::ReplyContext,
     table::Table,
 };
-use crate::stun::{AttributeType, ChannelNumber, Class, ErrorCode, Message, MessageWriter, Method, ParseError, demultiplex::Protocol};
+use crate::stun::{
+    AttributeType, ChannelNumber, Class, ErrorCode, Message, MessageWriter, Method, ParseError, demultiplex::Protocol,
+};
 
 /// What to do about a message from a client.
 #[derive(Debug)]

@@ -211,7 +211,10 @@ fn two_clients_of_this_server_reach_each_other_in_the_kernel() {
         let mut configuration = format!("{CONFIGURATION}mode = \"{mode}\"\n");
         if mapped {
             configuration = configuration
-                .replace("min-port", "external-ip = [\"192.0.2.77/203.0.113.1\", \"2001:db8:77::1/2001:db8:b::1\"]\nmin-port")
+                .replace(
+                    "min-port",
+                    "external-ip = [\"192.0.2.77/203.0.113.1\", \"2001:db8:77::1/2001:db8:b::1\"]\nmin-port",
+                )
                 .replace("\"203.0.113.0/24\"", "\"203.0.113.0/24\", \"192.0.2.0/24\"");
         }
         let server = start_with(&network, &configuration);
@@ -246,7 +249,8 @@ fn two_clients_of_this_server_reach_each_other_in_the_kernel() {
 fn a_client_and_a_peer_on_one_network_are_served_by_one_interface() {
     let network = Network::build();
     for mode in MODES {
-        let configuration = CONFIGURATION.replace("203.0.113.1", "198.51.100.1").replace("2001:db8:b::1", "2001:db8:a::1");
+        let configuration =
+            CONFIGURATION.replace("203.0.113.1", "198.51.100.1").replace("2001:db8:b::1", "2001:db8:a::1");
         let server = start_with(&network, &format!("{configuration}mode = \"{mode}\"\n"));
         assert_eq!(server.await_logged("offload")["on"], format!("{mode} on eth0"));
         let mut client = client(&network, true, 4300);
@@ -449,7 +453,10 @@ fn another_program_at_the_interface_is_left_alone() {
     drop(other);
     let server = start(&network, "auto");
     let report = server.await_logged("offload");
-    assert_eq!((report["mode"].as_str(), report["on"].as_str().map(|on| on.contains("veth"))), (Some("generic"), Some(true)));
+    assert_eq!(
+        (report["mode"].as_str(), report["on"].as_str().map(|on| on.contains("veth"))),
+        (Some("generic"), Some(true))
+    );
     stop(server);
 }
 
@@ -516,7 +523,8 @@ fn uclient_over_the_kernel() {
     let _peer = Process::start(command);
     let left = network.namespace("left");
     for (ipv4, option) in [(true, "-X"), (false, "-x")] {
-        let (server, peer) = (SocketAddr::new(address("left", ipv4, 1), PORT), SocketAddr::new(address("right", ipv4, 2), 3480));
+        let (server, peer) =
+            (SocketAddr::new(address("left", ipv4, 1), PORT), SocketAddr::new(address("right", ipv4, 2), 3480));
         await_echo(&network, peer);
         let options = [option, "-c", "-m", "2"];
         uclient::Run { namespace: Some(&left), server, peer: Some(peer), options: &options, sessions: 2 }.check();

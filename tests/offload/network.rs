@@ -35,7 +35,7 @@ use crate::common::{
 const NAMESPACES: [&str; 3] = ["left", "server", "right"];
 
 /// All namespaces of these tests begin with this, then the test's process id and a number.
-const PREFIX: &str = "turnxdp";
+const PREFIX: &str = "turnfast";
 
 const LIMIT: Duration = Duration::from_secs(20);
 

@@ -49,7 +49,8 @@ impl Tap {
             if len < header + 8 || bytes[protocol] != 17 || bytes[header + 2..header + 4] != port.to_be_bytes() {
                 continue;
             }
-            let datagram = &bytes[header..header + usize::from(u16::from_be_bytes([bytes[header + 4], bytes[header + 5]]))];
+            let datagram =
+                &bytes[header..header + usize::from(u16::from_be_bytes([bytes[header + 4], bytes[header + 5]]))];
             if !datagram.ends_with(mark) {
                 continue;
             }

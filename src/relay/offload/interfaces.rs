@@ -37,8 +37,9 @@ pub(super) fn choose(settings: &Settings) -> Result<Vec<Target>, String> {
     let listening = settings.listeners.iter().filter(|listener| listener.udp).flat_map(|listener| &listener.addresses);
     let wanted: Vec<IpAddr> =
         listening.copied().chain(settings.relay.addresses.iter().map(|relay| relay.local)).collect();
-    let carries =
-        |ip: IpAddr| wanted.iter().any(|wanted| *wanted == ip || wanted.is_unspecified() && wanted.is_ipv4() == ip.is_ipv4());
+    let carries = |ip: IpAddr| {
+        wanted.iter().any(|wanted| *wanted == ip || wanted.is_unspecified() && wanted.is_ipv4() == ip.is_ipv4())
+    };
     let names: BTreeSet<&str> =
         all.iter().filter(|entry| !entry.is_loopback() && carries(entry.ip())).map(|entry| &*entry.name).collect();
     if names.is_empty() {

@@ -14,7 +14,7 @@ use aya::{
 
 use super::{
     layout::{Channel, Count, Flow, FlowKey, Interface, Ports},
-    report::OffloadCounts,
+    report::{FORWARDING_OFF, OffloadCounts},
     slots::{Slot, Slots},
 };
 
@@ -33,7 +33,7 @@ const EVENTS: [&str; 13] = [
     "checksum",
     "hops",
     "route",
-    "forwarding-off",
+    FORWARDING_OFF,
     "neighbour",
     "mtu",
     "interface",
@@ -329,7 +329,8 @@ fn because(error: &dyn std::error::Error) -> String {
     // The verifier tells the way first, and what was wrong at its end, before its statistics.
     let told = |line: &&str| {
         let line = line.trim();
-        !(line.is_empty() || ["processed ", "verification time", "stack depth"].iter().any(|start| line.starts_with(start)))
+        !(line.is_empty()
+            || ["processed ", "verification time", "stack depth"].iter().any(|start| line.starts_with(start)))
     };
     let first = text.lines().next().unwrap_or_default();
     match text.lines().skip(1).filter(told).last() {

@@ -78,12 +78,8 @@ impl Mirror {
         for at in 0..now.server.effects().len() {
             match now.server.effects()[at] {
                 Effect::Bound(handle, number) => self.update(handle, number, &mut now),
-                Effect::Permitted(handle) => {
-                    if self.sessions.get(&handle).is_some_and(|session| session.lapsed) {
-                        self.update_all(handle, &mut now);
-                    }
-                }
-                Effect::Refreshed(handle) => self.update_all(handle, &mut now),
+                Effect::Permitted(handle) if !self.has_lapsed(handle) => {}
+                Effect::Permitted(handle) | Effect::Refreshed(handle) => self.update_all(handle, &mut now),
                 Effect::Moved { handle, .. } => {
                     // A client that could not be relayed for may come to be one that can.
                     self.sessions.entry(handle).or_default();
@@ -99,18 +95,17 @@ impl Mirror {
         }
     }
 
+    fn has_lapsed(&self, handle: Handle) -> bool {
+        self.sessions.get(&handle).is_some_and(|session| session.lapsed)
+    }
+
     /// When [`Mirror::look`] has something to do.
     pub(in super::super) fn next_look(&self) -> Option<Time> {
         self.looks.peek().map(|Reverse((time, ..))| *time)
     }
 
     /// Looks at the channels whose time has come.
-    pub(in super::super) fn look(
-        &mut self,
-        server: &mut Server,
-        place: &dyn Fn(&Bound) -> Option<Place>,
-        time: Time,
-    ) {
+    pub(in super::super) fn look(&mut self, server: &mut Server, place: &dyn Fn(&Bound) -> Option<Place>, time: Time) {
         let mut now = Now { server, place, time };
         while let Some(&Reverse((due, handle, number))) = self.looks.peek()
             && due <= time

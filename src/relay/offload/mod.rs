@@ -34,7 +34,7 @@ mod start;
 pub(super) use absent::{Mirror, Offload, plan, start};
 #[cfg(offload_program)]
 pub(super) use mirror::Mirror;
-pub use report::{OffloadCounts, OffloadReport};
+pub use report::{FORWARDING_OFF, OffloadCounts, OffloadReport};
 #[cfg(offload_program)]
 pub(super) use start::{Offload, plan, start};
 

@@ -45,6 +45,9 @@ impl fmt::Display for OffloadReport {
     }
 }
 
+/// The reason for passing packets up that means that nothing is relayed.
+pub const FORWARDING_OFF: &str = "forwarding-off";
+
 /// Why the kernel's program has passed packets to ports of this server up to user space, by name, and how many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OffloadCounts {

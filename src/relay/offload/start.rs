@@ -1,10 +1,6 @@
 //! The choice whether and how the kernel relays, made once, at start.
 
-use std::{
-    fs, io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io, sync::Arc, time::Duration};
 
 use super::{
     interfaces::{self, Target},
@@ -143,14 +139,8 @@ fn attach(kernel: &mut Kernel, targets: &[Target], mode: Mode) -> Result<Vec<Att
     let mut devices = Vec::new();
     for target in targets {
         let (name, index, vlan) = target.at(mode);
-        let entry = |vlan| Interface {
-            device: index,
-            vlan,
-            mode: mode as u8,
-            reserved: 0,
-            mac: target.mac,
-            reserved2: [0; 2],
-        };
+        let entry =
+            |vlan| Interface { device: index, vlan, mode: mode as u8, reserved: 0, mac: target.mac, reserved2: [0; 2] };
         kernel.set_interface(target.index, &entry(vlan))?;
         if devices.contains(&index) {
             continue;
@@ -214,4 +204,3 @@ fn let_loopback_route(family: &str) -> Result<(), String> {
         Err(_) => Ok(()),
     }
 }
-

@@ -196,7 +196,8 @@ impl Packet {
             len -= 1;
         }
         let head = |check: u16| {
-            [self.from.port().to_be_bytes(), self.to.port().to_be_bytes(), len.to_be_bytes(), check.to_be_bytes()].concat()
+            [self.from.port().to_be_bytes(), self.to.port().to_be_bytes(), len.to_be_bytes(), check.to_be_bytes()]
+                .concat()
         };
         let addresses = [octets(self.from.ip()), octets(self.to.ip())].concat();
         let pseudo = [&addresses[..], &[0, 17], &len.to_be_bytes()].concat();
@@ -273,7 +274,8 @@ fn served(table: &[Entry], packet: &Packet) -> Option<Packet> {
     } else {
         let message = ChannelData::parse(&packet.payload)?;
         let way = |e: &&Entry| {
-            e.alive && (e.channel.client, e.channel.server, e.channel.number) == (packet.from, packet.to, message.number)
+            e.alive
+                && (e.channel.client, e.channel.server, e.channel.number) == (packet.from, packet.to, message.number)
         };
         let Channel { relay, peer, hairpin, .. } = table.iter().find(way)?.channel;
         let data = &packet.payload[4..4 + usize::from(message.len)];
@@ -284,7 +286,8 @@ fn served(table: &[Entry], packet: &Packet) -> Option<Packet> {
 
 /// What the program should do: pass it up where it is unusual, and serve it as user space does otherwise.
 fn expected(table: &[Entry], packet: &Packet) -> Option<Packet> {
-    let exact = ChannelData::parse(&packet.payload).is_none_or(|message| 4 + usize::from(message.len) == packet.payload.len());
+    let exact =
+        ChannelData::parse(&packet.payload).is_none_or(|message| 4 + usize::from(message.len) == packet.payload.len());
     let to_listener = packet.to.port() == LISTENER || packet.to.port() == RELAY_PORTS.start;
     let from_peer = table.iter().any(|e| e.alive && (e.channel.peer, e.channel.relay) == (packet.from, packet.to));
     if packet.oddity != Oddity::None || packet.hops <= 1 || to_listener && !from_peer && !exact {
@@ -352,7 +355,8 @@ fn table(rng: &mut StdRng) -> Vec<Entry> {
         let ipv4 = rng.random();
         let relay = relayed(rng, ipv4);
         let hairpin = rng.random_ratio(1, 3);
-        let mut peer = if hairpin { relayed(rng, ipv4) } else { SocketAddr::new(host(rng), rng.random_range(6_000..6_003)) };
+        let mut peer =
+            if hairpin { relayed(rng, ipv4) } else { SocketAddr::new(host(rng), rng.random_range(6_000..6_003)) };
         if peer.is_ipv4() != ipv4 {
             peer = relayed(rng, ipv4);
         }
@@ -374,7 +378,11 @@ fn table(rng: &mut StdRng) -> Vec<Entry> {
 
 /// A packet, mostly one that belongs to the table and mostly an ordinary one.
 fn packet(rng: &mut StdRng, table: &[Entry]) -> Packet {
-    let mut data = vec![0; *[0, 1, 2, 7, 160, 1_199, 1_440, 1_451, 1_452, 1_464, 1_468, 1_472].get(rng.random_range(0..12)).unwrap()];
+    let mut data =
+        vec![
+            0;
+            *[0, 1, 2, 7, 160, 1_199, 1_440, 1_451, 1_452, 1_464, 1_468, 1_472].get(rng.random_range(0..12)).unwrap()
+        ];
     rng.fill_bytes(&mut data);
     let number = ChannelNumber(rng.random_range(0x4000..0x4004));
     let (mut from, mut to) = (SocketAddr::new(host(rng), 4_000), SocketAddr::new(here(rng, true), LISTENER));
@@ -451,7 +459,8 @@ fn what_the_program_does_is_what_user_space_does_or_nothing() {
         for _ in 0..400 {
             let table = table(&mut rng);
             let now = privileges::monotonic();
-            let deadline = |entry: &Entry| if entry.alive { now + Duration::from_secs(60) } else { now };
+            let (later, ago) = (now + Duration::from_secs(60), now.checked_sub(Duration::from_millis(50)).unwrap());
+            let deadline = |entry: &Entry| if entry.alive { later } else { ago };
             let mut put: Vec<Relayed> =
                 table.iter().map(|entry| kernel.put(&entry.channel, deadline(entry)).unwrap().0).collect();
             let mut sums = vec![[Count::default(); 2]; table.len()];
@@ -477,8 +486,10 @@ fn what_the_program_does_is_what_user_space_does_or_nothing() {
             }
             put.into_iter().for_each(|relayed| kernel.abandon(relayed));
         }
-        assert!(relayed > 8_000 && passed > 4_000 && hairpins > 500 && translated > 1_000,
-            "{relayed} relayed, {passed} passed up, {hairpins} hairpins, {translated} between families");
+        assert!(
+            relayed > 8_000 && passed > 4_000 && hairpins > 500 && translated > 1_000,
+            "{relayed} relayed, {passed} passed up, {hairpins} hairpins, {translated} between families"
+        );
         assert_eq!(kernel.events().lost, 0);
         eprintln!("{relayed} relayed, {passed} passed up, {hairpins} hairpins, {translated} between families");
     });
@@ -496,7 +507,11 @@ fn count(table: &[Entry], packet: &Packet, sums: &mut [[Count; 2]]) -> bool {
     };
     let Some(at) = table.iter().position(|e| {
         let sent = e.channel.client == packet.from && e.channel.server == packet.to;
-        if received { from_peer(e) } else { e.alive && sent && packet.payload.starts_with(&e.channel.number.0.to_be_bytes()) }
+        if received {
+            from_peer(e)
+        } else {
+            e.alive && sent && packet.payload.starts_with(&e.channel.number.0.to_be_bytes())
+        }
     }) else {
         panic!("nobody's: {packet:?}")
     };

@@ -13,10 +13,10 @@ mod path;
 mod portable;
 
 pub(super) use batch::{BATCH, Batch, Outgoing, Received, Run, SendOptions, Sender};
-pub use path::DatagramPath;
-pub(super) use path::Io;
 #[cfg(offload_program)]
 pub(super) use linux::{driver, hardware_address, interface_index};
+pub use path::DatagramPath;
+pub(super) use path::Io;
 
 use std::{
     io,
