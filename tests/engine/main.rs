@@ -5,6 +5,7 @@
 
 mod allocate;
 mod authentication;
+mod bound;
 mod channels;
 mod connections;
 mod data;

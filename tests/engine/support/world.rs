@@ -151,6 +151,8 @@ pub(crate) struct World {
     pub(crate) ended: Vec<SessionSummary>,
     /// What the engine reported about moves.
     pub(crate) moves: Vec<Effect>,
+    /// What was reported of bindings: bound, permitted, refreshed.
+    pub(crate) bindings: Vec<Effect>,
     /// How often the engine asked for a user.
     pub(crate) queries: usize,
     /// What the engine asked for last.
@@ -181,6 +183,7 @@ impl World {
             used: HashMap::new(),
             ended: Vec::new(),
             moves: Vec::new(),
+            bindings: Vec::new(),
             queries: 0,
             asked: None,
             next_relay: 0,
@@ -412,7 +415,9 @@ impl World {
                     *used = used.checked_sub(1).expect("an allocation of this user");
                     self.ended.push(summary);
                 }
-                Effect::Bound(..) | Effect::Permitted(_) | Effect::Refreshed(_) => {}
+                binding @ (Effect::Bound(..) | Effect::Permitted(_) | Effect::Refreshed(_)) => {
+                    self.bindings.push(binding)
+                }
                 moved => self.moves.push(moved),
             }
         }
