@@ -197,8 +197,10 @@ fn once(
         tick: if measure == Measure::Latency { 0 } else { options.tick },
         task,
     };
-    if steered {
+    if server.kind.is_offloaded() {
         running.await_socket()?;
+    }
+    if server.kind == Kind::Native {
         topology.pin_driver(cpus)?;
     }
     let outcome = generate(&job, cpus, Duration::from_secs_f64(60.0 + limit))?;

@@ -97,9 +97,7 @@ impl Topology {
         for (namespace, interface, cpus) in ends {
             let namespace = namespace.as_deref().ok_or_else(|| io::Error::other("offload needs a veth pair"))?;
             let mask = cpus.iter().fold(0u64, |mask, cpu| mask | 1 << cpu);
-            let script = format!(
-                "echo {mask:x} >/sys/class/net/{interface}/queues/rx-0/rps_cpus; echo 1 >/sys/class/net/{interface}/threaded"
-            );
+            let script = format!("echo {mask:x} >/sys/class/net/{interface}/queues/rx-0/rps_cpus");
             run(Command::new("ip").args(["netns", "exec", namespace, "sh", "-ec", &script]))?;
             if interface == "far0" {
                 held.extend(within(namespace, || {
@@ -111,8 +109,14 @@ impl Topology {
         Ok(held)
     }
 
-    /// Puts the threads that do the driver's work on the processors of their ends.
+    /// Where a program is in the driver: has the driver's work done by threads, on the processors of their ends. To be called when
+    /// the program is there.
     pub(crate) fn pin_driver(&self, cpus: &Cpus) -> io::Result<()> {
+        for (namespace, interface) in [(&self.server_namespace, "eth0"), (&self.generator_namespace, "far0")] {
+            let namespace = namespace.as_deref().ok_or_else(|| io::Error::other("offload needs a veth pair"))?;
+            let script = format!("echo 1 >/sys/class/net/{interface}/threaded");
+            run(Command::new("ip").args(["netns", "exec", namespace, "sh", "-ec", &script]))?;
+        }
         for process in std::fs::read_dir("/proc")?.flatten() {
             let Ok(name) = std::fs::read_to_string(process.path().join("comm")) else { continue };
             let cpus = match name.strip_prefix("napi/").and_then(|rest| rest.split('-').next()) {
