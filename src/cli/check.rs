@@ -18,8 +18,8 @@ pub(super) fn check(loaded: &Loaded) -> ExitCode {
     }
     let mut output = io::stdout().lock();
     let printed = write!(output, "{}", Effective(&loaded.settings))
+        .and_then(|()| writeln!(output, "\n# offload on this host: {}", Relay::plan_offload(&loaded.settings)))
         .and_then(|()| write_datagram_path(&mut output, &loaded.settings))
-        .and_then(|()| writeln!(output, "# offload on this host: {}", Relay::plan_offload(&loaded.settings)))
         .and_then(|()| output.flush());
     match printed {
         Ok(()) => ExitCode::SUCCESS,
