@@ -7,11 +7,13 @@
 //! * [`auth`]: who may. Users and their keys.
 //! * [`policy`]: what they may. Peer address rules, quotas, rate limits.
 //! * [`relay`]: the data path and its input/output. Workers, UDP, TCP, relay sockets.
+//! * [`admin`]: management. Metrics, health, sessions, drain; over HTTP and a Unix socket.
 //! * [`config`]: TOML text to [`config::Settings`].
 //! * [`cli`]: the commands.
 //!
-//! Arrows go one way: `cli` to `config` and `relay`; `relay` to `turn`, `auth` and `policy`; those to `stun`.
+//! Arrows go one way: `cli` to `config`, `relay` and `admin`; `admin` to `relay`, which it only reads; `relay` to `turn`, `auth` and `policy`; those to `stun`.
 
+pub mod admin;
 pub mod auth;
 pub mod cli;
 pub mod config;

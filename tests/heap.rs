@@ -139,7 +139,7 @@ fn stretches(client: &mut TcpStream, peer: &mut TcpStream) {
 /// Starts a server in this process; returns where it serves this transport.
 fn start(configuration: &str, transport: Transport) -> (Relay, SocketAddr) {
     let loaded = config::parse(configuration, "heap.toml", &Host::detect().unwrap()).unwrap();
-    let relay = Relay::start(loaded.settings).unwrap();
+    let relay = Relay::start(loaded.settings, &[]).unwrap();
     let server =
         relay.endpoints().iter().find(|endpoint| endpoint.transport == transport && endpoint.address.is_ipv4());
     let address = server.unwrap().address;

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod check;
+mod ctl;
 mod run;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -52,6 +53,9 @@ Examples:
       turnserver -c /etc/turnserver.toml
   Make a certificate to test TLS with:
       turnserver certificate --self-signed --name turn.example.org --out-cert cert.pem --out-key key.pem
+  See how it does, and whose sessions there are:
+      turnserver ctl info
+      turnserver ctl sessions
 
 Exit status:
   0 after a clean stop, 2 for a wrong command line, 78 for a wrong configuration,
@@ -69,6 +73,8 @@ enum Command {
     /// Clients refuse it unless they are told to trust it. Writes two PEM files, the key readable for its owner only, and
     /// never over files that exist.
     Certificate(certificate::Certificate),
+    /// Ask a running server, over its Unix socket
+    Ctl(ctl::Ctl),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -93,6 +99,7 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     match &args.command {
         Some(Command::Certificate(certificate)) => certificate.make(),
+        Some(Command::Ctl(ctl)) => ctl.run(args.config.as_deref()),
         Some(Command::Check) => configured(&args, |loaded, _| check::check(&loaded)),
         None => configured(&args, run::run),
     }

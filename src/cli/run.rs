@@ -5,12 +5,14 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::pin,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    admin::{Admin, Lifecycle, LogLevel, Next, SetLevel, Sockets},
     config::{
         EMBEDDED_USER, Loaded, Settings,
         settings::{Log, LogFormat},
@@ -21,11 +23,11 @@ use crate::{
 
 /// Starts the server with `loaded`; `generated_password` is set if the built-in configuration is used.
 pub(super) fn run(loaded: Loaded, generated_password: Option<String>) -> ExitCode {
-    start_logging(&loaded.settings.log);
+    let log = start_logging(&loaded.settings.log);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match serve(loaded.settings, generated_password.as_deref()) {
+    match serve(loaded.settings, generated_password.as_deref(), log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             tracing::error!("{message}");
@@ -34,26 +36,27 @@ pub(super) fn run(loaded: Loaded, generated_password: Option<String>) -> ExitCod
     }
 }
 
-fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), String> {
+fn serve(settings: Settings, generated_password: Option<&str>, log: LogLevel) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
     runtime.block_on(async {
         // Before the first listener opens: a signal that comes early must not be lost.
-        let stop = stop_signal().map_err(|error| format!("cannot watch for signals: {error}"))?;
-        let relayed = settings.relay.addresses.clone();
-        let anonymous = settings.auth.anonymous;
-        let relay = Relay::start(settings).map_err(|error| error.to_string())?;
+        let mut signals = Signals::watch().map_err(|error| format!("cannot watch for signals: {error}"))?;
+        let sockets = Sockets::open(&settings.management).map_err(|error| error.to_string())?;
+        let relay = Relay::start(settings.clone(), &sockets.addresses()).map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }
-        for address in relayed {
+        for address in &settings.relay.addresses {
             tracing::info!(local = %address.local, external = %address.external, "relaying");
         }
-        if anonymous {
+        if settings.auth.anonymous {
             tracing::warn!("anonymous = true: anybody can relay through this server");
         }
+        let lifecycle = Arc::new(Lifecycle::new(relay.monitor().clone(), settings.process.drain_timeout));
+        let admin = manage(sockets, &settings, &relay, &lifecycle, log);
         let path = relay.datagram_path();
         tracing::info!(io = path.name(), on = path.on(), off = path.off(), "datagrams");
         tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = relay.workers(), io = path.name(), "ready");
@@ -61,20 +64,58 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
             let _ = print_ice_servers(&relay, password);
         }
-        let mut stop = pin!(stop);
-        let mut look = tokio::time::interval(LOOK);
-        let mut drops = relay.kernel_drops();
-        let signal = loop {
-            tokio::select! {
-                signal = &mut stop => break signal,
-                _ = look.tick() => warn_of_drops(&mut drops, relay.kernel_drops()),
-            }
-        };
-        tracing::info!(signal, "stopping");
+        wait_for_the_end(&relay, &lifecycle, &mut signals).await;
         // Joining the workers takes no longer than closing their sockets.
-        log_counts(&relay.stop());
+        let counts = relay.stop();
+        if let Some(admin) = admin {
+            admin.stop();
+        }
+        log_counts(&counts);
         Ok(())
     })
+}
+
+/// Serves whoever watches and manages this server, if there is a way to.
+fn manage(
+    sockets: Sockets,
+    settings: &Settings,
+    relay: &Relay,
+    lifecycle: &Arc<Lifecycle>,
+    log: LogLevel,
+) -> Option<Admin> {
+    if sockets.is_empty() {
+        return None;
+    }
+    for address in sockets.addresses() {
+        tracing::info!(%address, "management");
+    }
+    if let Some(path) = sockets.path() {
+        tracing::info!(path = %path.display(), "management socket");
+    }
+    Admin::start(sockets, settings, relay.monitor().clone(), Arc::clone(lifecycle), log)
+        .inspect_err(|error| tracing::error!(why = %error, "no management"))
+        .ok()
+}
+
+/// Waits until the server is to end.
+async fn wait_for_the_end(relay: &Relay, lifecycle: &Lifecycle, signals: &mut Signals) {
+    let mut ended = pin!(lifecycle.ended());
+    let mut look = tokio::time::interval(LOOK);
+    let mut drops = relay.kernel_drops();
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Terminate => match lifecycle.terminate() {
+                    Next::Drains => {}
+                    Next::Stops => return tracing::info!(signal = "SIGTERM", "stopping"),
+                },
+                Signal::Interrupt(name) => return tracing::info!(signal = name, "stopping"),
+                Signal::Drain => lifecycle.drain(None, false),
+            },
+            why = &mut ended => return tracing::info!(why, "stopping"),
+            _ = look.tick() => warn_of_drops(&mut drops, relay.kernel_drops()),
+        }
+    }
 }
 
 /// Between two looks at what the kernel drops.
@@ -95,40 +136,87 @@ fn warn_of_drops(before: &mut Vec<KernelDrops>, now: Vec<KernelDrops>) {
     *before = now;
 }
 
-/// Logs to standard error, as the settings say.
-fn start_logging(log: &Log) {
+/// Logs to standard error, as the settings say. Returns what changes the level.
+fn start_logging(log: &Log) -> LogLevel {
     // The level was validated with the settings.
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match log.format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
+    let set: SetLevel = match log.format {
+        LogFormat::Text => {
+            let builder = builder.with_ansi(io::stderr().is_terminal()).with_target(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |level| handle.reload(filter_of(level)?).map_err(|error| error.to_string()))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |level| handle.reload(filter_of(level)?).map_err(|error| error.to_string()))
+        }
+    };
+    LogLevel::new(log.level.clone(), set)
+}
+
+fn filter_of(level: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(level).map_err(|error| error.to_string())
+}
+
+/// What the process is asked for.
+enum Signal {
+    /// To end, when its sessions have, if it is to wait for them.
+    Terminate,
+    /// To end at once, by this signal.
+    Interrupt(&'static str),
+    /// To take no new sessions, and end when none is left.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "there is no such signal"))]
+    Drain,
+}
+
+/// The signals that are heeded.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    drain: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn watch() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            drain: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.interrupt.recv() => Signal::Interrupt("SIGINT"),
+            _ = self.drain.recv() => Signal::Drain,
+        }
     }
 }
 
-/// Resolves with the signal's name when the process is asked to stop.
-#[cfg(unix)]
-fn stop_signal() -> io::Result<impl Future<Output = &'static str>> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    })
-}
-
-/// Resolves when the process is asked to stop.
+/// The signals that are heeded.
 #[cfg(not(unix))]
-fn stop_signal() -> io::Result<impl Future<Output = &'static str>> {
-    Ok(async {
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn watch() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Signal {
         // Without the handler the system's own default stops the process.
         let _ = tokio::signal::ctrl_c().await;
-        "Ctrl-C"
-    })
+        Signal::Interrupt("Ctrl-C")
+    }
 }
 
 /// Prints where the server is reached and an `iceServers` entry to paste.
@@ -179,9 +267,9 @@ fn log_counts(Counts { totals, kernel_drops }: &Counts) {
         .map(|drops| format!("{}={}", drops.address, drops.datagrams))
         .collect();
     tracing::info!(
-        allocations = totals.allocations,
-        successes = totals.successes,
-        errors = totals.errors,
+        allocations = totals.allocations(),
+        successes = totals.successes(),
+        errors = totals.errors(),
         to_peer_packets = totals.to_peers.packets,
         to_peer_bytes = totals.to_peers.bytes,
         to_client_packets = totals.to_clients.packets,

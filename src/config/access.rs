@@ -153,7 +153,12 @@ fn user_secret(section: &Section<'_>, base: &Path, host: &Host) -> Option<UserSe
 }
 
 /// The text of a secret, from the place that it was given at.
-fn secret(section: &Section<'_>, names: [&'static str; 3], base: &Path, host: &Host) -> Option<(String, Place)> {
+pub(super) fn secret(
+    section: &Section<'_>,
+    names: [&'static str; 3],
+    base: &Path,
+    host: &Host,
+) -> Option<(String, Place)> {
     let [plain, file, variable] = names;
     if let Entry::Given(Text(text), place) = section.get(plain) {
         return Some((text, place));

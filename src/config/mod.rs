@@ -5,7 +5,8 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `redirect`, `tls`, `tables`: the tables.
+//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `redirect`, `tls`,
+//!   `management`, `tables`: the tables.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
@@ -14,6 +15,7 @@ mod discovery;
 mod finding;
 mod host;
 mod listen;
+mod management;
 mod reader;
 mod redirect;
 mod render;
@@ -26,20 +28,21 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 pub use self::{
     finding::{ConfigErrors, Finding, Position},
     host::Host,
+    management::SOCKET as DEFAULT_SOCKET,
     render::Effective,
     settings::Settings,
 };
 use self::{
     finding::{Place, Report},
-    reader::Section,
+    reader::{Leaf, Section},
 };
 
 /// A configuration that was accepted.
@@ -115,6 +118,13 @@ pub fn check_log_level(level: &str) -> Result<String, String> {
     value::log_level(level).map_err(|mistake| format!("{}; {}", mistake.what, mistake.remedy))
 }
 
+/// Reads a duration given on the command line as the configuration has it: "90s", "10m", or whole seconds.
+pub fn check_period(period: &str) -> Result<Duration, String> {
+    let value::Period(period) = value::Period::read(&DeValue::String(period.into()))
+        .map_err(|mistake| format!("{}; {}", mistake.what, mistake.remedy))?;
+    Ok(period)
+}
+
 fn detect(name: &str) -> Result<Host, ConfigErrors> {
     Host::detect().map_err(|error| {
         let remedy = "check that this process may list network interfaces";
@@ -154,6 +164,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
         tls: tls::tls(&root, base, &listeners),
         compatibility: tables::compatibility(&root),
         process: tables::process(&root, host),
+        management: management::management(&root, base, host, &listeners, &relay),
         log: tables::log(&root),
         listeners,
         relay,

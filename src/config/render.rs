@@ -3,11 +3,16 @@
 use std::fmt::{self, Display};
 
 use super::{
-    settings::{Certificate, ClientCa, DefaultFamily, LogFormat, Settings, TlsVersion, UdpIo, User, UserSecret},
-    value::{Transport, gather_text, period_text, size_text},
+    settings::{
+        Access, Certificate, ClientCa, DefaultFamily, DrainError, LogFormat, Settings, TlsVersion, UdpIo, User,
+        UserSecret,
+    },
+    value::{Transport, gather_text, period_or_off_text, period_text, size_text},
 };
 
 const MASK: &str = "****";
+/// As long as a token has to be.
+const MASK_OF_TOKEN: &str = "****************";
 
 /// Prints all settings, masked, as TOML.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +94,14 @@ impl Display for Effective<'_> {
         writeln!(f, "gather = {}", text(gather_text(process.gather)))?;
         writeln!(f, "software-attribute = {}", process.software_attribute)?;
         writeln!(f, "fingerprint = {}", process.fingerprint)?;
+        writeln!(f, "drain-timeout = {}", text(period_or_off_text(process.drain_timeout)))?;
+        let drain_error = match process.drain_error {
+            DrainError::Quota => 486,
+            DrainError::Capacity => 508,
+        };
+        writeln!(f, "drain-error = {drain_error}")?;
+
+        self.management(f)?;
 
         let format = match log.format {
             LogFormat::Text => "text",
@@ -169,6 +182,27 @@ impl Effective<'_> {
             writeln!(f, "pkey = {}", text(pkey.display()))?;
         }
         Ok(())
+    }
+
+    /// What is there by default, where it can be had, is a comment: written down it would be required.
+    fn management(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let management = &self.0.management;
+        writeln!(f, "\n[management]")?;
+        match &management.listen {
+            None => writeln!(f, "listen = \"off\"")?,
+            Some(Access { at, required: true }) => writeln!(f, "listen = {}", text(at))?,
+            Some(Access { at, required: false }) => writeln!(f, "# listen = {}", text(at))?,
+        }
+        match &management.socket {
+            None => writeln!(f, "socket = \"off\"")?,
+            Some(Access { at, required: true }) => writeln!(f, "socket = {}", text(at.display()))?,
+            Some(Access { at, required: false }) => writeln!(f, "# socket = {}", text(at.display()))?,
+        }
+        if management.token.is_some() {
+            writeln!(f, "token = {}", text(MASK_OF_TOKEN))?;
+        }
+        writeln!(f, "public-metrics = {}", management.public_metrics)?;
+        writeln!(f, "coturn-metrics = {}", management.coturn_metrics)
     }
 
     fn nat_discovery(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -28,6 +28,7 @@ pub(super) const ROOT: Table = Table {
         "tls",
         "compatibility",
         "process",
+        "management",
         "log",
     ],
 };
@@ -142,7 +143,22 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "process",
         repeated: false,
-        keys: &["workers", "pin-workers", "udp-io", "listener-buffer", "gather", "software-attribute", "fingerprint"],
+        keys: &[
+            "workers",
+            "pin-workers",
+            "udp-io",
+            "listener-buffer",
+            "gather",
+            "software-attribute",
+            "fingerprint",
+            "drain-timeout",
+            "drain-error",
+        ],
+    },
+    Table {
+        name: "management",
+        repeated: false,
+        keys: &["listen", "socket", "token", "token-file", "token-env", "public-metrics", "coturn-metrics"],
     },
     Table { name: "log", repeated: false, keys: &["level", "format"] },
 ];
@@ -192,6 +208,9 @@ pub(super) fn is_secret(table: &Table, key: &str) -> bool {
     const SECRET_WORDS: [&str; 7] = ["pass", "pwd", "secret", "key", "token", "cred", "psk"];
     const SECRET_NAMES: [&str; 3] = ["user", "users", "auth"];
     let known = table.keys.contains(&key);
+    if table.name == "management" && key == "token" {
+        return true;
+    }
     if SECRET_TABLES.contains(&table.name) {
         const PLAIN: [&str; 4] = ["realm", "anonymous", "stale-nonce", "name"];
         return !(known && (PLAIN.contains(&key) || key.ends_with("-file") || key.ends_with("-env")));
@@ -230,6 +249,8 @@ mod tests {
         let user = table("auth.user").unwrap();
         assert!(is_secret(user, "password") && is_secret(user, "key") && is_secret(user, "passwrd"));
         assert!(!is_secret(user, "name") && !is_secret(user, "password-file"));
+        let management = table("management").unwrap();
+        assert!(is_secret(management, "token") && !is_secret(management, "token-file"));
         assert!(is_secret(&ROOT, "password") && is_secret(table("log").unwrap(), "static-auth-secret"));
         assert!(!is_secret(table("limits").unwrap(), "user-quota"));
     }

@@ -40,6 +40,8 @@ pub struct Settings {
     pub compatibility: Compatibility,
     /// The process: threads and packet input/output.
     pub process: Process,
+    /// Where the server is watched and managed.
+    pub management: Management,
     /// What is logged and how.
     pub log: Log,
 }
@@ -368,6 +370,43 @@ pub struct Process {
     pub software_attribute: bool,
     /// Add FINGERPRINT to every response, not only where the request had one (`fingerprint`).
     pub fingerprint: bool,
+    /// How long sessions may go on after SIGTERM; `None` ends them at once.
+    pub drain_timeout: Option<Duration>,
+    /// What new clients get while the server drains and there is no other server to name.
+    pub drain_error: DrainError,
+}
+
+/// `drain-error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainError {
+    /// 486 (Allocation Quota Reached).
+    Quota,
+    /// 508 (Insufficient Capacity).
+    Capacity,
+}
+
+/// Management (`[management]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Management {
+    /// Where HTTP is served.
+    pub listen: Option<Access<SocketAddr>>,
+    /// The Unix socket, for whoever may open it.
+    pub socket: Option<Access<PathBuf>>,
+    /// What HTTP clients show to be let in.
+    pub token: Option<Secret<String>>,
+    /// `/metrics` and `/status` for everybody who reaches the listener.
+    pub public_metrics: bool,
+    /// Metrics also by the names that coturn gives them.
+    pub coturn_metrics: bool,
+}
+
+/// A place where management is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access<T> {
+    /// The place.
+    pub at: T,
+    /// It was asked for: a server that cannot have it does not start. Otherwise it does without.
+    pub required: bool,
 }
 
 /// How datagrams cross the system boundary (`udp-io`).

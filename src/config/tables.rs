@@ -9,8 +9,8 @@ use super::{
     finding::Place,
     host::Host,
     reader::{Entry, Section},
-    settings::{Compatibility, Lifetimes, Limits, Log, LogFormat, Peers, Process, Tcp, UdpIo},
-    value::{Buffer, Gather, Int, LogLevel, MAX_WORKERS, Period, Size, Workers, period_text},
+    settings::{Compatibility, DrainError, Lifetimes, Limits, Log, LogFormat, Peers, Process, Tcp, UdpIo},
+    value::{Buffer, Gather, Int, LogLevel, MAX_WORKERS, Period, PeriodOrOff, Size, Workers, period_text},
 };
 
 /// Largest number taken for a quota or a rate.
@@ -205,6 +205,8 @@ pub(super) fn process(root: &Section<'_>, host: &Host) -> Process {
         gather: section.get("gather").or(Gather(Some(GATHER))).0,
         software_attribute: section.get("software-attribute").or(false),
         fingerprint: section.get("fingerprint").or(false),
+        drain_timeout: section.get("drain-timeout").or(PeriodOrOff(None)).0,
+        drain_error: section.get("drain-error").or(DrainError::Capacity),
     }
 }
 

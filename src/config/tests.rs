@@ -885,6 +885,33 @@ fn tcp_process_and_log_make_sense() {
 }
 
 #[test]
+fn management_is_on_loopback_unless_there_is_a_token() {
+    let management = |text: &str| settings(&format!("[management]\n{text}")).management;
+    let wrong = |text: &str| errors(&format!("[management]\n{text}"));
+    let default = management("");
+    assert_eq!(default.listen, Some(settings::Access { at: "127.0.0.1:9641".parse().unwrap(), required: false }));
+    let off = management("listen = \"off\"\nsocket = \"off\"");
+    assert_eq!((off.listen, off.socket), (None, None));
+    let token = "token = \"0123456789abcdef\"";
+    assert!(wrong("listen = \"0.0.0.0:9641\"")[0].contains("there is no token"));
+    assert!(wrong("listen = \"10.0.0.7:9641\"")[0].contains("there is no token"));
+    assert!(management(&format!("listen = \"10.0.0.7:9641\"\n{token}")).listen.unwrap().required);
+    assert!(wrong(&format!("listen = \"10.9.9.9:9641\"\n{token}"))[0].contains("is not an address of this host"));
+    assert!(wrong("listen = \"127.0.0.1\"")[0].contains("is not an address with a port"));
+    assert!(wrong("listen = \"127.0.0.1:3478\"")[0].contains("is where clients are served"));
+    let relaying = "[relay]\ntcp-relaying = true\n[management]\nlisten = \"0.0.0.0:50000\"\n";
+    assert!(errors(&format!("{relaying}{token}"))[0].contains("is a port of the relay range"));
+    for short in ["token = \"0123456789abcde\"", "token = \"0123456789 abcdef\"", "token = \"zoë-zoë-zoë-zoë-zoë\""]
+    {
+        let errors = wrong(short);
+        assert!(errors[0].contains("16 or more printable") && errors[0].contains("****"), "{errors:?}");
+    }
+    assert!(wrong(&format!("{token}\ntoken-file = \"t\""))[0].contains("given twice"));
+    let long = format!("socket = \"/{}\"", "s".repeat(103));
+    assert!(wrong(&long)[0].contains("too long for a Unix socket"));
+}
+
+#[test]
 fn what_check_prints_reads_back_to_the_same() {
     let everything = "\
 [[listener]]
@@ -918,6 +945,14 @@ queue-age = \"1500ms\"
 [process]
 pin-workers = true
 udp-io = \"batched\"
+drain-timeout = \"5m\"
+drain-error = 486
+[management]
+listen = \"10.0.0.7:9641\"
+socket = \"off\"
+token = \"0123456789abcdef\"
+public-metrics = true
+coturn-metrics = true
 [log]
 level = \"info,turnserver::turn=debug\"
 format = \"json\"

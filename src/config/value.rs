@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     reader::{Leaf, Mistake},
     schema,
-    settings::{DefaultFamily, LogFormat, TlsVersion, UdpIo},
+    settings::{DefaultFamily, DrainError, LogFormat, TlsVersion, UdpIo},
 };
 
 /// Longest duration taken; keeps sums of instants far from overflow.
@@ -89,6 +89,26 @@ impl Leaf for Period {
             _ => Err(Mistake::new("is out of range", "write a duration of at most a year (\"365d\")")),
         }
     }
+}
+
+/// A duration, or `"off"`.
+#[derive(Debug)]
+pub(super) struct PeriodOrOff(pub(super) Option<Duration>);
+
+impl Leaf for PeriodOrOff {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        if value.as_str() == Some("off") {
+            return Ok(Self(None));
+        }
+        let Period(period) = Period::read(value)
+            .map_err(|Mistake { what, remedy }| Mistake::new(what, format!("{remedy}, or \"off\"")))?;
+        Ok(Self(Some(period)))
+    }
+}
+
+/// As [`PeriodOrOff`] reads it.
+pub(super) fn period_or_off_text(period: Option<Duration>) -> String {
+    period.map_or_else(|| "off".to_owned(), period_text)
 }
 
 /// A number of bytes within bounds: `"256KiB"`, or an integer of bytes.
@@ -293,6 +313,17 @@ impl Leaf for UdpIo {
     }
 }
 
+impl Leaf for DrainError {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        match integer(value) {
+            Some(486) => Ok(Self::Quota),
+            Some(508) => Ok(Self::Capacity),
+            Some(_) => Err(Mistake::new("is not an error that new clients can get", "write 486 or 508")),
+            None => Err(Mistake::wrong_type(value, "486 or 508")),
+        }
+    }
+}
+
 impl Leaf for LogFormat {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
         choose(value, &[("text", Self::Text), ("json", Self::Json)])
@@ -362,6 +393,17 @@ mod tests {
         assert_eq!(read::<Period>("\"99999999999999999999s\"").unwrap_err().what, "is out of range");
         assert_eq!(read::<Period>("\"366d\"").unwrap_err().what, "is out of range");
         assert_eq!(read::<Period>("1.5").unwrap_err().what, "is of type float, expected a duration");
+        assert!(read::<PeriodOrOff>("\"on\"").unwrap_err().remedy.ends_with("or \"off\""));
+    }
+
+    #[test]
+    fn draining_takes_a_time_and_one_of_two_errors() {
+        assert_eq!(read::<PeriodOrOff>("\"off\"").unwrap().0, None);
+        assert_eq!(read::<PeriodOrOff>("\"5m\"").unwrap().0, Some(Duration::from_secs(300)));
+        assert_eq!(read::<DrainError>("486").unwrap(), DrainError::Quota);
+        assert_eq!(read::<DrainError>("508").unwrap(), DrainError::Capacity);
+        assert_eq!(read::<DrainError>("500").unwrap_err().remedy, "write 486 or 508");
+        assert_eq!(read::<DrainError>("\"508\"").unwrap_err().remedy, "write 486 or 508 without quotes");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{
     complaint,
     dtls::Dtls,
     errands::{self, Errand, NOTHING},
+    events::{Event, Refusals},
     mail::{LONGEST, Letter, Posted},
     open,
     outlets::Outlets,
@@ -219,6 +220,7 @@ pub(super) struct Core {
     users: Arc<StaticUsers>,
     poller: Rc<Poller>,
     sessions: HashMap<Handle, Session>,
+    refusals: Refusals,
     /// When reservations that this worker made expire.
     pub(super) reservation_deadline: Option<Time>,
     /// Decides when the table of relay sockets gives memory back.
@@ -256,6 +258,7 @@ impl Core {
             users,
             poller,
             sessions: HashMap::new(),
+            refusals: Refusals::default(),
             reservation_deadline: None,
             relay_peak: Peak::default(),
             rng,
@@ -297,7 +300,7 @@ impl Core {
             Outcome::Bind(pending) => self.bind(client, &pending),
             Outcome::Nothing | Outcome::ToPeer(_) => return None,
         };
-        log_refusal(client, &self.reply[..len]);
+        self.note_refusal(client, len, now);
         Some(len)
     }
 
@@ -367,6 +370,7 @@ impl Core {
                         %id, %user, client = %client.client, transport = client.transport.name(), %relayed,
                         "session begins"
                     );
+                    self.shared.events.tell(|| Event::Begins { id, user, client, relayed: relayed.0 });
                     self.sessions.insert(handle, Session { relayed, _quota: quota });
                 }
                 len
@@ -554,6 +558,34 @@ impl Core {
         }
     }
 
+    /// Notes that the first so many bytes of [`Core::reply`] go back to a client, if they are an error.
+    pub(super) fn note_refusal(&mut self, client: &Client, len: usize, now: Time) {
+        let is_logged = tracing::enabled!(tracing::Level::DEBUG);
+        if !is_logged && !self.shared.events.are_heard() {
+            return;
+        }
+        let Ok(message) = Message::parse(&self.reply[..len]) else { return };
+        let Some(&[_, _, class, number, ref reason @ ..]) = message.get(AttributeType::ERROR_CODE) else { return };
+        let method = Method::from_code(message.method()).map_or("unknown", Method::name);
+        let code = u16::from(class) * 100 + u16::from(number);
+        let reason = String::from_utf8_lossy(reason);
+        // Errors are ordinary, the first 401 above all: nothing to read about unless somebody looks for one.
+        tracing::debug!(
+            client = %client.tuple.client,
+            transport = client.tuple.transport.name(),
+            request = method,
+            code,
+            %reason,
+            "refused"
+        );
+        if self.shared.events.are_heard()
+            && let Some(untold) = self.refusals.admit(now)
+        {
+            let reason = reason.into_owned();
+            self.shared.events.tell(|| Event::Refused { client: client.tuple, method, code, reason, untold });
+        }
+    }
+
     /// When [`Core::expire`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let sessions = self.dtls.as_ref().and_then(Dtls::next_deadline);
@@ -596,10 +628,14 @@ impl Core {
                     let guest = Client { route: Way::abroad(self.worker, client.route), ..client };
                     errands::ask(&self.shared, &mut self.to_wake, home, Errand::Gone(guest), NOTHING);
                 }
-                Effect::Moved { id, from, to } => errands::log_move(id, &from, &to),
+                Effect::Moved { id, from, to } => {
+                    errands::log_move(id, &from, &to);
+                    self.shared.events.tell(|| Event::Moves { id, from, to });
+                }
                 Effect::Ended(handle, summary) => {
                     let relayed = self.sessions.remove(&handle).map(|session| session.relayed).unwrap_or_default();
                     log_end(&summary, &relayed);
+                    self.shared.events.tell(|| Event::Ends { summary, relayed: relayed.0 });
                 }
             }
         }
@@ -616,24 +652,6 @@ impl Core {
         self.close_dtls();
         self.server.end_all(reason, now);
         self.apply_effects();
-    }
-}
-
-/// Errors are ordinary, the first 401 above all: nothing to read about unless somebody looks for one.
-pub(super) fn log_refusal(client: &Client, reply: &[u8]) {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return;
-    }
-    let Ok(message) = Message::parse(reply) else { return };
-    if let Some(&[_, _, class, number, ref reason @ ..]) = message.get(AttributeType::ERROR_CODE) {
-        tracing::debug!(
-            client = %client.tuple.client,
-            transport = client.tuple.transport.name(),
-            request = Method::from_code(message.method()).map_or("unknown", Method::name),
-            code = u16::from(class) * 100 + u16::from(number),
-            reason = %String::from_utf8_lossy(reason),
-            "refused"
-        );
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     core::{Core, Outcome, Way},
     errands::Taken,
     mail::Inbox,
+    monitor::Batches,
     outbox::{Outbox, Payload},
     system::{Batch, Received},
     tls,
@@ -22,11 +23,19 @@ pub(super) struct Datagrams {
     out: Outbox,
     /// Datagrams received since they were last asked for.
     handled: usize,
+    batches: Batches,
 }
 
 impl Datagrams {
     pub(super) fn new(batch: Batch) -> Self {
-        Self { batch, inbox: Inbox::default(), errands: Taken::default(), out: Outbox::new(), handled: 0 }
+        Self {
+            batch,
+            inbox: Inbox::default(),
+            errands: Taken::default(),
+            out: Outbox::new(),
+            handled: 0,
+            batches: Batches::default(),
+        }
     }
 
     /// Handles one batch from a listener.
@@ -37,7 +46,7 @@ impl Datagrams {
             Err(error) => return complaint::about_receiving(&error),
         };
         core.listeners[listener].busy = self.batch.is_full();
-        self.handled += new.len();
+        self.note(new.len());
         for at in new {
             let received = self.batch.received(at);
             core.tos = received.tos;
@@ -66,6 +75,17 @@ impl Datagrams {
             }
         }
         self.flush(core);
+    }
+
+    /// Notes a batch of so many datagrams.
+    fn note(&mut self, datagrams: usize) {
+        self.handled += datagrams;
+        self.batches.count(datagrams);
+    }
+
+    /// What was received at once so far.
+    pub(super) const fn batches(&self) -> &Batches {
+        &self.batches
     }
 
     /// Takes a datagram of DTLS. The messages in it come to stand where it stood, one after the other: they are shorter.
@@ -129,7 +149,7 @@ impl Datagrams {
             }
         };
         let drained = !self.batch.is_full();
-        self.handled += new.len();
+        self.note(new.len());
         for at in new {
             let received = self.batch.received(at);
             let peer = core.shared.outward(received.source);

@@ -13,6 +13,7 @@ use crate::{
     auth::users::StaticUsers,
     config::settings::{self, DefaultFamily, Limits, MappedAddress, NatDiscovery, Settings},
     policy::{peer::PeerRules, rate::SourceRate},
+    stun::ErrorCode,
     turn::{
         Alternate, Answer, ConnectionIds, Discovery, DiscoveryAddress, Family, Identity, Policy, Query, Redirect,
         Rules, Time, Transport, Unauthenticated,
@@ -124,6 +125,10 @@ impl Policy for WorkerPolicy {
 
     fn permits_ip(&self, peer: IpAddr) -> bool {
         self.peers.permits_ip(peer).is_ok()
+    }
+
+    fn refuses_allocations(&self) -> Option<ErrorCode> {
+        self.shared.refuses_allocations()
     }
 
     fn admits(&mut self, kind: Unauthenticated, source: IpAddr, now: Time) -> bool {

@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,17 +15,20 @@ use ipnet::IpNet;
 use rand::{Rng, rngs::StdRng};
 
 use super::{
+    desk::Desk,
     errands::Errands,
+    events::Events,
     mail::Mailbox,
     ports::{Owner, Place, PortLease, PortPool},
     rendezvous::Rendezvous,
 };
 use crate::{
-    config::settings::{RelayAddress, Settings, Tcp},
+    config::settings::{DrainError, RelayAddress, Settings, Tcp},
     policy::{
         peer::{Denied, PeerRules},
         quota::Quotas,
     },
+    stun::ErrorCode,
     turn::Time,
 };
 
@@ -71,6 +77,14 @@ pub(super) struct Shared {
     pub(super) mailboxes: Box<[Mailbox]>,
     /// By worker; its mailbox is what wakes it.
     pub(super) errands: Box<[Errands]>,
+    /// By worker: what management asks of it. Its mailbox is what wakes it.
+    pub(super) desks: Box<[Desk]>,
+    /// What happens to sessions, for whoever listens.
+    pub(super) events: Arc<Events>,
+    /// There are to be no new allocations.
+    closed: AtomicBool,
+    /// What they get instead.
+    drain_error: ErrorCode,
     /// Where peer connections wait for the clients that bind them.
     pub(super) rendezvous: Rendezvous,
     /// How long a peer may take to accept a connection.
@@ -116,6 +130,13 @@ impl Shared {
             relay_buffer: relay.socket_buffer,
             mailboxes: (0..settings.process.workers.max(1)).map(|_| Mailbox::default()).collect(),
             errands: (0..settings.process.workers.max(1)).map(|_| Errands::default()).collect(),
+            desks: (0..settings.process.workers.max(1)).map(|_| Desk::default()).collect(),
+            events: Arc::default(),
+            closed: AtomicBool::new(false),
+            drain_error: match settings.process.drain_error {
+                DrainError::Quota => ErrorCode::AllocationQuotaReached,
+                DrainError::Capacity => ErrorCode::InsufficientCapacity,
+            },
             rendezvous: Rendezvous::new(settings.process.workers.max(1)),
             connect_timeout: settings.lifetimes.connect,
             reservation_lifetime: settings.lifetimes.reservation,
@@ -142,6 +163,26 @@ impl Shared {
     pub(super) fn take_quota(self: &Arc<Self>, user: &Arc<str>) -> Option<QuotaLease> {
         lock(&self.quotas).try_take(user).ok()?;
         Some(QuotaLease { shared: Arc::clone(self), user: Arc::clone(user) })
+    }
+
+    /// How many allocations and reservations there are.
+    pub(super) fn sessions(&self) -> u32 {
+        lock(&self.quotas).total()
+    }
+
+    /// How many connections of clients there are.
+    pub(super) fn connections(&self) -> usize {
+        lock(&self.connections).total
+    }
+
+    /// Refuses new allocations, or takes them again.
+    pub(super) fn close(&self, closed: bool) {
+        self.closed.store(closed, Ordering::Relaxed);
+    }
+
+    /// The error that new allocations get while there are to be none.
+    pub(super) fn refuses_allocations(&self) -> Option<ErrorCode> {
+        self.closed.load(Ordering::Relaxed).then_some(self.drain_error)
     }
 
     /// Holds a bound port until its token comes or it expires. Returns the token and when it expires.

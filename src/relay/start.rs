@@ -14,6 +14,7 @@ use super::{
     complaint::RAISE_DESCRIPTORS,
     dtls,
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
+    monitor::Monitor,
     shared::Shared,
     supervise,
     system::{self, DatagramPath, Use},
@@ -92,7 +93,8 @@ pub struct Counts {
 
 /// A running server.
 pub struct Relay {
-    listeners: Listeners,
+    listeners: Arc<Listeners>,
+    monitor: Monitor,
     path: DatagramPath,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
@@ -101,15 +103,16 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Opens all listeners and starts the workers. When this returns, clients are served.
+    /// Opens all listeners and starts the workers. When this returns, clients are served. `reserved` are addresses where this
+    /// process serves others than clients: no client reaches them as a peer, whatever the rules allow.
     ///
     /// # Errors
     /// [`StartError`]; then nothing is left open.
-    pub fn start(settings: Settings) -> Result<Self, StartError> {
-        Self::open(settings).map_err(StartError::by_cause)
+    pub fn start(settings: Settings, reserved: &[SocketAddr]) -> Result<Self, StartError> {
+        Self::open(settings, reserved).map_err(StartError::by_cause)
     }
 
-    fn open(settings: Settings) -> Result<Self, StartError> {
+    fn open(settings: Settings, reserved: &[SocketAddr]) -> Result<Self, StartError> {
         let users = Arc::new(StaticUsers::new(&settings.auth)?);
         let path = DatagramPath::probe(settings.process.udp_io)?;
         let io = path.io();
@@ -124,23 +127,29 @@ impl Relay {
         let tls = settings.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?.map(Arc::new);
         let dtls = settings.tls.as_ref().filter(|_| settings.listeners.iter().any(|listener| listener.dtls));
         let dtls = dtls.map(dtls::Context::new).transpose().map_err(StartError::Dtls)?.map(Arc::new);
-        let listeners = Listeners::open(&settings, workers, io)?;
+        let listeners = Arc::new(Listeners::open(&settings, workers, io)?);
         let discovery = settings.nat_discovery.iter().flat_map(NatDiscovery::external);
-        let own: Vec<SocketAddr> =
-            listeners.endpoints.iter().map(|endpoint| endpoint.address).chain(discovery).collect();
+        let own: Vec<SocketAddr> = listeners
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.address)
+            .chain(discovery)
+            .chain(reserved.iter().copied())
+            .collect();
         let ports = settings.relay.min_port..=settings.relay.max_port;
         let host = host_addresses();
         let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &own, &host));
         let shared = Shared::new(&settings, &peers);
         let processors = processors(&settings);
         let (stop, stopped) = watch::channel(false);
+        let clock = Clock::new();
         let plan = Plan {
             index: 0,
             settings: Arc::new(settings),
             users,
             peers,
             shared: Arc::clone(&shared),
-            clock: Clock::new(),
+            clock,
             io,
             nonce_secret: random()?,
             ticket_key: random()?,
@@ -150,6 +159,7 @@ impl Relay {
             processor: None,
         };
         let mut relay = Self {
+            monitor: Monitor::new(Arc::clone(&plan.shared), Arc::clone(&listeners), clock),
             listeners,
             path,
             workers: Vec::with_capacity(workers),
@@ -179,6 +189,12 @@ impl Relay {
     #[must_use]
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.listeners.endpoints
+    }
+
+    /// A view of this server for management.
+    #[must_use]
+    pub const fn monitor(&self) -> &Monitor {
+        &self.monitor
     }
 
     /// How datagrams are received and sent.

@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     complaint,
-    core::{Core, Way, log_refusal},
+    core::{Core, Way},
     open,
     ports::{Owner, PortLease},
     rendezvous::{Event, Link, Rendezvous, Waiting},
@@ -233,7 +233,7 @@ impl Core {
             }
             None => {
                 if let Some((client, len)) = self.server.connect_failed(id, &mut self.reply) {
-                    log_refusal(&client, &self.reply[..len]);
+                    self.note_refusal(&client, len, now);
                     self.send_reply(&client, len);
                 }
             }

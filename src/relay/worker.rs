@@ -20,6 +20,7 @@ use super::{
     complaint,
     core::{Core, Listener, Token},
     datagrams::Datagrams,
+    desk,
     dtls::{self, Dtls},
     fault::{outlive, survive},
     listeners::{Sockets, Window},
@@ -230,6 +231,7 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
     if datagrams.receive_from_workers(core, now) {
         core.shared.mailboxes[usize::from(core.worker)].notify.notify_one();
     }
+    desk::answer(core, datagrams, now);
     core.wake_workers();
 }
 
@@ -261,6 +263,7 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     let now = core.clock.now();
     core.reservation_deadline = core.shared.expire_reservations(now);
     core.shared.errands[index].clear();
+    core.shared.desks[index].clear();
     core.shared.mailboxes[index].notify.notify_one();
     for (at, Window { socket, plain, dtls }) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;

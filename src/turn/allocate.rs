@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    AllocationId, Client, Effect, Family, Handle, RelayId, Server, Step, Time, Traffic,
+    AllocationId, Client, Effect, Families, Family, Handle, RelayId, Server, Step, Time, Traffic,
     allocation::{Allocation, Relayed},
     authentication::Requester,
     channel::Channels,
@@ -117,8 +117,8 @@ impl Server {
         now: Time,
     ) -> Step<'m> {
         if let Some(handle) = owned {
-            let outcome = self.allocate_again(handle, message.transaction_id(), &requester.user, &context, reply, now);
-            return self.replied(outcome);
+            let len = self.allocate_again(handle, message.transaction_id(), &requester.user, &context, reply, now);
+            return self.replied(reply, len);
         }
         let protocol = match RelayProtocol::of(message) {
             Ok(RelayProtocol::Tcp) if !self.rules.tcp_relaying => Err(ErrorCode::UnsupportedTransportProtocol),
@@ -144,12 +144,16 @@ impl Server {
             Ok(mobile) => mobile,
             Err(error) => return self.error(&context, error, reply),
         };
-        if self.redirects(client, message.transaction_id()) {
+        let closed = self.policy.refuses_allocations();
+        if self.redirects(client, message.transaction_id(), closed.is_some()) {
             // A 300 must be protected; without credentials it is a 400 (RFC 8489 §14.8).
-            return match requester.key {
-                Some(_) => self.redirect(client, &context, reply),
-                None => self.error(&context, ErrorCode::BadRequest, reply),
+            return match (requester.key, closed) {
+                (Some(_), _) => self.redirect(client, &context, reply),
+                (None, closed) => self.error(&context, closed.unwrap_or(ErrorCode::BadRequest), reply),
             };
+        }
+        if let Some(error) = closed {
+            return self.error(&context, error, reply);
         }
         Step::Allocate(Box::new(PendingAllocate {
             client: *client,
@@ -174,12 +178,12 @@ impl Server {
         context: &ReplyContext,
         reply: &mut [u8],
         now: Time,
-    ) -> Result<usize, usize> {
+    ) -> usize {
         let allocation = &self.table[handle];
         if allocation.transaction_id == transaction_id && *allocation.owner.user == *user {
-            Ok(self.allocate_success(handle, context, reply, now))
+            self.allocate_success(handle, context, reply, now)
         } else {
-            Err(context.error(&self.rules, reply, ErrorCode::AllocationMismatch, |_| {}))
+            context.error(&self.rules, reply, ErrorCode::AllocationMismatch, |_| {})
         }
     }
 
@@ -237,15 +241,16 @@ impl Server {
         if let Some(handle) = self.live(&client, now) {
             let granted = outcome.iter().flat_map(|grant| grant.relays.iter().flatten());
             self.effects.extend(granted.map(|(relay, _)| Effect::CloseRelay(*relay)));
-            let outcome = self.allocate_again(handle, transaction_id, &user, &context, reply, now);
-            let _ = self.replied(outcome);
-            return (outcome.unwrap_or_else(|len| len), None);
+            let len = self.allocate_again(handle, transaction_id, &user, &context, reply, now);
+            self.count_response(reply, len);
+            return (len, None);
         }
         let grant = match outcome {
             Ok(grant) => grant,
             Err(refusal) => {
-                self.totals.errors = self.totals.errors.wrapping_add(1);
-                return (context.error(&self.rules, reply, refusal.error(), |_| {}), None);
+                let len = context.error(&self.rules, reply, refusal.error(), |_| {});
+                self.count_response(reply, len);
+                return (len, None);
             }
         };
         let expires = now + lifetime;
@@ -269,9 +274,10 @@ impl Server {
             mobile: mobile.then(Box::default),
             armed: Time(u64::MAX),
         });
-        self.totals.allocations = self.totals.allocations.wrapping_add(1);
-        self.totals.successes = self.totals.successes.wrapping_add(1);
-        (self.allocate_success(handle, &context, reply, now), Some((handle, id)))
+        self.totals.begun.add_one(client.tuple.transport, Families::of(&self.table[handle].relayed));
+        let len = self.allocate_success(handle, &context, reply, now);
+        self.count_response(reply, len);
+        (len, Some((handle, id)))
     }
 
     /// The success response (RFC 8656 §7.2); also for a retransmitted request.

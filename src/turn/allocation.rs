@@ -116,9 +116,22 @@ pub enum EndReason {
     Fault,
     /// The worker that served it failed in a way that is a bug of this server.
     Lost,
+    /// An operator ended it.
+    Disconnected,
 }
 
 impl EndReason {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::Expired,
+        Self::Deleted,
+        Self::ConnectionClosed,
+        Self::Stopped,
+        Self::Fault,
+        Self::Lost,
+        Self::Disconnected,
+    ];
+
     /// A short name, as in logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -129,6 +142,7 @@ impl EndReason {
             Self::Stopped => "stopped",
             Self::Fault => "fault",
             Self::Lost => "lost",
+            Self::Disconnected => "disconnected",
         }
     }
 }

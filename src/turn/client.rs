@@ -21,6 +21,9 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Tls, Self::Dtls];
+
     /// Whether messages travel in a stream, where ChannelData must be padded (RFC 8656 §12.5).
     #[must_use]
     pub const fn is_stream(self) -> bool {

@@ -117,7 +117,7 @@ impl Server {
         let len = context.success(&self.rules, reply, |writer| {
             writer.u32(AttributeType::CONNECTION_ID, id.0);
         });
-        let _ = self.replied(Ok(len));
+        self.count_response(reply, len);
         Some(self.presented(handle, id, flow, len))
     }
 
@@ -130,7 +130,7 @@ impl Server {
         self.connections.remove(&id);
         let client = allocation.client;
         let len = context.error(&self.rules, reply, ErrorCode::ConnectionTimeoutOrFailure, |_| {});
-        let _ = self.replied(Err(len));
+        self.count_response(reply, len);
         Some((client, len))
     }
 
@@ -221,7 +221,7 @@ impl Server {
         let error = match outcome {
             Ok(()) => {
                 let len = pending.context.success(&self.rules, reply, |_| {});
-                let _ = self.replied(Ok(len));
+                self.count_response(reply, len);
                 return len;
             }
             Err(BindRefusal::Unknown) => ErrorCode::BadRequest,
@@ -229,7 +229,7 @@ impl Server {
             Err(BindRefusal::Fault) => ErrorCode::ServerError,
         };
         let len = pending.context.error(&self.rules, reply, error, |_| {});
-        let _ = self.replied(Err(len));
+        self.count_response(reply, len);
         len
     }
 

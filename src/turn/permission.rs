@@ -38,6 +38,11 @@ impl Permissions {
         self.entries.retain(|(_, expires)| *expires > now);
     }
 
+    /// Those that there are.
+    pub(super) fn live(&self, now: Time) -> impl Iterator<Item = IpAddr> + '_ {
+        self.entries.iter().filter(move |(_, expires)| *expires > now).map(|(ip, _)| *ip)
+    }
+
     /// The earliest expiry.
     pub(super) fn next_expiry(&self) -> Option<Time> {
         self.entries.iter().map(|(_, expires)| *expires).min()

@@ -10,7 +10,7 @@ use super::{
     client::{Family, Transport},
     mobility::Mobility,
 };
-use crate::stun::PasswordAlgorithm;
+use crate::stun::{ErrorCode, PasswordAlgorithm};
 
 /// Parameters of a [`super::Server`].
 #[derive(Debug, Clone)]
@@ -116,6 +116,11 @@ pub trait Policy {
 
     /// Whether a permission for this address may be installed.
     fn permits_ip(&self, peer: IpAddr) -> bool;
+
+    /// The error that new allocations get while there may be none, unless there is another server to name (300).
+    fn refuses_allocations(&self) -> Option<ErrorCode> {
+        None
+    }
 
     /// Whether this source may draw one more unauthenticated answer now.
     fn admits(&mut self, kind: Unauthenticated, source: IpAddr, now: Time) -> bool;

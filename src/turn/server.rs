@@ -5,9 +5,9 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    AllocationId, Answer, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, FiveTuple, Handle,
-    PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Time, ToPeer, Totals, Transport,
-    Unauthenticated,
+    AllocationId, Answer, Census, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, FiveTuple, Handle,
+    Mechanism, PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Time, ToPeer, Totals,
+    Transport, Unauthenticated, Verdict,
     authentication::{Authenticator, Failure, Outcome, Requester},
     discovery,
     mobility::{Guests, Tickets},
@@ -227,7 +227,9 @@ impl Server {
             Requester { user: Arc::clone(&self.nobody), key: None }
         } else {
             let owner = owned.map(|handle| &self.table[handle].owner);
-            match self.authenticator.check(message, &client.tuple, owner, answer, now) {
+            let outcome = self.authenticator.check(message, &client.tuple, owner, answer, now);
+            self.count_check(message, &outcome);
+            match outcome {
                 Outcome::Passed(requester) => requester,
                 Outcome::Ask(query) => return Step::Authenticate(query),
                 Outcome::Failed(failure) => return self.refuse(client, message, &failure, reply, now),
@@ -254,9 +256,28 @@ impl Server {
             (_, Some(handle)) => self.channel_bind(handle, message, &context, reply, now),
         };
         match outcome {
-            Ok(len) => self.replied(Ok(len)),
+            Ok(len) => self.replied(reply, len),
             Err(error) => self.error(&context, error, reply),
         }
+    }
+
+    /// Counts what the check of a request's credentials came to.
+    fn count_check(&mut self, message: &Message<'_>, outcome: &Outcome<'_>) {
+        let mechanism = if message.has(AttributeType::MESSAGE_INTEGRITY_SHA256) {
+            Mechanism::Sha256
+        } else if message.has(AttributeType::MESSAGE_INTEGRITY) {
+            Mechanism::Sha1
+        } else {
+            Mechanism::None
+        };
+        let verdict = match outcome {
+            Outcome::Ask(_) => return,
+            Outcome::Passed(_) => Verdict::Passed,
+            Outcome::Failed(Failure::Challenge) => Verdict::Unauthenticated,
+            Outcome::Failed(Failure::StaleNonce) => Verdict::StaleNonce,
+            Outcome::Failed(Failure::BadRequest) => Verdict::BadRequest,
+        };
+        self.totals.checked(mechanism, verdict);
     }
 
     /// The answer to a request that is not authenticated (RFC 8489 §9.2.4).
@@ -287,32 +308,28 @@ impl Server {
             writer.attribute(AttributeType::NONCE, &nonce);
             writer.attribute(AttributeType::PASSWORD_ALGORITHMS, offered);
         });
-        self.replied(Err(len))
+        self.replied(reply, len)
     }
 
     pub(super) fn error<'m>(&mut self, context: &ReplyContext, error: ErrorCode, reply: &mut [u8]) -> Step<'m> {
         let len = context.error(&self.rules, reply, error, |_| {});
-        self.replied(Err(len))
+        self.replied(reply, len)
     }
 
-    /// Counts a response: success or error, with its length.
-    pub(super) const fn replied<'m>(&mut self, outcome: Result<usize, usize>) -> Step<'m> {
-        let len = match outcome {
-            Ok(len) => {
-                self.totals.successes = self.totals.successes.wrapping_add(1);
-                len
-            }
-            Err(len) => {
-                self.totals.errors = self.totals.errors.wrapping_add(1);
-                len
-            }
-        };
+    /// Counts the response in the first so many bytes of `reply`.
+    pub(super) fn count_response(&mut self, reply: &[u8], len: usize) {
+        self.totals.responses.count(reply.get(..len).unwrap_or_default());
+    }
+
+    /// Counts a response and has it sent.
+    pub(super) fn replied<'m>(&mut self, reply: &[u8], len: usize) -> Step<'m> {
+        self.count_response(reply, len);
         Step::Reply(len)
     }
 
-    /// Counts a success response that takes another way than back.
-    pub(super) const fn replied_elsewhere<'m>(&mut self, elsewhere: Elsewhere) -> Step<'m> {
-        self.totals.successes = self.totals.successes.wrapping_add(1);
+    /// Counts a response that takes another way than back.
+    pub(super) fn replied_elsewhere<'m>(&mut self, reply: &[u8], elsewhere: Elsewhere) -> Step<'m> {
+        self.count_response(reply, elsewhere.len);
         Step::ReplyElsewhere(elsewhere)
     }
 
@@ -346,6 +363,7 @@ impl Server {
     pub(super) fn end(&mut self, handle: Handle, reason: EndReason, now: Time) {
         self.close_connections(handle, |_| true);
         let allocation = self.table.remove(handle);
+        self.totals.end(reason);
         self.effects.extend(allocation.relayed.iter().flatten().map(|relayed| Effect::CloseRelay(relayed.relay)));
         self.effects.push(Effect::Ended(handle, allocation.summary(reason, now)));
         if let Some(mobile) = &allocation.mobile {
@@ -356,12 +374,11 @@ impl Server {
 
     /// Takes a relayed address from an allocation, and ends the allocation if it was the last.
     pub(super) fn end_family(&mut self, handle: Handle, family: Family, reason: EndReason, now: Time) {
-        let allocation = &mut self.table[handle];
-        let last = allocation.relayed[family.other() as usize].is_none();
+        let last = self.table[handle].relayed[family.other() as usize].is_none();
         if last {
             self.end(handle, reason, now);
-        } else if let Some(relayed) = allocation.relayed[family as usize].take() {
-            self.effects.push(Effect::CloseRelay(relayed.relay));
+        } else if let Some(relay) = self.table.take_relayed(handle, family) {
+            self.effects.push(Effect::CloseRelay(relay));
         }
     }
 
@@ -425,6 +442,12 @@ impl Server {
     #[must_use]
     pub fn allocations(&self) -> usize {
         self.table.len()
+    }
+
+    /// Those that there are, by transport and family.
+    #[must_use]
+    pub const fn census(&self) -> &Census {
+        self.table.census()
     }
 
     /// Whether this client has an allocation, here or with another worker.

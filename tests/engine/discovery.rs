@@ -189,7 +189,7 @@ fn a_source_gets_no_more_answers_by_asking_for_them_from_elsewhere() {
     answer(&mut world, &client, &change(6));
     answer(&mut world, &client, &binding().raw(A::RESPONSE_PORT, [1, 1, 0, 0]));
     assert_eq!(world.send(&client, &change(6).build()), Out::Nothing);
-    assert_eq!(world.server.totals().successes, 2);
+    assert_eq!(world.server.totals().successes(), 2);
 }
 
 /// 3489-8.1-01, -02, -04

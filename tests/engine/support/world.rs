@@ -12,7 +12,7 @@ use std::{
 use md5::{Digest, Md5};
 use sha2::Sha256;
 use turnserver::{
-    stun::{Message, PasswordAlgorithm},
+    stun::{ErrorCode, Message, PasswordAlgorithm},
     turn::{
         AddressRequest, Answer, BindRefusal, Client, ConnectRequest, ConnectionId, ConnectionIds, Effect, Elsewhere,
         Family, Flow, Grant, HEADROOM, Handle, IcmpError, Identity, PeerConnection, PendingAllocate, PendingBind,
@@ -66,6 +66,8 @@ pub(crate) fn rules() -> Rules {
 struct TestPolicy {
     /// How many unauthenticated answers may still be drawn.
     answers: Rc<Cell<u64>>,
+    /// What new allocations get while there are to be none.
+    refusal: Rc<Cell<Option<ErrorCode>>>,
 }
 
 impl Policy for TestPolicy {
@@ -79,6 +81,10 @@ impl Policy for TestPolicy {
 
     fn permits_ip(&self, peer: IpAddr) -> bool {
         !matches!(peer, IpAddr::V4(peer) if peer.octets()[0] == 10)
+    }
+
+    fn refuses_allocations(&self) -> Option<ErrorCode> {
+        self.refusal.get()
     }
 
     fn admits(&mut self, _kind: Unauthenticated, _source: IpAddr, _now: Time) -> bool {
@@ -134,6 +140,8 @@ pub(crate) struct World {
     pub(crate) users: HashMap<String, String>,
     /// Answers that the policy still admits without authentication.
     pub(crate) answers: Rc<Cell<u64>>,
+    /// What new allocations get while there are to be none.
+    pub(crate) refusal: Rc<Cell<Option<ErrorCode>>>,
     /// Relay sockets that are open.
     pub(crate) relays: BTreeMap<RelayId, Relay>,
     pub(crate) closed: BTreeSet<RelayId>,
@@ -165,12 +173,14 @@ impl World {
 
     pub(crate) fn with(rules: Rules) -> Self {
         let answers = Rc::new(Cell::new(u64::MAX));
-        let policy = Box::new(TestPolicy { answers: Rc::clone(&answers) });
+        let refusal = Rc::new(Cell::new(None));
+        let policy = Box::new(TestPolicy { answers: Rc::clone(&answers), refusal: Rc::clone(&refusal) });
         Self {
             server: Server::new(rules, policy, &[7; 32], [9; 32], 100),
             now: Time(1_000_000),
             users: [("alice", "wonderland"), ("bob", "builder")].map(|(a, b)| (a.to_owned(), b.to_owned())).into(),
             answers,
+            refusal,
             relays: BTreeMap::new(),
             closed: BTreeSet::new(),
             peers: BTreeMap::new(),

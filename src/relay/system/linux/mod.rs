@@ -12,7 +12,7 @@ pub(super) mod probe;
 mod receive;
 mod send;
 
-pub(super) use host::{kernel_drops, pin_thread, processors};
+pub(super) use host::{kernel_drops, pin_thread, processors, thread_time};
 pub(super) use interface::mtu as interface_mtu;
 pub(super) use receive::ReceiveCalls;
 pub(super) use send::{SendCalls, send_one};
