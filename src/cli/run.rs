@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     net::{IpAddr, SocketAddr},
+    path::Path,
     pin::pin,
     process::ExitCode,
     sync::Arc,
@@ -56,7 +57,13 @@ fn serve(settings: Settings, generated_password: Option<&str>, log: LogLevel) ->
             tracing::warn!("anonymous = true: anybody can relay through this server");
         }
         let lifecycle = Arc::new(Lifecycle::new(relay.monitor().clone(), settings.process.drain_timeout));
-        let admin = manage(sockets, &settings, &relay, &lifecycle, log);
+        let admin = match manage(sockets, &settings, &relay, &lifecycle, log) {
+            Ok(admin) => admin,
+            Err(error) => {
+                let _ = relay.stop();
+                return Err(error);
+            }
+        };
         let path = relay.datagram_path();
         tracing::info!(io = path.name(), on = path.on(), off = path.off(), "datagrams");
         tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = relay.workers(), io = path.name(), "ready");
@@ -75,26 +82,35 @@ fn serve(settings: Settings, generated_password: Option<&str>, log: LogLevel) ->
     })
 }
 
-/// Serves whoever watches and manages this server, if there is a way to.
+/// Serves whoever watches and manages this server, if there is a way to. What is there by default only is done without where it
+/// cannot be had.
 fn manage(
     sockets: Sockets,
     settings: &Settings,
     relay: &Relay,
     lifecycle: &Arc<Lifecycle>,
     log: LogLevel,
-) -> Option<Admin> {
+) -> Result<Option<Admin>, String> {
     if sockets.is_empty() {
-        return None;
+        return Ok(None);
     }
-    for address in sockets.addresses() {
-        tracing::info!(%address, "management");
+    let (addresses, path) = (sockets.addresses(), sockets.path().map(Path::to_owned));
+    match Admin::start(sockets, settings, relay.monitor().clone(), Arc::clone(lifecycle), log) {
+        Ok(admin) => {
+            for address in addresses {
+                tracing::info!(%address, "management");
+            }
+            if let Some(path) = path {
+                tracing::info!(path = %path.display(), "management socket");
+            }
+            Ok(Some(admin))
+        }
+        Err(error) if settings.management.is_required() => Err(format!("cannot start management: {error}")),
+        Err(error) => {
+            tracing::warn!(why = %error, "no management");
+            Ok(None)
+        }
     }
-    if let Some(path) = sockets.path() {
-        tracing::info!(path = %path.display(), "management socket");
-    }
-    Admin::start(sockets, settings, relay.monitor().clone(), Arc::clone(lifecycle), log)
-        .inspect_err(|error| tracing::error!(why = %error, "no management"))
-        .ok()
 }
 
 /// Waits until the server is to end.

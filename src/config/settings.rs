@@ -400,6 +400,15 @@ pub struct Management {
     pub coturn_metrics: bool,
 }
 
+impl Management {
+    /// Whether any of it was asked for.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        self.listen.as_ref().is_some_and(|listen| listen.required)
+            || self.socket.as_ref().is_some_and(|socket| socket.required)
+    }
+}
+
 /// A place where management is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access<T> {

@@ -35,7 +35,7 @@ mod tests {
         let mut table = Table::default();
         table.row(["ID", "USER", "BY"].map(str::to_owned));
         table.row(["1", "zoë\u{1b}[2J", "udp"].map(str::to_owned));
-        assert_eq!(table.text(), "ID  USER      BY\n1   zoë\u{FFFD}[2J  udp\n");
+        assert_eq!(table.text(), "ID  USER     BY\n1   zoë\u{FFFD}[2J  udp\n");
         assert_eq!(Table::default().text(), "");
     }
 }
