@@ -115,6 +115,7 @@ impl Relay {
         let io = path.io();
         let workers = if system::CAN_SHARE_PORTS { settings.process.workers } else { 1 };
         system::raise_descriptor_limit();
+        system::give_back_large_blocks();
         for relay in &settings.relay.addresses {
             let address = SocketAddr::new(relay.local, 0);
             system::bind_udp(address, Use::Relay, io, None)
