@@ -192,7 +192,7 @@ pub(super) fn compatibility(root: &Section<'_>) -> Compatibility {
 }
 
 /// Far below what a jitter buffer notices. With less than some 300 µs the timer costs what fewer wake-ups save.
-const GATHER: Duration = Duration::from_micros(500);
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Reads `[process]`.
 pub(super) fn process(root: &Section<'_>, host: &Host) -> Process {

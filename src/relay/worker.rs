@@ -153,8 +153,9 @@ async fn serve(
                         if drained.is_none() {
                             datagrams.give_up(&mut core.borrow_mut());
                         }
-                        let idle = turn.end(drained == Some(true));
-                        if let Some(rest) = pace.rest(datagrams.take_handled(), std::time::Instant::now()) {
+                        let drained = drained == Some(true);
+                        let idle = turn.end(drained);
+                        if let Some(rest) = pace.rest(datagrams.take_handled(), drained, std::time::Instant::now()) {
                             // The thread sleeps, as the runtime's timers are too coarse for this; it is short.
                             std::thread::sleep(rest);
                         }
