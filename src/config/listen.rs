@@ -159,7 +159,7 @@ pub(super) fn relay(root: &Section<'_>, host: &Host, listeners: &[Listener]) -> 
         addresses,
         min_port,
         max_port,
-        socket_buffer: section.get("socket-buffer").or(Buffer(None)).0,
+        socket_buffer: section.get("socket-buffer").or(Buffer(Some(1 << 20))).0,
         default_family,
         udp,
         tcp,

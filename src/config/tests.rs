@@ -485,7 +485,9 @@ fn relay_ports_and_family_make_sense() {
     );
     let family = errors("[relay]\nrelay-ip = \"10.0.0.7\"\nallocation-default-address-family = \"ipv6\"");
     assert!(family[0].contains("there is no relay address of this family"), "{family:?}");
-    assert_eq!(settings("[relay]\nsocket-buffer = \"1MiB\"").relay.socket_buffer, Some(1 << 20));
+    assert_eq!(settings("").relay.socket_buffer, Some(1 << 20));
+    assert_eq!(settings("[relay]\nsocket-buffer = \"2MiB\"").relay.socket_buffer, Some(2 << 20));
+    assert_eq!(settings("[relay]\nsocket-buffer = \"system\"").relay.socket_buffer, None);
 }
 
 fn ipv6_host() -> Host {
