@@ -16,7 +16,7 @@ pub use crate::auth::{
 use crate::stun::{AttributeType, IntegrityKey, MacAlgorithm, Message, PasswordAlgorithm};
 
 /// What has less time left is over: LIFETIME counts whole seconds.
-const SHORTEST_TERM: Duration = Duration::from_secs(1);
+pub(super) const SHORTEST_TERM: Duration = Duration::from_secs(1);
 
 /// The answer to a [`Query`].
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,7 @@ use super::{
     AllocationId, Answer, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, FiveTuple, Handle,
     PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Subject, Time, ToPeer, Totals,
     Transport, Unauthenticated,
-    authentication::{Authenticator, Failure, Outcome, Proof, Requester},
+    authentication::{Authenticator, Failure, Outcome, Proof, Requester, SHORTEST_TERM},
     discovery,
     mobility::{Guests, Tickets},
     nonce::Nonces,
@@ -357,7 +357,8 @@ impl Server {
         let allocation = &self.table[handle];
         if !allocation.is_live(now) {
             let until = allocation.owner.until;
-            let over = allocation.relayed.iter().flatten().any(|relayed| relayed.expires >= until);
+            // Lifetimes are cut to whole seconds of what is left of the credential.
+            let over = allocation.relayed.iter().flatten().any(|relayed| relayed.expires + SHORTEST_TERM > until);
             self.end(handle, if over { EndReason::CredentialExpired } else { EndReason::Expired }, now);
             return false;
         }

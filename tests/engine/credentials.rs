@@ -53,7 +53,7 @@ fn lifetimes_end_with_the_credential() {
     world.pass(1_000);
     world.expire();
     assert_eq!(world.ended.len(), 1);
-    assert!(matches!(world.ended[0].reason, EndReason::CredentialExpired | EndReason::Expired), "{:?}", world.ended);
+    assert_eq!(world.ended[0].reason, EndReason::CredentialExpired);
 }
 
 /// An allocation that is not refreshed ends as ever; one whose credential is over says so.
