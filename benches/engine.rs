@@ -6,7 +6,6 @@
 use std::{
     hint::black_box,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
     time::Duration,
 };
 
@@ -15,8 +14,8 @@ use support::{bench, bench_prepared};
 use turnserver::{
     stun::{AttributeType, ChannelData, ChannelNumber, Class, MessageWriter, Method, TransactionId},
     turn::{
-        Answer, Client, ConnectionIds, Family, FiveTuple, Grant, HEADROOM, Handle, Policy, REPLY_LEN, RelayId, Route,
-        Rules, Server, Step, Time, Transport, Unauthenticated,
+        Answer, Client, ConnectionIds, Family, FiveTuple, Grant, HEADROOM, Handle, Policy, REPLY_LEN, Realm, RealmId,
+        RelayId, Route, Rules, Server, Step, Time, Transport, Unauthenticated,
     },
 };
 
@@ -25,15 +24,15 @@ mod support;
 struct Anything;
 
 impl Policy for Anything {
-    fn permits(&self, _: SocketAddr) -> bool {
+    fn permits(&self, _: RealmId, _: SocketAddr) -> bool {
         true
     }
 
-    fn permits_connection(&self, _: SocketAddr) -> bool {
+    fn permits_connection(&self, _: RealmId, _: SocketAddr) -> bool {
         true
     }
 
-    fn permits_ip(&self, _: IpAddr) -> bool {
+    fn permits_ip(&self, _: RealmId, _: IpAddr) -> bool {
         true
     }
 
@@ -47,9 +46,13 @@ const CHANNEL: ChannelNumber = ChannelNumber(0x4000);
 
 fn rules() -> Rules {
     Rules {
-        realm: "example.org".into(),
+        realms: vec![Realm {
+            name: "example.org".into(),
+            password_algorithms: Vec::new(),
+            user_hashes: true,
+            third_party: None,
+        }],
         anonymous: true,
-        password_algorithms: Vec::new(),
         nonce_lifetime: Duration::from_secs(3600),
         default_lifetime: Duration::from_secs(600),
         max_lifetime: Duration::from_secs(3600),
@@ -87,7 +90,7 @@ fn peer(number: u32) -> SocketAddr {
 fn client(number: u32) -> Client {
     let server = SocketAddr::from(([203, 0, 113, 1], 3478));
     let tuple = FiveTuple { client: address([10, 1], number, 5000), server, transport: Transport::Udp };
-    Client { tuple, route: Route(0) }
+    Client { tuple, route: Route(0), realm: RealmId::DEFAULT }
 }
 
 fn request(method: Method, class: Class, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
@@ -224,10 +227,9 @@ fn unauthenticated(criterion: &mut Criterion) {
     let client = client(1);
     let binding = request(Method::Binding, Class::Request, |_| {});
     let allocate = allocate_request();
-    let user: Arc<str> = Arc::from("nobody");
     for (name, message) in [("binding", &binding), ("challenge-401", &allocate)] {
         bench(criterion, name, || {
-            let answer = Answer::Known { user: &user, key: b"key" };
+            let answer = Answer::Known { credentials: &[], more: false };
             let step = engine.server.from_client(&client, black_box(message), answer, &mut engine.reply, NOW);
             assert!(matches!(step, Step::Reply(_)));
         });

@@ -203,6 +203,66 @@ fn ipv6() {
     server.stop();
 }
 
+/// Time-limited credentials, which the tool makes itself of a secret (`-W`), over each transport, with and without a user's name.
+#[test]
+fn time_limited_credentials() {
+    let secret = "static-auth-secret = \"a secret of these times\"\n[[auth.user]]";
+    let server = Server::start(&configuration("tls").replacen("[[auth.user]]", secret, 1));
+    let peer = Peer::start();
+    let peer = Some(SocketAddr::new(IPV4, peer.port));
+    for (transport, options) in [("udp", &["-X"][..]), ("tcp", &["-X", "-t"]), ("tls", &["-X", "-t", "-S"])] {
+        let run = Run { namespace: None, server: server.ipv4(transport), peer, options, sessions: 2 };
+        run.check_as(&["-u", "zoe", "-W", "a secret of these times"]);
+    }
+    let run = Run { namespace: None, server: server.ipv4("udp"), peer, options: &["-X"], sessions: 2 };
+    run.check_as(&["-W", "a secret of these times"]);
+    // A user with a password is served by the same server.
+    run.check();
+    let log = server.stop();
+    assert!(log.contains("\"user\":\"zoe\"") && !log.contains("a secret of these times"), "{log}");
+}
+
+/// The tool's separator (`-C`).
+#[test]
+fn time_limited_credentials_with_another_separator() {
+    let secret = "static-auth-secret = \"a secret of these times\"\nrest-api-separator = \"|\"\n[[auth.user]]";
+    let (server, peer) = (Server::start(&LOOPBACK.replacen("[[auth.user]]", secret, 1)), Peer::start());
+    let peer = Some(SocketAddr::new(IPV4, peer.port));
+    let run = Run { namespace: None, server: server.ipv4("udp"), peer, options: &["-X", "-C", "|"], sessions: 2 };
+    run.check_as(&["-u", "zoe", "-W", "a secret of these times"]);
+    server.stop();
+}
+
+/// Access tokens (`-J`), which the tool makes itself with three well-known keys, another one for each Allocate and Refresh.
+#[test]
+fn access_tokens() {
+    let keys = r#"server-name = "blackdow.carleon.gov"
+[[auth.token-key]]
+kid = "north"
+key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEK"
+[[auth.token-key]]
+kid = "union"
+key = "MTIzNDU2Nzg5MDEyMzQ1Ngo="
+algorithm = "A128GCM"
+[[auth.token-key]]
+kid = "oldempire"
+key = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIK"
+[[auth.user]]"#;
+    let server = Server::start(&configuration("tls").replacen("[[auth.user]]", keys, 1));
+    let peer = Peer::start();
+    let peer = Some(SocketAddr::new(IPV4, peer.port));
+    for (transport, options) in [
+        ("udp", &["-X", "-J", "-c", "-m", "8"][..]),
+        ("tcp", &["-X", "-J", "-c", "-t", "-m", "8"]),
+        ("tls", &["-X", "-J", "-c", "-t", "-S", "-m", "8"]),
+    ] {
+        Run { namespace: None, server: server.ipv4(transport), peer, options, sessions: 8 }.check();
+    }
+    let log = server.stop();
+    let used = ["north", "union", "oldempire"].into_iter().filter(|kid| log.contains(&format!("\"tenant\":\"{kid}\"")));
+    assert!(used.count() >= 2, "24 choices among three keys\n{log}");
+}
+
 /// A wrong password gets no allocation: the report above cannot come from a server that lets everyone in.
 #[test]
 fn wrong_password() {

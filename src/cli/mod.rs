@@ -5,6 +5,9 @@
 
 mod certificate;
 mod check;
+mod credentials;
+mod key;
+mod password;
 mod run;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -50,6 +53,8 @@ Examples:
       turnserver check -c /etc/turnserver.toml
   Run with it:
       turnserver -c /etc/turnserver.toml
+  Make a credential for a day, with the configuration's secret:
+      turnserver credentials -c /etc/turnserver.toml --user alice
   Make a certificate to test TLS with:
       turnserver certificate --self-signed --name turn.example.org --out-cert cert.pem --out-key key.pem
 
@@ -69,6 +74,15 @@ enum Command {
     /// Clients refuse it unless they are told to trust it. Writes two PEM files, the key readable for its owner only, and
     /// never over files that exist.
     Certificate(certificate::Certificate),
+    /// Make a time-limited credential, and print what to give to a WebRTC application
+    ///
+    /// It is made with a secret of the configuration, and the server knows it without being told.
+    Credentials(credentials::Credentials),
+    /// Print the keys that stand for a password in the configuration or a database
+    ///
+    /// The password is asked for, or read from standard input. Keys are made of the user's name, the realm and the password, and
+    /// change with each of them.
+    Key(key::Key),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -93,6 +107,11 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     match &args.command {
         Some(Command::Certificate(certificate)) => certificate.make(),
+        Some(Command::Credentials(credentials)) => configured(&args, |loaded, _| credentials.print(&loaded.settings)),
+        Some(Command::Key(key)) => match &key.realm {
+            Some(realm) => key.print(realm),
+            None => configured(&args, |loaded, _| key.print(&loaded.settings.auth.realm)),
+        },
         Some(Command::Check) => configured(&args, |loaded, _| check::check(&loaded)),
         None => configured(&args, run::run),
     }

@@ -3,9 +3,13 @@
 use std::fmt::{self, Display};
 
 use super::{
-    settings::{Certificate, ClientCa, DefaultFamily, LogFormat, Settings, TlsVersion, UdpIo, User, UserSecret},
+    settings::{
+        Certificate, ClientCa, DefaultFamily, LogFormat, Mechanisms, Settings, TlsVersion, TokenKey, UdpIo, User,
+        UserSecret,
+    },
     value::{Transport, gather_text, period_text, size_text},
 };
+use crate::auth::rest::RestSecret;
 
 const MASK: &str = "****";
 
@@ -113,6 +117,9 @@ impl Effective<'_> {
             if !listener.proxies.is_empty() {
                 writeln!(f, "proxy-protocol = {}", list(&listener.proxies))?;
             }
+            if let Some(realm) = self.0.realms.get(listener.realm.index().wrapping_sub(1)) {
+                writeln!(f, "realm = {}", text(&realm.name))?;
+            }
             writeln!(f)?;
         }
         Ok(())
@@ -190,20 +197,67 @@ impl Effective<'_> {
         writeln!(f, "realm = {}", text(&auth.realm))?;
         writeln!(f, "anonymous = {}", auth.anonymous)?;
         writeln!(f, "stale-nonce = {}", text(period_text(auth.stale_nonce)))?;
-        for User { name, secret } in &auth.users {
-            writeln!(f, "\n[[auth.user]]\nname = {}", text(name))?;
-            match secret {
-                UserSecret::Password(_) => writeln!(f, "password = {}", text(MASK))?,
-                UserSecret::Keys { sha256, .. } => {
-                    writeln!(f, "key = {}", text(MASK))?;
-                    if sha256.is_some() {
-                        writeln!(f, "key-sha256 = {}", text(MASK))?;
-                    }
-                }
+        writeln!(f, "expiry-grace = {}", text(period_text(auth.expiry_grace)))?;
+        writeln!(f, "uris = {}", list(&auth.uris))?;
+        mechanisms(f, "auth", &auth.mechanisms)?;
+        users(f, "auth", &auth.users)?;
+        for realm in &self.0.realms {
+            writeln!(f, "\n[[realm]]")?;
+            writeln!(f, "name = {}", text(&realm.name))?;
+            mechanisms(f, "realm", &realm.mechanisms)?;
+            users(f, "realm", &realm.users)?;
+            if let Some(peers) = &realm.peers {
+                writeln!(f, "\n[realm.peers]")?;
+                writeln!(f, "allowed-peer-ip = {}", list(&peers.allowed))?;
+                writeln!(f, "denied-peer-ip = {}", list(&peers.denied))?;
             }
         }
         Ok(())
     }
+}
+
+/// Secrets and token keys of `[auth]` or a realm: its own keys first, then its tables.
+fn mechanisms(f: &mut fmt::Formatter<'_>, table: &str, mechanisms: &Mechanisms) -> fmt::Result {
+    let Mechanisms { secrets, rest, token_keys, server_name } = mechanisms;
+    if !secrets.is_empty() {
+        writeln!(f, "rest-api-username = {}", text(rest.form.text()))?;
+        writeln!(f, "rest-api-separator = {}", text(rest.separator))?;
+    }
+    if let Some(server_name) = server_name {
+        writeln!(f, "server-name = {}", text(server_name))?;
+    }
+    for RestSecret { name, tenant, algorithm, key: _ } in secrets {
+        writeln!(f, "\n[[{table}.secret]]")?;
+        writeln!(f, "name = {}", text(name))?;
+        writeln!(f, "secret = {}", text(MASK))?;
+        writeln!(f, "algorithm = {}", text(algorithm.text()))?;
+        if let Some(tenant) = tenant {
+            writeln!(f, "tenant = {}", text(tenant))?;
+        }
+    }
+    for TokenKey { kid, algorithm, key: _ } in token_keys {
+        writeln!(f, "\n[[{table}.token-key]]")?;
+        writeln!(f, "kid = {}", text(kid))?;
+        writeln!(f, "key = {}", text(MASK))?;
+        writeln!(f, "algorithm = {}", text(algorithm.text()))?;
+    }
+    Ok(())
+}
+
+fn users(f: &mut fmt::Formatter<'_>, table: &str, users: &[User]) -> fmt::Result {
+    for User { name, secret } in users {
+        writeln!(f, "\n[[{table}.user]]\nname = {}", text(name))?;
+        match secret {
+            UserSecret::Password(_) => writeln!(f, "password = {}", text(MASK))?,
+            UserSecret::Keys { sha256, .. } => {
+                writeln!(f, "key = {}", text(MASK))?;
+                if sha256.is_some() {
+                    writeln!(f, "key-sha256 = {}", text(MASK))?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A TOML string.

@@ -19,6 +19,7 @@ pub(super) const ROOT: Table = Table {
         "listener",
         "relay",
         "auth",
+        "realm",
         "lifetimes",
         "limits",
         "peers",
@@ -32,12 +33,32 @@ pub(super) const ROOT: Table = Table {
     ],
 };
 
+/// The keys of a user.
+const USER: &[&str] = &[
+    "name",
+    "password",
+    "password-file",
+    "password-env",
+    "key",
+    "key-file",
+    "key-env",
+    "key-sha256",
+    "key-sha256-file",
+    "key-sha256-env",
+];
+
+/// The keys of a secret of time-limited credentials.
+const SECRET: &[&str] = &["name", "secret", "secret-file", "secret-env", "algorithm", "tenant"];
+
+/// The keys of a key of access tokens.
+const TOKEN_KEY: &[&str] = &["kid", "key", "key-file", "key-env", "algorithm"];
+
 /// Every table in the order of the example file.
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "listener",
         repeated: true,
-        keys: &["listening-ip", "listening-port", "transports", "proxy-protocol"],
+        keys: &["listening-ip", "listening-port", "transports", "proxy-protocol", "realm"],
     },
     Table {
         name: "relay",
@@ -54,23 +75,50 @@ pub(super) const TABLES: &[Table] = &[
             "mobility",
         ],
     },
-    Table { name: "auth", repeated: false, keys: &["realm", "anonymous", "stale-nonce", "user"] },
     Table {
-        name: "auth.user",
+        name: "auth",
+        repeated: false,
+        keys: &[
+            "realm",
+            "anonymous",
+            "stale-nonce",
+            "expiry-grace",
+            "uris",
+            "static-auth-secret",
+            "static-auth-secret-file",
+            "static-auth-secret-env",
+            "rest-api-username",
+            "rest-api-separator",
+            "server-name",
+            "user",
+            "secret",
+            "token-key",
+        ],
+    },
+    Table { name: "auth.user", repeated: true, keys: USER },
+    Table { name: "auth.secret", repeated: true, keys: SECRET },
+    Table { name: "auth.token-key", repeated: true, keys: TOKEN_KEY },
+    Table {
+        name: "realm",
         repeated: true,
         keys: &[
             "name",
-            "password",
-            "password-file",
-            "password-env",
-            "key",
-            "key-file",
-            "key-env",
-            "key-sha256",
-            "key-sha256-file",
-            "key-sha256-env",
+            "static-auth-secret",
+            "static-auth-secret-file",
+            "static-auth-secret-env",
+            "rest-api-username",
+            "rest-api-separator",
+            "server-name",
+            "user",
+            "secret",
+            "token-key",
+            "peers",
         ],
     },
+    Table { name: "realm.user", repeated: true, keys: USER },
+    Table { name: "realm.secret", repeated: true, keys: SECRET },
+    Table { name: "realm.token-key", repeated: true, keys: TOKEN_KEY },
+    Table { name: "realm.peers", repeated: false, keys: &["allowed-peer-ip", "denied-peer-ip"] },
     Table {
         name: "lifetimes",
         repeated: false,
@@ -188,12 +236,34 @@ pub(super) fn closest(written: &str, candidates: &[&'static str]) -> Option<&'st
 
 /// Whether a value under this key could be a secret, however the key is spelt.
 pub(super) fn is_secret(table: &Table, key: &str) -> bool {
-    const SECRET_TABLES: [&str; 2] = ["auth", "auth.user"];
+    const SECRET_TABLES: [&str; 8] = [
+        "auth",
+        "auth.user",
+        "auth.secret",
+        "auth.token-key",
+        "realm",
+        "realm.user",
+        "realm.secret",
+        "realm.token-key",
+    ];
     const SECRET_WORDS: [&str; 7] = ["pass", "pwd", "secret", "key", "token", "cred", "psk"];
     const SECRET_NAMES: [&str; 3] = ["user", "users", "auth"];
     let known = table.keys.contains(&key);
     if SECRET_TABLES.contains(&table.name) {
-        const PLAIN: [&str; 4] = ["realm", "anonymous", "stale-nonce", "name"];
+        const PLAIN: [&str; 12] = [
+            "realm",
+            "anonymous",
+            "stale-nonce",
+            "expiry-grace",
+            "uris",
+            "rest-api-username",
+            "rest-api-separator",
+            "server-name",
+            "name",
+            "algorithm",
+            "tenant",
+            "kid",
+        ];
         return !(known && (PLAIN.contains(&key) || key.ends_with("-file") || key.ends_with("-env")));
     }
     let key = key.to_lowercase();

@@ -12,6 +12,13 @@ use std::{
 
 use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+use crate::auth::{
+    credential::RealmId,
+    rest::{RestNames, RestSecret},
+    token::TokenAlgorithm,
+};
 
 /// Everything an operator can decide, resolved against this host.
 #[derive(Debug, Clone)]
@@ -22,6 +29,8 @@ pub struct Settings {
     pub relay: Relay,
     /// Who may use the relay.
     pub auth: Auth,
+    /// Realms beside the one of `auth`; a [`RealmId`] above 0 is one more than an index of these.
+    pub realms: Vec<Realm>,
     /// Lifetimes of what the protocol creates.
     pub lifetimes: Lifetimes,
     /// How much one user, one allocation, one source may take.
@@ -61,6 +70,8 @@ pub struct Listener {
     pub dtls: bool,
     /// Networks of load balancers, whose TCP and TLS connections begin with a PROXY protocol header.
     pub proxies: Vec<IpNet>,
+    /// The realm that clients are told here.
+    pub realm: RealmId,
 }
 
 /// The relay side (`[relay]`).
@@ -111,10 +122,55 @@ pub struct Auth {
     pub realm: String,
     /// Serve anyone without credentials.
     pub anonymous: bool,
-    /// Static users; empty only if `anonymous`.
+    /// Static users.
     pub users: Vec<User>,
+    /// What else lets users in.
+    pub mechanisms: Mechanisms,
+    /// How long allocations outlive the credential that they were made with (`expiry-grace`).
+    pub expiry_grace: Duration,
+    /// What clients are told to reach this server by, beside credentials; empty: what the listeners and relay addresses say.
+    pub uris: Vec<String>,
     /// Nonce lifetime (`stale-nonce`).
     pub stale_nonce: Duration,
+}
+
+/// What lets users into a realm who have no account in the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Mechanisms {
+    /// Secrets that time-limited credentials are made with; any of them will do, so that they can be changed one by one.
+    pub secrets: Vec<RestSecret>,
+    /// The form of the user names of such credentials.
+    pub rest: RestNames,
+    /// Keys that access tokens are encrypted with (RFC 7635).
+    pub token_keys: Vec<TokenKey>,
+    /// What authorization servers call this one; the realm if `None`.
+    pub server_name: Option<String>,
+}
+
+/// A key of access tokens (`[[auth.token-key]]`).
+#[derive(Debug, Clone)]
+pub struct TokenKey {
+    /// Its id, which clients send as USERNAME.
+    pub kid: String,
+    /// What tokens are encrypted with.
+    pub algorithm: TokenAlgorithm,
+    /// The key, at least as long as the algorithm needs.
+    pub key: Secret<Zeroizing<Vec<u8>>>,
+}
+
+/// A further realm (`[[realm]]`).
+#[derive(Debug, Clone)]
+pub struct Realm {
+    /// Its name.
+    pub name: String,
+    /// Static users.
+    pub users: Vec<User>,
+    /// What else lets users in.
+    pub mechanisms: Mechanisms,
+    /// Peer rules in place of `[peers]`.
+    pub peers: Option<Peers>,
+    /// Clients of some listener are told this realm; otherwise it is chosen by the user's name, or by what proves the user.
+    pub announced: bool,
 }
 
 /// A static account (`[[auth.user]]`).
@@ -130,13 +186,13 @@ pub struct User {
 #[derive(Debug, Clone)]
 pub enum UserSecret {
     /// A password; all keys derive from it.
-    Password(Secret<String>),
+    Password(Secret<Zeroizing<String>>),
     /// Keys computed beforehand for exactly this realm.
     Keys {
         /// MD5(name ":" realm ":" password).
-        md5: Secret<[u8; 16]>,
+        md5: Secret<Zeroizing<[u8; 16]>>,
         /// SHA-256(name ":" realm ":" password), if given.
-        sha256: Option<Secret<[u8; 32]>>,
+        sha256: Option<Secret<Zeroizing<[u8; 32]>>>,
     },
 }
 

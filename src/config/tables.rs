@@ -110,9 +110,13 @@ pub(super) fn limits(root: &Section<'_>) -> Limits {
 
 /// Reads `[peers]`.
 pub(super) fn peers(root: &Section<'_>) -> Peers {
-    let section = root.section("peers");
-    let allowed = peer_list(&section, "allowed-peer-ip");
-    let denied = peer_list(&section, "denied-peer-ip");
+    peers_of(&root.section("peers"))
+}
+
+/// Reads peer rules.
+pub(super) fn peers_of(section: &Section<'_>) -> Peers {
+    let allowed = peer_list(section, "allowed-peer-ip");
+    let denied = peer_list(section, "denied-peer-ip");
     for (network, place) in &denied {
         if allowed.iter().any(|(other, _)| other == network) {
             let what = format!("{network} is both allowed and denied");

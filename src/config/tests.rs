@@ -10,9 +10,10 @@ use std::{
 
 use super::{
     schema,
-    settings::{DefaultFamily, RelayAddress, Secret, TlsVersion, UserSecret},
+    settings::{DefaultFamily, Mechanisms, RelayAddress, Secret, TlsVersion, UserSecret},
     *,
 };
+use crate::auth::rest::{RestAlgorithm, RestForm};
 
 /// What every acceptable configuration needs.
 const CREDENTIALS: &str = "[auth]\nrealm = \"example.org\"\n[[auth.user]]\nname = \"demo\"\npassword = \"pw\"\n";
@@ -547,7 +548,7 @@ fn keys_are_hexadecimal() {
         let UserSecret::Keys { md5: Secret(key), sha256: None } = user(&format!("key = \"{written}\"")).secret else {
             panic!("not a key");
         };
-        assert_eq!(key, md5);
+        assert_eq!(*key, md5);
     }
     let both = user(&format!("key = \"{digits}\"\nkey-sha256 = \"{digits}{digits}\"")).secret;
     let UserSecret::Keys { sha256: Some(Secret(sha256)), .. } = both else { panic!("no SHA-256 key") };
@@ -566,7 +567,7 @@ fn keys_are_hexadecimal() {
 #[test]
 fn secrets_come_from_the_environment() {
     let UserSecret::Password(Secret(password)) = user("password-env = \"SET\"").secret else { panic!("no password") };
-    assert_eq!(password, "from-env");
+    assert_eq!(*password, "from-env");
     let UserSecret::Keys { md5: Secret(md5), .. } = user("key-env = \"KEY\"").secret else { panic!("no key") };
     assert_eq!(md5[15], 1);
     assert_eq!(
@@ -603,7 +604,7 @@ fn secrets_come_from_files_next_to_the_configuration() {
     };
     let good = with("good").unwrap();
     let UserSecret::Password(Secret(password)) = &good.settings.auth.users[0].secret else { panic!("no password") };
-    assert_eq!(password, "s e c r e t");
+    assert_eq!(**password, "s e c r e t");
     assert!(good.warnings.is_empty());
     #[cfg(unix)]
     assert!(with("open").unwrap().warnings[0].what.ends_with("open is readable by everyone"));
@@ -613,6 +614,157 @@ fn secrets_come_from_files_next_to_the_configuration() {
     assert!(error("lines").contains("holds more than one line"));
     assert!(error("binary").starts_with("cannot read "));
     assert!(error("large").contains("is too large for a secret"));
+}
+
+#[test]
+fn a_file_with_secrets_in_it_is_the_servers_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.toml");
+    let warnings = |text: &str, mode: u32| {
+        fs::write(&path, text).unwrap();
+        #[cfg(unix)]
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let loaded = parse(text, path.to_str().unwrap(), &host()).unwrap_or_else(|errors| panic!("{errors}"));
+        loaded.warnings.into_iter().map(|warning| warning.what).collect::<Vec<_>>()
+    };
+    let what = "this file holds secrets and is readable by everyone";
+    assert_eq!(warnings(CREDENTIALS, 0o644), [what]);
+    assert!(warnings(CREDENTIALS, 0o640).is_empty());
+    assert!(warnings(&CREDENTIALS.replace("password = \"pw\"", "password-env = \"SET\""), 0o644).is_empty());
+    let secret = "[auth]\nrealm = \"r\"\nstatic-auth-secret = \"0123456789abcdef\"\n";
+    assert_eq!(warnings(secret, 0o604), [what]);
+}
+
+/// [auth] with this in it.
+fn auth(more: &str) -> String {
+    format!("[auth]\nrealm = \"example.org\"\n{more}\n")
+}
+
+const SECRET: &str = "static-auth-secret = \"0123456789abcdef\"";
+
+#[test]
+fn secrets_have_names_and_may_be_many() {
+    let settings = accept(&auth(&format!(
+        "{SECRET}\nexpiry-grace = \"5m\"\nrest-api-username = \"user:expiry\"\nrest-api-separator = \"|\"\n\
+         [[auth.secret]]\nname = \"new\"\nsecret-env = \"SET\"\nalgorithm = \"sha256\""
+    )))
+    .settings;
+    let Mechanisms { secrets, rest, .. } = &settings.auth.mechanisms;
+    assert_eq!(secrets.iter().map(|secret| &*secret.name).collect::<Vec<_>>(), ["static-auth-secret", "new"]);
+    assert_eq!((&**secrets[0].key, &**secrets[1].key), (&b"0123456789abcdef"[..], &b"from-env"[..]));
+    assert_eq!((secrets[0].algorithm, secrets[1].algorithm), (RestAlgorithm::Sha1, RestAlgorithm::Sha256));
+    assert_eq!((rest.form, rest.separator), (RestForm::UserExpiry, '|'));
+    assert_eq!(settings.auth.expiry_grace, Duration::from_secs(300));
+    let one = |more: &str| refuse(&auth(more)).remove(0);
+    assert!(one("[[auth.secret]]\nsecret = \"x\"").contains("auth.secret.name: is missing"));
+    assert!(one("[[auth.secret]]\nname = \"x\"").contains("auth.secret.secret: is missing; write secret, secret-file"));
+    assert!(one("static-auth-secret = \"x\"\nstatic-auth-secret-env = \"SET\"").contains("is given twice"));
+    let twice = "[[auth.secret]]\nname = \"x\"\nsecret = \"y\"\n";
+    assert!(one(&[twice, twice].concat()).contains("is another secret's name"));
+    assert!(one(&format!("{SECRET}\nrest-api-separator = \"a\"")).contains("is no separator"));
+    assert!(one(&format!("{SECRET}\nrest-api-username = \"user\"")).contains("is not a known choice"));
+    let many = (0..33).map(|at| format!("[[auth.secret]]\nname = \"{at}\"\nsecret = \"0123456789abcdef\"\n"));
+    assert!(one(&many.collect::<String>()).contains("is one more than 32 secrets"));
+}
+
+#[test]
+fn a_tenant_is_there_for_all_secrets_or_for_none() {
+    let one = |more: &str| refuse(&auth(more)).remove(0);
+    let acme = "[[auth.secret]]\nname = \"x\"\nsecret = \"0123456789abcdef\"\ntenant = \"acme\"\n";
+    let with_tenants = "rest-api-username = \"expiry:tenant:user\"\n";
+    assert!(one(acme).contains("is for a tenant, which user names do not have"));
+    assert!(one(&format!("{with_tenants}{SECRET}")).contains("is for no tenant, but user names have one"));
+    assert!(accept(&auth(&format!("{with_tenants}{acme}"))).warnings.is_empty());
+    let colon = acme.replace("acme", "a:b");
+    assert!(one(&format!("{with_tenants}{colon}")).contains("contains ':'"));
+}
+
+#[test]
+fn weak_secrets_and_idle_keys_are_warned_about() {
+    let warning = |more: &str| accept(&auth(more)).warnings.remove(0).to_string();
+    assert!(
+        warning("static-auth-secret = \"change-me\"")
+            .contains("static-auth-secret = ****: is the secret of the examples")
+    );
+    assert!(warning("static-auth-secret = \"short\"").contains("is short"));
+    let user = "[[auth.user]]\nname = \"u\"\npassword = \"p\"";
+    assert!(warning(&format!("rest-api-separator = \"|\"\n{user}")).contains("is of use with secrets only"));
+    assert!(warning(&format!("server-name = \"x\"\n{user}")).contains("is of use with access tokens only"));
+}
+
+/// Keys as `turnutils_uclient -J` has them: in base64, and longer than needed.
+#[test]
+fn token_keys_are_base64_of_enough_bytes() {
+    let key = |more: &str| auth(&format!("[[auth.token-key]]\n{more}"));
+    let settings = accept(&key(
+        "kid = \"north\"\nkey = \"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEK\"\n[[auth.token-key]]\nkid = \"union\"\n\
+         key = \"MTIzNDU2Nzg5MDEyMzQ1Ngo=\"\nalgorithm = \"A128GCM\"",
+    ))
+    .settings;
+    let keys = &settings.auth.mechanisms.token_keys;
+    assert_eq!(keys.iter().map(|key| (&*key.kid, key.key.0.len())).collect::<Vec<_>>(), [("north", 33), ("union", 17)]);
+    let one = |more: &str| refuse(&key(more)).remove(0);
+    assert!(one("kid = \"x\"\nkey = \"MTIz\"").contains("key = ****: has 3 bytes, but A256GCM takes 32"));
+    assert!(one("kid = \"x\"\nkey = \"?\"").contains("is not base64"));
+    assert!(one("key-env = \"SET\"").contains("auth.token-key.kid: is missing"));
+    assert!(one("kid = \"x\"").contains("auth.token-key.key: is missing"));
+}
+
+#[test]
+fn realms_have_names_of_their_own_and_somebody_in_them() {
+    let base = format!("{}\n", auth(SECRET));
+    let with = |more: &str| format!("{base}{more}");
+    let realm = |name: &str| format!("[[realm]]\nname = \"{name}\"\n{SECRET}\n");
+    let listener = "[[listener]]\n[[listener]]\nlistening-port = 3479\nrealm = \"b.org\"\n";
+    let peers = "[realm.peers]\nallowed-peer-ip = \"10.0.0.0/8\"\n";
+    let settings = accept(&with(&[&realm("a.org"), &realm("b.org"), peers, listener].concat())).settings;
+    let realms: Vec<_> = settings.realms.iter().map(|realm| (&*realm.name, realm.announced)).collect();
+    assert_eq!(realms, [("a.org", false), ("b.org", true)]);
+    assert_eq!(settings.listeners.iter().map(|listener| listener.realm.0).collect::<Vec<_>>(), [0, 2]);
+    assert!(settings.realms[0].peers.is_none());
+    assert_eq!(settings.realms[1].peers.as_ref().unwrap().allowed.len(), 1);
+    let one = |more: &str| refuse(&with(more)).remove(0);
+    assert!(one("[[realm]]\nname = \"a.org\"\n").contains("nobody can get into this realm"));
+    assert!(one(&format!("[[realm]]\n{SECRET}\n")).contains("realm.name: is missing"));
+    assert!(one(&realm("example.org")).contains("is the realm of [auth]"));
+    assert!(one(&[realm("a.org"), realm("a.org")].concat()).contains("is another realm's name"));
+    assert!(one(&realm("a@b.org")).contains("contains `@`"));
+    let unknown = one(&[&realm("a.org"), listener].concat());
+    assert!(unknown.contains("is no realm; write one of example.org, a.org, or add a [[realm]]"), "{unknown}");
+    let anonymous = format!("[auth]\nanonymous = true\n{}", realm("a.org"));
+    assert!(refuse(&anonymous)[0].contains("nobody is asked who they are"));
+    assert!(
+        refuse(&format!("[auth]\nanonymous = true\n{SECRET}\n"))[0].contains("secrets are given, but nobody is asked")
+    );
+    // Users of the default realm are not needed where there are others.
+    assert_eq!(accept(&format!("[auth]\nrealm = \"r\"\n{}", realm("a.org"))).settings.realms.len(), 1);
+}
+
+#[test]
+fn clients_are_told_where_the_world_sees_the_server() {
+    let uris = |more: &str| client_uris(&settings(more));
+    assert_eq!(
+        uris(""),
+        [
+            "stun:192.0.2.7:3478",
+            "turn:192.0.2.7:3478?transport=udp",
+            "turn:192.0.2.7:3478?transport=tcp",
+            "stun:[2001:db8::7]:3478",
+            "turn:[2001:db8::7]:3478?transport=udp",
+            "turn:[2001:db8::7]:3478?transport=tcp",
+        ]
+    );
+    let nat =
+        "[[listener]]\nlistening-ip = \"10.0.0.7\"\ntransports = \"udp\"\n[relay]\nexternal-ip = \"203.0.113.1\"\n";
+    assert_eq!(uris(nat), ["stun:203.0.113.1:3478", "turn:203.0.113.1:3478?transport=udp"]);
+    let files = Pem::new(&["*.example.org", "turn.example.org"]);
+    let tls = files.settings(&format!("{SERVES_TLS}listening-ip = \"10.0.0.7\"\n"));
+    assert_eq!(client_uris(&tls), ["turns:turn.example.org:5349?transport=tcp"]);
+    assert!(uris("[[listener]]\nlistening-port = 0\n").is_empty());
+    let given = accept(&auth(&format!("uris = [\"turn:turn.example.org\"]\n{SECRET}"))).settings;
+    assert_eq!(client_uris(&given), ["turn:turn.example.org"]);
+    let wrong = refuse(&auth(&format!("uris = \"https://turn.example.org\"\n{SECRET}")));
+    assert!(wrong[0].contains("is no URI of a STUN or TURN server"));
 }
 
 #[test]
@@ -928,7 +1080,10 @@ format = \"json\"
     let clients = format!("min-version = \"1.3\"\nclient-ca = {:?}\n", files.path("cert.pem"));
     let tls =
         format!("[[listener]]\ntransports = \"tls\"\nproxy-protocol = \"10.0.0.0/8\"\n{}{clients}", files.table());
-    for text in ["", everything, &tls] {
+    let realms = "[[listener]]\nrealm = \"a.org\"\n[[realm]]\nname = \"a.org\"\nrest-api-username = \"expiry:tenant:user\"\n\
+                  [[realm.secret]]\nname = \"s\"\nsecret = \"0123456789abcdef\"\nalgorithm = \"sha256\"\ntenant = \"t\"\n\
+                  [[realm.user]]\nname = \"u\"\npassword = \"p\"\n[realm.peers]\ndenied-peer-ip = \"192.0.2.0/24\"\n";
+    for text in ["", everything, &tls, realms] {
         let printed = Effective(&settings(text)).to_string();
         assert!(printed.contains("password = \"****\""), "{printed}");
         assert_eq!(Effective(&accept(&printed).settings).to_string(), printed);
@@ -952,7 +1107,7 @@ fn the_built_in_configuration_has_a_fresh_password() {
     let settings = &one.loaded.settings;
     assert_eq!(settings.auth.users[0].name, EMBEDDED_USER);
     let UserSecret::Password(Secret(password)) = &settings.auth.users[0].secret else { panic!("no password") };
-    assert_eq!(*password, one.password);
+    assert_eq!(**password, one.password);
     assert!(settings.listeners[0].port == 3478 && one.loaded.warnings.is_empty());
 }
 
@@ -986,13 +1141,21 @@ fn example_keys() -> BTreeSet<String> {
     keys
 }
 
+/// Whether what looks like a key in the schema is a table of its own.
+fn is_table(key: &str) -> bool {
+    schema::table(key).is_some()
+}
+
 #[test]
 fn the_example_has_every_key_and_no_other() {
     let known =
         schema::TABLES.iter().flat_map(|table| table.keys.iter().map(move |key| format!("{}.{key}", table.name)));
-    let known: BTreeSet<String> =
-        known.filter(|key| !["auth.user", "tls.certificate", "redirect.server"].contains(&&**key)).collect();
-    assert_eq!(example_keys(), known);
+    let known: BTreeSet<String> = known.filter(|key| !is_table(key)).collect();
+    let keys = example_keys();
+    assert!(keys.is_subset(&known), "{:?}", keys.difference(&known));
+    // What a realm has in common with [auth] is documented there.
+    let missing: Vec<&String> = known.difference(&keys).filter(|key| !key.starts_with("realm.")).collect();
+    assert!(missing.is_empty(), "{missing:?}");
     for table in schema::TABLES {
         let header = schema::header(table);
         let is_header = |line: &str| line.strip_prefix("# ").unwrap_or(line) == header;
@@ -1011,14 +1174,16 @@ fn the_example_gives_the_built_in_defaults() {
 #[test]
 fn every_key_is_read() {
     for table in schema::TABLES {
-        for key in table.keys.iter().filter(|key| !["user", "certificate"].contains(key)) {
+        for key in table.keys {
             // A date is a value of no key: whoever reads the key refuses it.
             let header = schema::header(table);
             let text = match table.name {
-                "auth.user" if key.starts_with("key-sha256") => {
-                    format!("[auth]\nrealm = \"r\"\n{header}\nkey = \"{}\"\n{key} = 2000-01-01\n", "0".repeat(32))
+                "realm" => format!("{header}\n{key} = 2000-01-01\n"),
+                name if name.ends_with(".user") && key.starts_with("key-sha256") => {
+                    let outer = if name == "auth.user" { "[auth]" } else { "[[realm]]" };
+                    format!("{outer}\n{header}\nkey = \"{}\"\n{key} = 2000-01-01\n", "0".repeat(32))
                 }
-                "auth.user" => format!("[auth]\nrealm = \"r\"\n{header}\n{key} = 2000-01-01\n"),
+                name if name.starts_with("realm.") => format!("[[realm]]\n{header}\n{key} = 2000-01-01\n"),
                 _ => format!("{header}\n{key} = 2000-01-01\n"),
             };
             let lines = refuse(&text);

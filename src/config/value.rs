@@ -10,6 +10,10 @@ use super::{
     schema,
     settings::{DefaultFamily, LogFormat, TlsVersion, UdpIo},
 };
+use crate::auth::{
+    rest::{RestAlgorithm, RestForm},
+    token::TokenAlgorithm,
+};
 
 /// Longest duration taken; keeps sums of instants far from overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -87,6 +91,20 @@ impl Leaf for Period {
             Some(Duration::ZERO) => Err(Mistake::new("is zero", "write a duration above zero")),
             Some(period) if period <= LONGEST => Ok(Self(period)),
             _ => Err(Mistake::new("is out of range", "write a duration of at most a year (\"365d\")")),
+        }
+    }
+}
+
+/// A duration, or zero.
+#[derive(Debug)]
+pub(super) struct PeriodOrZero(pub(super) Duration);
+
+impl Leaf for PeriodOrZero {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        match Period::read(value) {
+            Ok(Period(period)) => Ok(Self(period)),
+            Err(mistake) if mistake.what == "is zero" => Ok(Self(Duration::ZERO)),
+            Err(mistake) => Err(mistake),
         }
     }
 }
@@ -296,6 +314,57 @@ impl Leaf for UdpIo {
 impl Leaf for LogFormat {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
         choose(value, &[("text", Self::Text), ("json", Self::Json)])
+    }
+}
+
+impl Leaf for RestForm {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        choose(value, &Self::ALL)
+    }
+}
+
+impl Leaf for RestAlgorithm {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        choose(value, &Self::ALL)
+    }
+}
+
+impl Leaf for TokenAlgorithm {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        choose(value, &Self::ALL)
+    }
+}
+
+/// What stands between the parts of a user name: one character that no part has to have.
+#[derive(Debug)]
+pub(super) struct Separator(pub(super) char);
+
+impl Leaf for Separator {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        let text = text(value, "one character")?;
+        let mut characters = text.chars();
+        match (characters.next(), characters.next()) {
+            (Some(separator), None) if separator.is_ascii_punctuation() && separator != '@' => Ok(Self(separator)),
+            _ => Err(Mistake::new("is no separator", "write one punctuation character other than \"@\", like \":\"")),
+        }
+    }
+}
+
+/// A URI that clients reach a server by.
+#[derive(Debug)]
+pub(super) struct ClientUri(pub(super) String);
+
+impl Leaf for ClientUri {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        let Text(text) = Text::read(value)?;
+        let is_known = ["stun:", "stuns:", "turn:", "turns:"].iter().any(|scheme| text.starts_with(scheme));
+        if is_known && !text.contains(char::is_whitespace) {
+            return Ok(Self(text));
+        }
+        Err(Mistake::new(
+            "is no URI of a STUN or TURN server",
+            "write one like \"turn:turn.example.org?transport=udp\"",
+        ))
     }
 }
 

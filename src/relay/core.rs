@@ -18,22 +18,22 @@ use super::{
     complaint,
     dtls::Dtls,
     errands::{self, Errand, NOTHING},
+    inquiries::Inquiries,
     mail::{LONGEST, Letter, Posted},
     open,
     outlets::Outlets,
     ports::{Owner, Place, PortLease},
-    rules,
     shared::{QuotaLease, Shared},
     system::{self, Io, Poller, SendOptions, UdpSocket},
     tcp_relay::TcpRelays,
 };
 use crate::{
-    auth::users::StaticUsers,
+    auth::directory::Directory,
     stun::{AttributeType, Message, Method},
     turn::{
         Answer, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak,
-        PendingAllocate, PendingBind, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary, Step, Time,
-        ToClient, ToPeer,
+        PendingAllocate, PendingBind, RealmId, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary, Step,
+        Time, ToClient, ToPeer,
     },
 };
 
@@ -136,6 +136,8 @@ pub(super) struct Listener {
     pub(super) plain: bool,
     /// Serves DTLS; with `plain`, told apart by the first byte.
     pub(super) dtls: bool,
+    /// The realm that clients are told here.
+    pub(super) realm: RealmId,
     /// Whether the last batch was full, so that there is probably more.
     pub(super) busy: bool,
 }
@@ -216,7 +218,9 @@ pub(super) struct Core {
     pub(super) reply: Box<[u8]>,
     /// The traffic class of the datagram that is being handled.
     pub(super) tos: u8,
-    users: Arc<StaticUsers>,
+    directory: Arc<Directory>,
+    /// Requests that wait until a store has answered.
+    pub(super) inquiries: Inquiries,
     poller: Rc<Poller>,
     sessions: HashMap<Handle, Session>,
     /// When reservations that this worker made expire.
@@ -234,7 +238,8 @@ impl Core {
     pub(super) fn new(
         worker: u16,
         server: Server,
-        users: Arc<StaticUsers>,
+        directory: Arc<Directory>,
+        inquiries: Inquiries,
         shared: Arc<Shared>,
         clock: Clock,
         poller: Rc<Poller>,
@@ -253,7 +258,8 @@ impl Core {
             shared,
             clock,
             tos: 0,
-            users,
+            directory,
+            inquiries,
             poller,
             sessions: HashMap::new(),
             reservation_deadline: None,
@@ -266,7 +272,20 @@ impl Core {
 
     /// Takes a message from a client. A panic costs this client its allocation, and nobody else anything.
     pub(super) fn client_message(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
-        let handled = catch_unwind(AssertUnwindSafe(|| self.handle(client, bytes, now)));
+        self.guarded(client, |core| core.handle(client, bytes, now), now)
+    }
+
+    /// Goes on with a message that a store was asked about.
+    pub(super) fn answered_message(&mut self, client: &Client, bytes: &[u8], answer: Answer<'_>, now: Time) -> Outcome {
+        let handle = |core: &mut Self| {
+            let step = core.server.from_client(client, bytes, answer, &mut core.reply, now);
+            core.follow(client, bytes, step)
+        };
+        self.guarded(client, handle, now)
+    }
+
+    fn guarded(&mut self, client: &Client, handle: impl FnOnce(&mut Self) -> Outcome, now: Time) -> Outcome {
+        let handled = catch_unwind(AssertUnwindSafe(|| handle(self)));
         let outcome = handled.unwrap_or_else(|_| {
             complaint::about_panic(client.tuple.client);
             self.server.end_client(client, EndReason::Fault, now);
@@ -304,9 +323,22 @@ impl Core {
     fn handle(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
         let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut self.reply, now);
         if let Step::Authenticate(query) = step {
-            let answer = rules::answer(&self.users, &query);
+            let credentials = self.directory.find(&query, Clock::wall());
+            let answer = Answer::Known { credentials: &credentials, more: self.inquiries.can_ask() };
             step = self.server.from_client(client, bytes, answer, &mut self.reply, now);
         }
+        if let Step::Authenticate(query) = step {
+            let message = (bytes, self.tos);
+            if self.inquiries.ask(client, message, &query, now) {
+                return Outcome::Nothing;
+            }
+            step = self.server.from_client(client, bytes, Answer::Unavailable, &mut self.reply, now);
+        }
+        self.follow(client, bytes, step)
+    }
+
+    /// What is to be done after a step.
+    fn follow(&mut self, client: &Client, bytes: &[u8], step: Step<'_>) -> Outcome {
         match step {
             Step::ToPeer(to_peer) => Outcome::ToPeer(to_peer),
             Step::Reply(len) => Outcome::Reply(len),
@@ -351,7 +383,7 @@ impl Core {
             RelayProtocol::Tcp => self.open_tcp_relay(&pending),
         };
         let client = pending.client.tuple;
-        let user = Arc::clone(&pending.user);
+        let subject = Arc::clone(&pending.subject);
         match opened {
             Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut self.reply, now).0,
             Ok((grant, quota)) => {
@@ -364,7 +396,8 @@ impl Core {
                     }
                     let relayed = Addresses(grant.relays.map(|relay| relay.map(|(_, address)| address)));
                     tracing::info!(
-                        %id, %user, client = %client.client, transport = client.transport.name(), %relayed,
+                        %id, user = %subject.user, realm = %subject.realm, tenant = subject.tenant.as_deref(),
+                        client = %client.client, transport = client.transport.name(), %relayed,
                         "session begins"
                     );
                     self.sessions.insert(handle, Session { relayed, _quota: quota });
@@ -376,7 +409,8 @@ impl Core {
 
     fn open_relays(&mut self, pending: &PendingAllocate, now: Time) -> Result<(Grant, QuotaLease), Refusal> {
         let near = pending.client.tuple.server.ip();
-        let opened = open::open(&self.shared, pending.addresses, &pending.user, near, self.io, now, &mut self.rng)?;
+        let opened =
+            open::open(&self.shared, pending.addresses, &pending.subject.user, near, self.io, now, &mut self.rng)?;
         let mut grant = Grant { refused: opened.refused, ..Grant::default() };
         if let Some((token, expires)) = opened.reserved {
             grant.token = Some(token);
@@ -557,7 +591,8 @@ impl Core {
     /// When [`Core::expire`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let sessions = self.dtls.as_ref().and_then(Dtls::next_deadline);
-        [self.server.next_deadline(), self.reservation_deadline, sessions].into_iter().flatten().min()
+        let inquiries = self.inquiries.next_deadline();
+        [self.server.next_deadline(), self.reservation_deadline, sessions, inquiries].into_iter().flatten().min()
     }
 
     /// Ends what has expired.
@@ -568,6 +603,7 @@ impl Core {
         }
         self.apply_effects();
         self.expire_dtls(now);
+        self.expire_inquiries(now);
     }
 
     /// Does what the protocol has reported: closes sockets, gives back quotas, logs the ends of sessions.
@@ -640,7 +676,9 @@ pub(super) fn log_refusal(client: &Client, reply: &[u8]) {
 fn log_end(summary: &SessionSummary, relayed: &Addresses) {
     tracing::info!(
         id = %summary.id,
-        user = %summary.user,
+        user = %summary.subject.user,
+        realm = %summary.subject.realm,
+        tenant = summary.subject.tenant.as_deref(),
         client = %summary.client.client,
         transport = summary.client.transport.name(),
         %relayed,

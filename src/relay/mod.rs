@@ -16,6 +16,7 @@ mod dtls;
 mod errands;
 mod fault;
 mod grouping;
+mod inquiries;
 mod kept;
 mod listeners;
 mod mail;

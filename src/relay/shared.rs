@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use rand::{Rng, rngs::StdRng};
 
 use super::{
-    errands::Errands,
+    errands::{Errands, Notice},
     mail::Mailbox,
     ports::{Owner, Place, PortLease, PortPool},
     rendezvous::Rendezvous,
@@ -142,6 +142,14 @@ impl Shared {
     pub(super) fn take_quota(self: &Arc<Self>, user: &Arc<str>) -> Option<QuotaLease> {
         lock(&self.quotas).try_take(user).ok()?;
         Some(QuotaLease { shared: Arc::clone(self), user: Arc::clone(user) })
+    }
+
+    /// Tells a worker something.
+    pub(super) fn notify(&self, worker: u16, notice: Notice) {
+        let at = usize::from(worker);
+        if self.errands.get(at).is_some_and(|errands| errands.tell(notice)) {
+            self.mailboxes[at].notify.notify_one();
+        }
     }
 
     /// Holds a bound port until its token comes or it expires. Returns the token and when it expires.

@@ -3,16 +3,18 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, mpsc},
+    sync::{Arc, mpsc::sync_channel},
     thread::JoinHandle,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
     dtls,
+    errands::Notice,
+    inquiries::Desk,
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
     shared::Shared,
     supervise,
@@ -21,10 +23,13 @@ use super::{
     worker::Plan,
 };
 use crate::{
-    auth::users::{StaticUsers, UsersError},
-    config::{Settings, settings::NatDiscovery},
+    auth::directory::{Directory, DirectoryError, Slow},
+    config::{
+        Settings,
+        settings::{NatDiscovery, Peers},
+    },
     policy::peer::PeerRules,
-    turn::Totals,
+    turn::{Revocation, Totals},
 };
 
 /// Why the server does not start.
@@ -51,8 +56,8 @@ pub enum StartError {
         error: io::Error,
     },
     /// A user cannot be prepared.
-    #[error("[[auth.user]]: {0}")]
-    Users(#[from] UsersError),
+    #[error("{0}")]
+    Users(#[from] DirectoryError),
     /// The certificates cannot be used together.
     #[error("[tls]: {0}")]
     Tls(rustls::Error),
@@ -96,7 +101,6 @@ pub struct Relay {
     path: DatagramPath,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
-    #[cfg(test)]
     pub(super) shared: Arc<Shared>,
 }
 
@@ -106,11 +110,19 @@ impl Relay {
     /// # Errors
     /// [`StartError`]; then nothing is left open.
     pub fn start(settings: Settings) -> Result<Self, StartError> {
-        Self::open(settings).map_err(StartError::by_cause)
+        Self::start_with(settings, None)
     }
 
-    fn open(settings: Settings) -> Result<Self, StartError> {
-        let users = Arc::new(StaticUsers::new(&settings.auth)?);
+    /// The same with users that are kept elsewhere, and asked for after those of the configuration.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn start_with(settings: Settings, store: Option<Arc<dyn Slow>>) -> Result<Self, StartError> {
+        Self::open(settings, store).map_err(StartError::by_cause)
+    }
+
+    fn open(settings: Settings, store: Option<Arc<dyn Slow>>) -> Result<Self, StartError> {
+        let directory = Arc::new(Directory::new(&settings)?);
         let path = DatagramPath::probe(settings.process.udp_io)?;
         let io = path.io();
         let workers = if system::CAN_SHARE_PORTS { settings.process.workers } else { 1 };
@@ -131,14 +143,21 @@ impl Relay {
             listeners.endpoints.iter().map(|endpoint| endpoint.address).chain(discovery).collect();
         let ports = settings.relay.min_port..=settings.relay.max_port;
         let host = host_addresses();
-        let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &own, &host));
-        let shared = Shared::new(&settings, &peers);
+        let rules =
+            |peers: &Peers| Arc::new(PeerRules::new(peers, &settings.relay.addresses, ports.clone(), &own, &host));
+        let default = rules(&settings.peers);
+        let others =
+            settings.realms.iter().map(|realm| realm.peers.as_ref().map_or_else(|| Arc::clone(&default), rules));
+        let peers: Arc<[_]> = [Arc::clone(&default)].into_iter().chain(others).collect();
+        let shared = Shared::new(&settings, &default);
+        let desk = store.map(|store| Desk::open(store, Arc::clone(&shared))).transpose()?;
         let processors = processors(&settings);
         let (stop, stopped) = watch::channel(false);
         let plan = Plan {
             index: 0,
             settings: Arc::new(settings),
-            users,
+            directory,
+            desk,
             peers,
             shared: Arc::clone(&shared),
             clock: Clock::new(),
@@ -150,20 +169,13 @@ impl Relay {
             dtls,
             processor: None,
         };
-        let mut relay = Self {
-            listeners,
-            path,
-            workers: Vec::with_capacity(workers),
-            stop,
-            #[cfg(test)]
-            shared,
-        };
+        let mut relay = Self { listeners, path, workers: Vec::with_capacity(workers), stop, shared };
         for (index, sockets) in relay.listeners.sockets.iter().enumerate() {
             let processor = processors.get(index % processors.len().max(1)).copied();
             let plan = Plan { index, sockets: Arc::clone(sockets), processor, ..plan.clone() };
             let stopped = stopped.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            let (started, serves) = mpsc::sync_channel(1);
+            let (started, serves) = sync_channel(1);
             let worker = thread.spawn(move || supervise::run(&plan, &started, stopped))?;
             if serves.recv().is_err() {
                 // It has ended before it served anybody, and knows why.
@@ -199,6 +211,21 @@ impl Relay {
     #[must_use]
     pub fn kernel_drops(&self) -> Vec<KernelDrops> {
         self.listeners.kernel_drops()
+    }
+
+    /// Ends the sessions that this concerns, of all workers; returns how many they were. A worker that fails meanwhile has lost
+    /// its sessions, and counts none.
+    pub async fn revoke(&self, revocation: Revocation) -> usize {
+        let (revocation, (sender, mut ended)) = (Arc::new(revocation), mpsc::unbounded_channel());
+        for worker in (0..).take(self.workers.len()) {
+            self.shared.notify(worker, Notice::Revoke(Arc::clone(&revocation), sender.clone()));
+        }
+        drop(sender);
+        let mut count = 0;
+        while let Some(more) = ended.recv().await {
+            count += more;
+        }
+        count
     }
 
     /// Ends all sessions, closes all sockets, and returns what was counted.

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     config::settings::Tcp,
     stun::frame::{self, Frame},
-    turn::{Client, Drop, EndReason, FiveTuple, Transport},
+    turn::{Client, Drop, EndReason, FiveTuple, RealmId, Transport},
 };
 
 /// More than the longest message, 64 KiB and a header.
@@ -118,7 +118,7 @@ enum Pause {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve<S>(shared: Rc<Streams>, stream: S, tuple: FiveTuple, _lease: ConnectionLease)
+pub(super) async fn serve<S>(shared: Rc<Streams>, stream: S, tuple: FiveTuple, realm: RealmId, _lease: ConnectionLease)
 where
     S: ClientStream,
 {
@@ -128,7 +128,7 @@ where
         queue = queue.apart();
     }
     let at = shared.core.borrow_mut().outlets.add(queue, tuple);
-    let client = Client { tuple, route: Way::Stream(at).route() };
+    let client = Client { tuple, route: Way::Stream(at).route(), realm };
     let shared_too = Rc::clone(&shared);
     let mut connection = Connection::new(shared, stream, client, at);
     let mut timer = pin!(tokio::time::sleep_until(connection.deadline()));
@@ -174,6 +174,10 @@ impl<S: ClientStream> Connection<S> {
 
     /// Reads and writes as far as possible without waiting, within one turn. Ready when the connection is over.
     fn turn(&mut self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
+        if self.core(|core, at| core.outlets.is_bound(at)) {
+            // A ConnectionBind that had to wait has been answered.
+            return Poll::Ready(Ok(()));
+        }
         let pause = if self.finished { Pause::NoMore } else { self.receive(context)? };
         if pause == Pause::Bound {
             return Poll::Ready(Ok(()));

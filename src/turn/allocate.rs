@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    AllocationId, Client, Effect, Family, Handle, RelayId, Server, Step, Time, Traffic,
+    AllocationId, Client, Effect, Family, Handle, RelayId, Server, Step, Subject, Time, Traffic,
     allocation::{Allocation, Relayed},
     authentication::Requester,
     channel::Channels,
@@ -59,8 +59,8 @@ pub enum AddressRequest {
 pub struct PendingAllocate {
     /// Who asks.
     pub client: Client,
-    /// The user, for quotas; empty for an anonymous client.
-    pub user: Arc<str>,
+    /// For whom, for quotas; the user is empty for an anonymous client.
+    pub subject: Arc<Subject>,
     /// What is to be relayed.
     pub protocol: RelayProtocol,
     /// What is asked for; one address without EVEN-PORT where TCP is to be relayed.
@@ -117,7 +117,7 @@ impl Server {
         now: Time,
     ) -> Step<'m> {
         if let Some(handle) = owned {
-            let outcome = self.allocate_again(handle, message.transaction_id(), &requester.user, &context, reply, now);
+            let outcome = self.allocate_again(handle, message.transaction_id(), &requester, &context, reply, now);
             return self.replied(outcome);
         }
         let protocol = match RelayProtocol::of(message) {
@@ -134,7 +134,7 @@ impl Server {
                 check_tcp(client, message)?;
             }
             let (addresses, lifetime) = self.check_allocate(client, message)?;
-            Ok((protocol, addresses, lifetime))
+            Ok((protocol, addresses, requester.lifetime(lifetime, now)))
         });
         let (protocol, addresses, lifetime) = match checked {
             Ok(checked) => checked,
@@ -153,7 +153,7 @@ impl Server {
         }
         Step::Allocate(Box::new(PendingAllocate {
             client: *client,
-            user: Arc::clone(&requester.user),
+            subject: Arc::clone(&requester.subject),
             protocol,
             addresses,
             context,
@@ -170,13 +170,13 @@ impl Server {
         &self,
         handle: Handle,
         transaction_id: TransactionId,
-        user: &str,
+        requester: &Requester,
         context: &ReplyContext,
         reply: &mut [u8],
         now: Time,
     ) -> Result<usize, usize> {
         let allocation = &self.table[handle];
-        if allocation.transaction_id == transaction_id && *allocation.owner.user == *user {
+        if allocation.transaction_id == transaction_id && allocation.owner.is(requester) {
             Ok(self.allocate_success(handle, context, reply, now))
         } else {
             Err(context.error(&self.rules, reply, ErrorCode::AllocationMismatch, |_| {}))
@@ -232,12 +232,11 @@ impl Server {
         reply: &mut [u8],
         now: Time,
     ) -> (usize, Option<(Handle, AllocationId)>) {
-        let PendingAllocate { client, user, protocol, context, requester, transaction_id, lifetime, mobile, .. } =
-            pending;
+        let PendingAllocate { client, protocol, context, requester, transaction_id, lifetime, mobile, .. } = pending;
         if let Some(handle) = self.live(&client, now) {
             let granted = outcome.iter().flat_map(|grant| grant.relays.iter().flatten());
             self.effects.extend(granted.map(|(relay, _)| Effect::CloseRelay(*relay)));
-            let outcome = self.allocate_again(handle, transaction_id, &user, &context, reply, now);
+            let outcome = self.allocate_again(handle, transaction_id, &requester, &context, reply, now);
             let _ = self.replied(outcome);
             return (outcome.unwrap_or_else(|len| len), None);
         }
@@ -248,7 +247,7 @@ impl Server {
                 return (context.error(&self.rules, reply, refusal.error(), |_| {}), None);
             }
         };
-        let expires = now + lifetime;
+        let expires = (now + lifetime).min(requester.until);
         let id = AllocationId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
         let handle = self.table.insert(Allocation {

@@ -31,7 +31,7 @@ impl Server {
         }
         self.check_peer_family(handle, peer.ip(), now)?;
         // Nothing can be sent to port 0.
-        if peer.port() == 0 || !self.policy.permits(peer) {
+        if peer.port() == 0 || !self.policy.permits(self.table[handle].owner.realm, peer) {
             return Err(ErrorCode::Forbidden);
         }
         let rules = &self.rules;

@@ -5,7 +5,7 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use super::{
-    Client, ConnectionId, Drop, Effect, Family, Flow, Handle, RelayId, Server, Step, Time, Traffic,
+    Client, ConnectionId, Drop, Effect, Family, Flow, Handle, RelayId, Server, Step, Subject, Time, Traffic,
     authentication::Requester,
     connection::{Connection, State},
     data::random_id,
@@ -29,8 +29,8 @@ pub struct ConnectRequest {
 pub struct PeerConnection {
     /// Its id.
     pub id: ConnectionId,
-    /// The only user who may bind it.
-    pub user: Arc<str>,
+    /// The only one who may bind it.
+    pub subject: Arc<Subject>,
     /// Counts what it relays.
     pub flow: Arc<Flow>,
     /// Who is to be told.
@@ -45,7 +45,7 @@ pub struct PendingBind {
     /// The connection that is asked for.
     pub id: ConnectionId,
     /// Who asks.
-    pub user: Arc<str>,
+    pub subject: Arc<Subject>,
     context: ReplyContext,
 }
 
@@ -96,7 +96,7 @@ impl Server {
             return Err(ErrorCode::ConnectionAlreadyExists);
         }
         // Nothing listens on port 0.
-        if peer.port() == 0 || !self.policy.permits_connection(peer) {
+        if peer.port() == 0 || !self.policy.permits_connection(allocation.owner.realm, peer) {
             return Err(ErrorCode::Forbidden);
         }
         if connections.len() >= self.rules.max_connections {
@@ -178,7 +178,7 @@ impl Server {
         if !allocation.permissions.allow(peer.ip(), now) {
             return Err(Drop::NoPermission);
         }
-        if !self.policy.permits(peer) {
+        if !self.policy.permits(allocation.owner.realm, peer) {
             return Err(Drop::PeerRefused);
         }
         self.expire_connections(handle, now);
@@ -189,7 +189,7 @@ impl Server {
 
     fn presented(&self, handle: Handle, id: ConnectionId, flow: Arc<Flow>, len: usize) -> PeerConnection {
         let allocation = &self.table[handle];
-        PeerConnection { id, user: Arc::clone(&allocation.owner.user), flow, client: allocation.client, len }
+        PeerConnection { id, subject: Arc::clone(&allocation.owner.subject), flow, client: allocation.client, len }
     }
 
     /// ConnectionBind (RFC 6062 §5.4), on any connection but one that has an allocation.
@@ -204,8 +204,8 @@ impl Server {
     ) -> Step<'m> {
         match message.get_u32(AttributeType::CONNECTION_ID) {
             Some(Ok(id)) if client.tuple.transport.is_stream() && !has_allocation => {
-                let user = Arc::clone(&requester.user);
-                Step::Bind(Box::new(PendingBind { id: ConnectionId(id), user, context }))
+                let subject = Arc::clone(&requester.subject);
+                Step::Bind(Box::new(PendingBind { id: ConnectionId(id), subject, context }))
             }
             _ => self.error(&context, ErrorCode::BadRequest, reply),
         }

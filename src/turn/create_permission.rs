@@ -24,7 +24,8 @@ impl Server {
         for peer in &peers {
             self.check_peer_family(handle, *peer, now)?;
         }
-        if !peers.iter().all(|peer| self.policy.permits_ip(*peer)) {
+        let realm = self.table[handle].owner.realm;
+        if !peers.iter().all(|peer| self.policy.permits_ip(realm, *peer)) {
             return Err(ErrorCode::Forbidden);
         }
         let expires = now + self.rules.permission_lifetime;

@@ -116,7 +116,7 @@ impl Server {
         if !allocation.permissions.allow(peer.ip(), now) {
             return self.drop(Drop::NoPermission);
         }
-        if peer.port() == 0 || !self.policy.permits(peer) {
+        if peer.port() == 0 || !self.policy.permits(allocation.owner.realm, peer) {
             return self.drop(Drop::PeerRefused);
         }
         let relay = relayed.relay;
@@ -179,7 +179,7 @@ impl Server {
         if !allocation.permissions.allow(peer.ip(), now) {
             return Err(Drop::NoPermission);
         }
-        if !self.policy.permits(peer) {
+        if !self.policy.permits(allocation.owner.realm, peer) {
             return Err(Drop::PeerRefused);
         }
         let channel = allocation.channels.number(peer, now);

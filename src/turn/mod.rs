@@ -3,7 +3,8 @@
 //! A [`Server`] is a value without sockets, clocks or threads. It is told the time, who sent which bytes, and answers what
 //! to do: where to send which range of those bytes, or a reply, or a question ([`Step`]). What it needs from outside while
 //! it works on one request (who the user is, relay sockets) it asks for by returning, and the caller calls again with the
-//! answer: no state hides in closures or tasks. What ends by itself is reported as [`Effect`]s.
+//! answer: no state hides in closures or tasks. What ends by itself is reported as [`Effect`]s. Who a user is, and what proves
+//! it, are plain values of [`crate::auth`]; how they are found is none of this room's business.
 //!
 //! * Hot: [`Server::from_client`] for ChannelData and Send, [`Server::from_peer`]. No allocation, no copy.
 //! * Cold: everything that is answered.
@@ -30,6 +31,7 @@ mod permission;
 mod redirect;
 mod refresh;
 mod reply;
+mod revoke;
 mod rules;
 mod server;
 mod table;
@@ -37,7 +39,7 @@ mod time;
 
 pub use allocate::{AddressRequest, Grant, PendingAllocate, Refusal, RelayProtocol};
 pub use allocation::{AllocationId, EndReason, SessionSummary};
-pub use authentication::{Answer, Identity, Query};
+pub use authentication::{Answer, Credential, Identity, Query, RealmId, Subject, Term};
 pub use client::{Client, Family, FiveTuple, RelayId, Route, Transport};
 pub use connect::{BindRefusal, ConnectRequest, PeerConnection, PendingBind};
 pub use connection::{ConnectionId, ConnectionIds, Flow};
@@ -46,7 +48,8 @@ pub use data::{HEADROOM, IcmpError, ToClient, ToPeer};
 pub use discovery::{Discovery, DiscoveryAddress};
 pub use mobility::Mobility;
 pub use peak::Peak;
-pub use rules::{Alternate, Policy, Redirect, Rules, Unauthenticated};
+pub use revoke::Revocation;
+pub use rules::{Alternate, Policy, Realm, Redirect, Rules, Unauthenticated};
 pub use server::{Effect, Elsewhere, Server, Step};
 pub use table::Handle;
 pub use time::Time;

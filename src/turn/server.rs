@@ -6,12 +6,12 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     AllocationId, Answer, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, FiveTuple, Handle,
-    PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Time, ToPeer, Totals, Transport,
-    Unauthenticated,
-    authentication::{Authenticator, Failure, Outcome, Requester},
+    PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Subject, Time, ToPeer, Totals,
+    Transport, Unauthenticated,
+    authentication::{Authenticator, Failure, Outcome, Proof, Requester, SHORTEST_TERM},
     discovery,
     mobility::{Guests, Tickets},
-    nonce::{self, Nonces},
+    nonce::Nonces,
     reply::ReplyContext,
     table::Table,
 };
@@ -28,7 +28,8 @@ pub enum Step<'m> {
     ReplyElsewhere(Elsewhere),
     /// Send part of the message to a peer.
     ToPeer(ToPeer),
-    /// Find the user and call again with the answer.
+    /// Find the user and call again with the answer. If none of what was found has served, and there was said to be more, it is
+    /// asked for in the same way: then the client has shown that it receives at its address.
     Authenticate(Query<'m>),
     /// Open relay sockets and call [`Server::complete_allocate`].
     Allocate(Box<PendingAllocate>),
@@ -95,7 +96,7 @@ pub struct Server {
     pub(super) totals: Totals,
     pub(super) next_id: u64,
     pub(super) next_redirect: usize,
-    pub(super) nobody: Arc<str>,
+    pub(super) nobody: Arc<Subject>,
     pub(super) tickets: Option<Tickets>,
     pub(super) guests: Guests,
 }
@@ -105,10 +106,10 @@ impl Server {
     /// allocations start above `first_id`.
     #[must_use]
     pub fn new(rules: Rules, policy: Box<dyn Policy>, nonce_secret: &[u8; 32], seed: [u8; 32], first_id: u64) -> Self {
-        let features = nonce::PASSWORD_ALGORITHMS | nonce::USERNAME_ANONYMITY;
-        let nonces = Nonces::new(nonce_secret, rules.nonce_lifetime, features);
-        let authenticator = Authenticator::new(nonces, &rules, &seed);
+        let nonces = Nonces::new(nonce_secret, rules.nonce_lifetime);
         let mut rng = StdRng::from_seed(seed);
+        let authenticator = Authenticator::new(nonces, &rules, &seed, rand::Rng::next_u64(&mut rng));
+        let nobody = Arc::new(Subject::new("", rules.realms.first().map_or("", |realm| realm.name.as_str())));
         let tickets = rules.mobility.as_ref().map(Tickets::new);
         let table = Table::new(rand::Rng::next_u64(&mut rng));
         Self {
@@ -122,7 +123,7 @@ impl Server {
             totals: Totals::default(),
             next_id: first_id,
             next_redirect: 0,
-            nobody: Arc::from(""),
+            nobody,
             tickets,
             guests: Guests::default(),
         }
@@ -224,18 +225,33 @@ impl Server {
             if owned.is_none() && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now) {
                 return self.drop(Drop::RateLimited);
             }
-            Requester { user: Arc::clone(&self.nobody), key: None }
+            Requester::anonymous(Arc::clone(&self.nobody))
         } else {
             let owner = owned.map(|handle| &self.table[handle].owner);
-            match self.authenticator.check(message, &client.tuple, owner, answer, now) {
-                Outcome::Passed(requester) => requester,
+            match self.authenticator.check(message, client, owner, answer, now) {
+                Outcome::Passed(_, Proof::Over) if owner.is_none() => {
+                    return self.refuse(client, message, Failure::Challenge, reply, now);
+                }
+                Outcome::Passed(requester, _) => requester,
                 Outcome::Ask(query) => return Step::Authenticate(query),
-                Outcome::Failed(failure) => return self.refuse(client, message, &failure, reply, now),
+                Outcome::AskFurther(query) => {
+                    return if self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now) {
+                        Step::Authenticate(query)
+                    } else {
+                        self.drop(Drop::RateLimited)
+                    };
+                }
+                Outcome::Failed(failure) => return self.refuse(client, message, failure, reply, now),
             }
         };
         let context = ReplyContext::new(message, requester.signing_key());
         if message.has_unknown_required() {
-            return self.unknown_attributes(&context, message.unknown_required(), reply);
+            let takes_tokens = !self.rules.anonymous && self.authenticator.takes_tokens(client.realm);
+            let is_known = |found: &AttributeType| takes_tokens && *found == AttributeType::ACCESS_TOKEN;
+            let mut unknown = message.unknown_required().filter(|found| !is_known(found)).peekable();
+            if unknown.peek().is_some() {
+                return self.unknown_attributes(&context, unknown, reply);
+            }
         }
         let outcome = match (method, owned) {
             (Method::Allocate, owned) => return self.allocate(client, message, context, requester, owned, reply, now),
@@ -247,8 +263,8 @@ impl Server {
                 self.refresh_with_ticket(client, owned, message, &requester, &context, reply, now)
             }
             (_, None) => Err(ErrorCode::AllocationMismatch),
-            (_, Some(handle)) if self.table[handle].owner.user != requester.user => Err(ErrorCode::WrongCredentials),
-            (Method::Refresh, Some(handle)) => self.refresh(handle, message, &context, reply, now),
+            (_, Some(handle)) if !self.table[handle].owner.is(&requester) => Err(ErrorCode::WrongCredentials),
+            (Method::Refresh, Some(handle)) => self.refresh(handle, message, &requester, &context, reply, now),
             (Method::Connect, Some(handle)) => return self.connect(handle, message, context, reply, now),
             (Method::CreatePermission, Some(handle)) => self.create_permission(handle, message, &context, reply, now),
             (_, Some(handle)) => self.channel_bind(handle, message, &context, reply, now),
@@ -264,12 +280,13 @@ impl Server {
         &mut self,
         client: &Client,
         message: &Message<'_>,
-        failure: &Failure,
+        failure: Failure,
         reply: &mut [u8],
         now: Time,
     ) -> Step<'m> {
-        // A stale nonce comes with the right credentials; everything else anybody can provoke.
-        if !matches!(failure, Failure::StaleNonce)
+        // A stale nonce comes with the right credentials, and whoever is told that a store is out of reach was admitted before it
+        // was asked; everything else anybody can provoke.
+        if !matches!(failure, Failure::StaleNonce | Failure::Unavailable)
             && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now)
         {
             return self.drop(Drop::RateLimited);
@@ -277,15 +294,22 @@ impl Server {
         let context = ReplyContext::new(message, None);
         let error = match failure {
             Failure::Challenge => ErrorCode::Unauthenticated,
-            Failure::StaleNonce => ErrorCode::StaleNonce,
+            Failure::StaleNonce | Failure::UnprovedAddress => ErrorCode::StaleNonce,
             Failure::BadRequest => return self.error(&context, ErrorCode::BadRequest, reply),
+            Failure::Unavailable => return self.error(&context, ErrorCode::ServerError, reply),
+            Failure::UnexpectedToken => return self.unknown_attributes(&context, message.unknown_required(), reply),
         };
-        let nonce = self.authenticator.nonces.issue(&client.tuple, now, &mut self.rng);
-        let (rules, offered) = (&self.rules, &self.authenticator.offered);
-        let len = context.error(rules, reply, error, |writer: &mut MessageWriter<'_>| {
-            writer.attribute(AttributeType::REALM, rules.realm.as_bytes());
+        // A client whose realm there is not has got a 400.
+        let Some(realm) = self.rules.realms.get(client.realm.index()) else { return self.drop(Drop::NotServed) };
+        let (offered, features) = self.authenticator.challenge(client.realm);
+        let nonce = self.authenticator.nonces.issue(features, &client.tuple, now, &mut self.rng);
+        let len = context.error(&self.rules, reply, error, |writer: &mut MessageWriter<'_>| {
+            writer.attribute(AttributeType::REALM, realm.name.as_bytes());
             writer.attribute(AttributeType::NONCE, &nonce);
             writer.attribute(AttributeType::PASSWORD_ALGORITHMS, offered);
+            if let (ErrorCode::Unauthenticated, Some(server_name)) = (error, &realm.third_party) {
+                writer.attribute(AttributeType::THIRD_PARTY_AUTHORIZATION, server_name.as_bytes());
+            }
         });
         self.replied(Err(len))
     }
@@ -330,8 +354,12 @@ impl Server {
 
     /// Ends the relayed addresses of an allocation that have expired; whether any is left.
     pub(super) fn expire_relayed(&mut self, handle: Handle, now: Time) -> bool {
-        if !self.table[handle].is_live(now) {
-            self.end(handle, EndReason::Expired, now);
+        let allocation = &self.table[handle];
+        if !allocation.is_live(now) {
+            let until = allocation.owner.until;
+            // Lifetimes are cut to whole seconds of what is left of the credential.
+            let over = allocation.relayed.iter().flatten().any(|relayed| relayed.expires + SHORTEST_TERM > until);
+            self.end(handle, if over { EndReason::CredentialExpired } else { EndReason::Expired }, now);
             return false;
         }
         for family in Family::ALL {
