@@ -2,6 +2,7 @@
 //!
 //! * [`prepare`]: OpaqueString, the one form in which names, realms and passwords are compared and hashed.
 //! * [`key`]: long-term keys and user hashes, computed from prepared strings.
+//! * [`subject`]: who a verified request is from.
 //! * [`users`]: the accounts of the configuration.
 //!
 //! The invariant of this room: a password is never kept, only keys are, and keys never show in debug output.
@@ -9,4 +10,5 @@
 
 pub mod key;
 pub mod prepare;
+pub mod subject;
 pub mod users;

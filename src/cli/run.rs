@@ -167,12 +167,16 @@ fn primary_address(ipv6: bool) -> Option<IpAddr> {
     host.primary.into_iter().find(|ip| ip.is_ipv6() == ipv6)
 }
 
-fn log_counts(Counts { totals, kernel_drops }: &Counts) {
+fn log_counts(Counts { totals, limits, kernel_drops }: &Counts) {
     let drops: Vec<String> = Drop::ALL
         .iter()
         .filter(|reason| totals.dropped(**reason) > 0)
         .map(|reason| format!("{}={}", reason.name(), totals.dropped(*reason)))
         .collect();
+    let by_rate = ("allocation-rate", limits.refused_by_rate);
+    let limited = limits.refused.iter().map(|(limit, count)| (limit.key(), *count)).chain([by_rate]);
+    let limited: Vec<String> =
+        limited.filter(|(_, count)| *count > 0).map(|(key, count)| format!("{key}={count}")).collect();
     let kernel_drops: Vec<String> = kernel_drops
         .iter()
         .filter(|drops| drops.datagrams > 0)
@@ -187,6 +191,7 @@ fn log_counts(Counts { totals, kernel_drops }: &Counts) {
         to_client_packets = totals.to_clients.packets,
         to_client_bytes = totals.to_clients.bytes,
         drops = drops.join(" "),
+        limited = limited.join(" "),
         kernel_drops = kernel_drops.join(" "),
         "stopped"
     );

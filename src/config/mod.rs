@@ -5,7 +5,8 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `redirect`, `tls`, `tables`: the tables.
+//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `limits`, `redirect`, `tls`,
+//!   `tables`: the tables.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
@@ -13,6 +14,7 @@ mod address;
 mod discovery;
 mod finding;
 mod host;
+mod limits;
 mod listen;
 mod reader;
 mod redirect;
@@ -34,6 +36,7 @@ use toml::de::DeTable;
 pub use self::{
     finding::{ConfigErrors, Finding, Position},
     host::Host,
+    limits::{ALLOCATION_KEYS, HolderKeys, REALM_KEYS, TENANT_KEYS, TOTAL_KEYS, USER_KEYS},
     render::Effective,
     settings::Settings,
 };
@@ -146,7 +149,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
     Some(Settings {
         auth: access::auth(&root, base, host, &listeners),
         lifetimes: tables::lifetimes(&root),
-        limits: tables::limits(&root),
+        limits: limits::limits(&root, base),
         peers: tables::peers(&root),
         redirect: redirect::redirect(&root, host, &listeners, &relay),
         nat_discovery,

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::{
+    limits,
     settings::{Certificate, ClientCa, DefaultFamily, LogFormat, Settings, TlsVersion, UdpIo, User, UserSecret},
     value::{Transport, gather_text, period_text, size_text},
 };
@@ -15,7 +16,7 @@ pub struct Effective<'s>(pub &'s Settings);
 
 impl Display for Effective<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { lifetimes, limits, peers, tcp, compatibility, process, log, .. } = self.0;
+        let Settings { lifetimes, limits: bounds, peers, tcp, compatibility, process, log, .. } = self.0;
         self.listeners(f)?;
         self.relay(f)?;
         self.auth(f)?;
@@ -30,15 +31,7 @@ impl Display for Effective<'_> {
         writeln!(f, "connection-bind-timeout = {}", text(period_text(lifetimes.connection_bind)))?;
 
         writeln!(f, "\n[limits]")?;
-        writeln!(f, "user-quota = {}", limits.user_quota.unwrap_or(0))?;
-        writeln!(f, "total-quota = {}", limits.total_quota.unwrap_or(0))?;
-        writeln!(f, "permissions-per-allocation = {}", limits.permissions_per_allocation)?;
-        writeln!(f, "channels-per-allocation = {}", limits.channels_per_allocation)?;
-        writeln!(f, "connections-per-allocation = {}", limits.connections_per_allocation)?;
-        writeln!(f, "unauthorized-rate = {}", limits.unauthorized_rate.unwrap_or(0))?;
-        writeln!(f, "binding-rate = {}", limits.binding_rate.unwrap_or(0))?;
-        writeln!(f, "source-prefix-ipv4 = {}", limits.ipv4_prefix)?;
-        writeln!(f, "source-prefix-ipv6 = {}", limits.ipv6_prefix)?;
+        limits::render(f, bounds)?;
 
         writeln!(f, "\n[peers]")?;
         writeln!(f, "allowed-peer-ip = {}", list(&peers.allowed))?;

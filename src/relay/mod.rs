@@ -17,6 +17,7 @@ mod errands;
 mod fault;
 mod grouping;
 mod kept;
+mod limits;
 mod listeners;
 mod mail;
 mod open;
@@ -37,6 +38,7 @@ mod tcp_relay;
 mod tls;
 mod worker;
 
+pub use limits::StateError;
 pub use listeners::{Endpoint, KernelDrops};
 pub use start::{Counts, Relay, StartError};
 pub use system::DatagramPath;

@@ -13,6 +13,7 @@ use super::{
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
     dtls,
+    limits::{Bookkeeper, StateError},
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
     shared::Shared,
     supervise,
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     auth::users::{StaticUsers, UsersError},
     config::{Settings, settings::NatDiscovery},
-    policy::peer::PeerRules,
+    policy::{limiter::LimitCounts, peer::PeerRules},
     turn::Totals,
 };
 
@@ -59,6 +60,9 @@ pub enum StartError {
     /// The certificates cannot be used for DTLS.
     #[error("[tls], for DTLS: {0}")]
     Dtls(String),
+    /// What an earlier process has counted cannot be gone on with.
+    #[error("[limits]: {0}")]
+    State(#[from] StateError),
     /// The limit of file descriptors does not even do for the listeners.
     #[error("cannot start: {0}; {RAISE_DESCRIPTORS}")]
     Descriptors(io::Error),
@@ -86,6 +90,8 @@ impl StartError {
 pub struct Counts {
     /// By the workers, in all.
     pub totals: Totals,
+    /// By the limits.
+    pub limits: LimitCounts,
     /// By the kernel, for each UDP listener; empty on systems that do not tell.
     pub kernel_drops: Vec<KernelDrops>,
 }
@@ -96,7 +102,8 @@ pub struct Relay {
     path: DatagramPath,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
-    #[cfg(test)]
+    /// There if bytes of the month are limited.
+    bookkeeper: Option<Bookkeeper>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -131,7 +138,12 @@ impl Relay {
         let ports = settings.relay.min_port..=settings.relay.max_port;
         let host = host_addresses();
         let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &own, &host));
-        let shared = Shared::new(&settings, &peers);
+        let seed = random()?.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
+        let shared = Shared::new(&settings, &peers, seed);
+        let clock = Clock::new();
+        let directory = settings.limits.state_directory.as_deref();
+        let keep = |directory| Bookkeeper::start(&shared.limiter, directory, clock);
+        let bookkeeper = directory.map(keep).transpose()?;
         let processors = processors(&settings);
         let (stop, stopped) = watch::channel(false);
         let plan = Plan {
@@ -140,7 +152,7 @@ impl Relay {
             users,
             peers,
             shared: Arc::clone(&shared),
-            clock: Clock::new(),
+            clock,
             io,
             nonce_secret: random()?,
             ticket_key: random()?,
@@ -149,14 +161,7 @@ impl Relay {
             dtls,
             processor: None,
         };
-        let mut relay = Self {
-            listeners,
-            path,
-            workers: Vec::with_capacity(workers),
-            stop,
-            #[cfg(test)]
-            shared,
-        };
+        let mut relay = Self { listeners, path, workers: Vec::with_capacity(workers), stop, bookkeeper, shared };
         for (index, sockets) in relay.listeners.sockets.iter().enumerate() {
             let processor = processors.get(index % processors.len().max(1)).copied();
             let plan = Plan { index, sockets: Arc::clone(sockets), processor, ..plan.clone() };
@@ -200,6 +205,12 @@ impl Relay {
         self.listeners.kernel_drops()
     }
 
+    /// What the limits have done so far.
+    #[must_use]
+    pub fn limits(&self) -> LimitCounts {
+        self.shared.limiter.counts()
+    }
+
     /// Ends all sessions, closes all sockets, and returns what was counted.
     #[must_use]
     pub fn stop(self) -> Counts {
@@ -213,7 +224,11 @@ impl Relay {
                 Err(_) => tracing::error!("a worker panicked"),
             }
         }
-        Counts { totals, kernel_drops: self.listeners.kernel_drops() }
+        if let Some(bookkeeper) = self.bookkeeper {
+            bookkeeper.stop();
+        }
+        let limits = self.shared.limiter.counts();
+        Counts { totals, limits, kernel_drops: self.listeners.kernel_drops() }
     }
 }
 

@@ -311,7 +311,7 @@ impl World {
     }
 
     fn waits(&mut self, connection: PeerConnection, reply: &[u8]) -> (Client, Response) {
-        let PeerConnection { id, user, flow, client, len } = connection;
+        let PeerConnection { id, user, flow, client, len, .. } = connection;
         self.peers.insert(id, PeerSocket::Waiting(user, flow));
         (client, Response::new(reply[..len].to_vec()))
     }
@@ -342,7 +342,7 @@ impl World {
 
     fn grant(&mut self, user: &str, request: AddressRequest) -> Result<Grant, Refusal> {
         if self.used.get(user).is_some_and(|used| *used >= self.quota) {
-            return Err(Refusal::Quota);
+            return Err(Refusal::Quota("no more"));
         }
         match request {
             AddressRequest::One { family, even } => {
