@@ -155,6 +155,7 @@ fn packets_allocate_nothing_and_peaks_leave_nothing() {
         tcp_relaying_allocates_nothing(limits);
     }
     what_waits_or_is_dropped_allocates_nothing();
+    counting_a_month_allocates_nothing();
     slow_streams_give_memory_back();
 }
 
@@ -169,6 +170,26 @@ fn every_limit() -> String {
         rates.concat(),
         peers.concat()
     )
+}
+
+/// Bytes of the month. Every 10 seconds a thread writes them to a file, which does allocate: of three tries, two at least are
+/// undisturbed.
+fn counting_a_month_allocates_nothing() {
+    let state = tempfile::tempdir().unwrap();
+    let months = ["user", "tenant", "realm", "total"].map(|of| format!("{of}-bytes-per-month = \"900TB\"\n")).concat();
+    let limits = format!("[limits]\n{months}state-directory = {:?}\n", state.path().display().to_string());
+    let (relay, server) = start(&format!("{}{limits}", common::LOOPBACK), Transport::Udp);
+    let (mut client, peer) = (TurnClient::new(loopback_socket(), server), loopback_peer());
+    let relayed = client.allocate();
+    client.bind(CHANNEL, peer.local_addr().unwrap());
+    let allocated = [(); 4].map(|()| {
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        traffic(&client, &channel_data(CHANNEL, &DATA), &peer, relayed, DATA.len() + 4);
+        ALLOCATIONS.load(Ordering::SeqCst) - before
+    });
+    // The message is one.
+    assert!(allocated[1..].iter().filter(|allocated| **allocated == 1).count() >= 2, "{allocated:?}");
+    let _ = relay.stop();
 }
 
 /// Beyond limits: datagrams that are dropped, messages and stretches of TCP that have to wait.

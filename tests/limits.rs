@@ -193,7 +193,8 @@ fn users_on_udp_get_their_bandwidth_in_each_direction() {
     let server = server("user-max-bps = \"800kbit/s\"");
     let mut calls = Calls::new(&server, 4, 3);
     let measured = calls.flood(true);
-    assert!(measured.iter().flatten().all(|bytes| is_exact(*bytes, 800_000)), "{measured:?}");
+    eprintln!("bytes by user and direction: {measured:?}");
+    assert!(measured.iter().flatten().all(|bytes| is_exact(*bytes, 800_000)));
 
     let [at_peers, at_clients] = calls.finish();
     let sent = calls.sent;
@@ -212,7 +213,8 @@ fn all_users_together_get_the_bandwidth_of_the_server() {
     let mut calls = Calls::new(&server, 4, 2);
     let measured = calls.flood(false);
     let sum = measured.iter().map(|[at_peer, _]| at_peer).sum();
-    assert!(is_exact(sum, 1_600_000), "{measured:?}");
+    eprintln!("bytes by user and direction: {measured:?}, in all {sum}");
+    assert!(is_exact(sum, 1_600_000));
     let [at_peers, _] = calls.finish();
     assert_eq!(stopped(&server.stop(), "to_peer_bytes"), at_peers);
 }
@@ -282,7 +284,8 @@ fn clients_on_tcp_are_held_up_and_lose_nothing() {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    assert!(measured.iter().all(|bytes| is_exact(*bytes, 800_000)), "{measured:?}");
+    eprintln!("bytes by user: {measured:?}");
+    assert!(measured.iter().all(|bytes| is_exact(*bytes, 800_000)));
     let log = server.stop();
     assert_eq!(stopped(&log, "to_peer_bytes"), 4 * 1_200_000);
     assert_eq!(stopped(&log, "drops"), "");
@@ -361,7 +364,8 @@ fn connections_of_users_are_held_up_and_lose_nothing() {
             measured[number % 2][direction] += receiver.join().unwrap();
         }
     }
-    assert!(measured.iter().flatten().all(|bytes| is_exact(*bytes, 1_600_000)), "{measured:?}");
+    eprintln!("bytes by user and direction: {measured:?}");
+    assert!(measured.iter().flatten().all(|bytes| is_exact(*bytes, 1_600_000)));
     drop(controls);
     let log = server.stop();
     assert_eq!(stopped(&log, "to_peer_bytes"), 2 * LENGTH);
@@ -374,7 +378,8 @@ fn an_allocation_gets_its_packets_per_second() {
     let mut calls = Calls::new(&server, 2, 1);
     let measured = calls.flood(true);
     // 50 datagrams of 1000 bytes.
-    assert!(measured.iter().flatten().all(|bytes| is_exact(*bytes, 400_000)), "{measured:?}");
+    eprintln!("bytes by user and direction: {measured:?}");
+    assert!(measured.iter().flatten().all(|bytes| is_exact(*bytes, 400_000)));
     let [at_peers, at_clients] = calls.finish();
     let dropped = calls.sent - (at_peers + at_clients) / DATA.len() as u64;
     let log = server.stop();

@@ -151,7 +151,10 @@ impl Leaf for BitRate {
             DeValue::Integer(_) => match integer(value) {
                 Some(0) => return Ok(Self(None)),
                 _ => {
-                    return Err(Mistake::new("has no unit", format!("{EXAMPLES}; coturn's numbers are bytes, \"B/s\"")));
+                    return Err(Mistake::new(
+                        "has no unit",
+                        format!("{EXAMPLES}; coturn's numbers are bytes, \"B/s\""),
+                    ));
                 }
             },
             DeValue::String(text) => quantity(text, &UNITS, 0)
