@@ -289,7 +289,8 @@ fn clients_on_tcp_are_held_up_and_lose_nothing() {
     let log = server.stop();
     assert_eq!(stopped(&log, "to_peer_bytes"), 4 * 1_200_000);
     assert_eq!(stopped(&log, "drops"), "");
-    assert!(count(&stopped(&log, "limited"), "user-max-bps") > 0);
+    assert!(count(&stopped(&log, "held_up"), "user-max-bps") > 0);
+    assert_eq!(stopped(&log, "limited"), "");
 }
 
 /// A connection with a peer (RFC 6062): the control connection, and the two ends.

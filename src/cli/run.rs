@@ -15,6 +15,7 @@ use crate::{
         EMBEDDED_USER, Loaded, Settings,
         settings::{Log, LogFormat},
     },
+    policy::limit::Limit,
     relay::{Counts, Endpoint, KernelDrops, Relay},
     turn::{Drop, Transport},
 };
@@ -173,10 +174,14 @@ fn log_counts(Counts { totals, limits, kernel_drops }: &Counts) {
         .filter(|reason| totals.dropped(**reason) > 0)
         .map(|reason| format!("{}={}", reason.name(), totals.dropped(*reason)))
         .collect();
-    let by_rate = ("allocation-rate", limits.refused_by_rate);
-    let limited = limits.refused.iter().map(|(limit, count)| (limit.key(), *count)).chain([by_rate]);
-    let limited: Vec<String> =
-        limited.filter(|(_, count)| *count > 0).map(|(key, count)| format!("{key}={count}")).collect();
+    let list = |counts: &[(Limit, u64)]| {
+        let counts = counts.iter().filter(|(_, count)| *count > 0);
+        counts.map(|(limit, count)| format!("{}={count}", limit.key())).collect::<Vec<_>>()
+    };
+    let (mut limited, held_up) = (list(&limits.refused), list(&limits.held_up));
+    if limits.refused_by_rate > 0 {
+        limited.push(format!("allocation-rate={}", limits.refused_by_rate));
+    }
     let kernel_drops: Vec<String> = kernel_drops
         .iter()
         .filter(|drops| drops.datagrams > 0)
@@ -192,6 +197,7 @@ fn log_counts(Counts { totals, limits, kernel_drops }: &Counts) {
         to_client_bytes = totals.to_clients.bytes,
         drops = drops.join(" "),
         limited = limited.join(" "),
+        held_up = held_up.join(" "),
         kernel_drops = kernel_drops.join(" "),
         "stopped"
     );

@@ -103,27 +103,37 @@ impl Limit {
     }
 }
 
-/// How often each limit has refused a request, dropped a datagram, or made a stream wait; written by one worker.
+/// What a limit has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Deed {
+    /// Refused a request, or dropped a datagram.
+    Refused,
+    /// Made a stream wait.
+    HeldUp,
+}
+
+/// How often each limit has done what; written by one worker.
 #[derive(Debug)]
 #[repr(align(64))]
-pub struct Tally([AtomicU64; Kind::ALL.len() * Scope::ALL.len()]);
+pub struct Tally([[AtomicU64; Kind::ALL.len() * Scope::ALL.len()]; 2]);
 
 impl Default for Tally {
     fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; Kind::ALL.len() * Scope::ALL.len()])
+        Self([const { [const { AtomicU64::new(0) }; Kind::ALL.len() * Scope::ALL.len()] }; 2])
     }
 }
 
 impl Tally {
     /// Counts one.
-    pub fn count(&self, limit: Limit) {
-        let count = &self.0[limit.place()];
+    pub fn count(&self, limit: Limit, deed: Deed) {
+        let count = &self.0[deed as usize][limit.place()];
         count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     /// How often it was.
-    pub fn get(&self, limit: Limit) -> u64 {
-        self.0[limit.place()].load(Relaxed)
+    pub fn get(&self, limit: Limit, deed: Deed) -> u64 {
+        self.0[deed as usize][limit.place()].load(Relaxed)
     }
 }
 
@@ -139,7 +149,7 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), 5 * 6 - 3);
         let tally = Tally::default();
-        Limit::all().for_each(|limit| tally.count(limit));
-        assert!(Limit::all().all(|limit| tally.get(limit) == 1));
+        Limit::all().for_each(|limit| tally.count(limit, Deed::Refused));
+        assert!(Limit::all().all(|limit| tally.get(limit, Deed::Refused) == 1 && tally.get(limit, Deed::HeldUp) == 0));
     }
 }

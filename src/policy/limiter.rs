@@ -20,7 +20,7 @@ use hashbrown::HashMap;
 
 use super::{
     account::{Account, Direction},
-    limit::{Kind, Limit, Scope, Tally},
+    limit::{Deed, Kind, Limit, Scope, Tally},
     month::Month,
     quota::{Held, Holder, Quotas},
 };
@@ -208,7 +208,12 @@ impl Limiter {
 
     /// Counts what a limit has refused.
     pub fn refused(&self, worker: usize, limit: Limit) {
-        self.tallies[worker.min(self.tallies.len() - 1)].count(limit);
+        self.count(worker, limit, Deed::Refused);
+    }
+
+    fn count(&self, worker: usize, limit: Limit, deed: Deed) {
+        // There is one at least.
+        self.tallies[worker.min(self.tallies.len() - 1)].count(limit, deed);
     }
 
     /// Counts an allocation that `allocation-rate` has refused.
@@ -218,11 +223,15 @@ impl Limiter {
 
     /// What there is to see of the limits.
     pub fn counts(&self) -> LimitCounts {
-        let refused = |limit| self.tallies.iter().map(|tally| tally.get(limit)).sum();
+        let all = |deed| {
+            let sum = |limit| self.tallies.iter().map(|tally| tally.get(limit, deed)).sum();
+            Limit::all().map(|limit| (limit, sum(limit))).collect()
+        };
         let accounts = lock(&self.accounts);
         let spare = accounts.active.values().map(|account| account.spare());
         LimitCounts {
-            refused: Limit::all().map(|limit| (limit, refused(limit))).collect(),
+            refused: all(Deed::Refused),
+            held_up: all(Deed::HeldUp),
             refused_by_rate: self.by_rate.load(Relaxed),
             allocations: lock(&self.quotas).held_by(&Holder::Total),
             spare: spare.fold([0; 2], |[bits, packets], [more_bits, more]| [bits + more_bits, packets + more]),
@@ -277,8 +286,10 @@ impl Accounts {
 /// What there is to see of the limits.
 #[derive(Debug, Clone)]
 pub struct LimitCounts {
-    /// Requests refused, datagrams dropped and stretches of streams held up, by limit.
+    /// Requests refused and datagrams dropped, by limit.
     pub refused: Vec<(Limit, u64)>,
+    /// Times that a stream was made to wait, by limit.
+    pub held_up: Vec<(Limit, u64)>,
     /// Allocations refused by `allocation-rate`.
     pub refused_by_rate: u64,
     /// Allocations in all.
@@ -342,7 +353,10 @@ impl Allowance {
         match self.wait_for(worker, direction, now_ms, waits) {
             Ok(None) => Stretch::Bytes(bytes),
             Ok(Some(time)) => Stretch::NotBefore(time),
-            Err(_) => Stretch::Over,
+            Err(limit) => {
+                self.limiter.refused(worker, limit);
+                Stretch::Over
+            }
         }
     }
 
@@ -364,10 +378,10 @@ impl Allowance {
         let mut time = None;
         for account in &self.accounts {
             let Some(limit) = waits(account) else { continue };
-            self.limiter.refused(worker, limit);
             if limit.0 == Kind::Month {
                 return Err(limit);
             }
+            self.limiter.count(worker, limit, Deed::HeldUp);
             time = time.max(Some(account.next_ms(direction).max(now_ms.saturating_add(SHORTEST_WAIT_MS))));
         }
         Ok(time)

@@ -96,7 +96,7 @@ impl Direction {
         W: AsyncWrite + Unpin,
     {
         let mut left = TURN;
-        self.resume = None;
+        let mut resume = self.resume.take();
         loop {
             while self.has_kept() {
                 let taken = ready!(poll_write(context, to, &self.kept[self.taken..]))?;
@@ -119,7 +119,7 @@ impl Direction {
                 let _ = pin!(tokio::task::yield_now()).poll(context);
                 return Poll::Pending;
             }
-            let most = match tap.stretch(towards, buffer.len()) {
+            let most = match tap.stretch(towards, buffer.len(), resume.take()) {
                 Stretch::Bytes(most) => most,
                 Stretch::NotBefore(time) => {
                     self.resume = Some(time);

@@ -113,11 +113,13 @@ pub(super) struct Tap<'f> {
 }
 
 impl Tap<'_> {
-    /// How much may be read, of `most`.
-    pub(super) fn stretch(&self, direction: Direction, most: usize) -> Stretch {
-        match &self.limits {
-            None => Stretch::Bytes(most),
-            Some((allowance, clock)) => allowance.stretch(self.worker, direction, most, clock.now().0),
+    /// How much may be read, of `most`, by who has been told to wait until `resume`, in milliseconds.
+    pub(super) fn stretch(&self, direction: Direction, most: usize, resume: Option<u64>) -> Stretch {
+        let Some((allowance, clock)) = &self.limits else { return Stretch::Bytes(most) };
+        let now = clock.now().0;
+        match resume {
+            Some(time) if time > now => Stretch::NotBefore(time),
+            _ => allowance.stretch(self.worker, direction, most, now),
         }
     }
 

@@ -179,7 +179,7 @@ impl<S: ClientStream> Connection<S> {
 
     /// Reads and writes as far as possible without waiting, within one turn. Ready when the connection is over.
     fn turn(&mut self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
-        let pause = if self.finished { Pause::NoMore } else { self.receive(context)? };
+        let pause = if self.finished || self.is_held_up() { Pause::NoMore } else { self.receive(context)? };
         if pause == Pause::Bound {
             return Poll::Ready(Ok(()));
         }
@@ -187,10 +187,9 @@ impl<S: ClientStream> Connection<S> {
         if self.finished && wrote_all {
             return Poll::Ready(Ok(()));
         }
-        self.resume = match pause {
-            Pause::Limited(time) => Some(self.core(|core, _| Instant::from_std(core.clock.instant(time)))),
-            _ => None,
-        };
+        if let Pause::Limited(time) = pause {
+            self.resume = Some(self.core(|core, _| Instant::from_std(core.clock.instant(time))));
+        }
         // If writing has made room, nothing else will tell that there is more to read.
         if pause == Pause::Turn || pause == Pause::Stuffed && !self.is_stuffed() {
             // The others' turn includes the sockets: the wake-up comes after the runtime has looked at them.
@@ -208,8 +207,7 @@ impl<S: ClientStream> Connection<S> {
         }
         while timer.as_mut().poll(context).is_ready() {
             let now = Instant::now();
-            if self.resume.is_some_and(|time| time <= now) {
-                self.resume = None;
+            if self.resume.is_some() && !self.is_held_up() {
                 context.waker().wake_by_ref();
             }
             if self.begun.is_some_and(|begun| begun + self.shared.limits.message_timeout <= now) {
@@ -224,6 +222,14 @@ impl<S: ClientStream> Connection<S> {
             timer.as_mut().reset(self.deadline());
         }
         false
+    }
+
+    /// Whether what is kept has to wait for a limit.
+    fn is_held_up(&mut self) -> bool {
+        if self.resume.is_some_and(|time| time <= Instant::now()) {
+            self.resume = None;
+        }
+        self.resume.is_some()
     }
 
     /// When the connection may have to end if nothing more comes.
