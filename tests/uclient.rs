@@ -207,7 +207,7 @@ fn ipv6() {
 #[test]
 fn time_limited_credentials() {
     let secret = "static-auth-secret = \"a secret of these times\"\n[[auth.user]]";
-    let server = Server::start(&configuration("tls").replacen("[[auth.user]]", secret, 1));
+    let server = Server::start(&loopback_with_tls().replacen("[[auth.user]]", secret, 1));
     let peer = Peer::start();
     let peer = Some(SocketAddr::new(IPV4, peer.port));
     for (transport, options) in [("udp", &["-X"][..]), ("tcp", &["-X", "-t"]), ("tls", &["-X", "-t", "-S"])] {
@@ -248,7 +248,7 @@ algorithm = "A128GCM"
 kid = "oldempire"
 key = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIK"
 [[auth.user]]"#;
-    let server = Server::start(&configuration("tls").replacen("[[auth.user]]", keys, 1));
+    let server = Server::start(&loopback_with_tls().replacen("[[auth.user]]", keys, 1));
     let peer = Peer::start();
     let peer = Some(SocketAddr::new(IPV4, peer.port));
     for (transport, options) in [

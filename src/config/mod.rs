@@ -5,8 +5,8 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `realms`, `redirect`, `tls`, `tables`: the
-//!   tables. `uri`: what clients are told to reach the server by.
+//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `realms`, `limits`, `redirect`, `tls`,
+//!   `tables`: the tables. `uri`: what clients are told to reach the server by.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
@@ -14,6 +14,7 @@ mod address;
 mod discovery;
 mod finding;
 mod host;
+mod limits;
 mod listen;
 mod reader;
 mod realms;
@@ -38,6 +39,7 @@ use zeroize::Zeroizing;
 pub use self::{
     finding::{ConfigErrors, Finding, Position},
     host::Host,
+    limits::{ALLOCATION_KEYS, HolderKeys, REALM_KEYS, TENANT_KEYS, TOTAL_KEYS, USER_KEYS},
     render::Effective,
     settings::Settings,
     uri::client_uris,
@@ -157,7 +159,10 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
     let relay = listen::relay(&root, host, &listeners);
     let nat_discovery = discovery::nat_discovery(&root, host, &relay, &mut listeners);
     let auth = access::auth(&root, base, host, &listeners);
-    let mut realms = realms::realms(&root, base, host, &auth);
+    let bounds = root.section("limits");
+    let mut limits = limits::limits(&bounds);
+    let mut realms = realms::realms(&root, base, host, &auth, &limits);
+    limits.state_directory = limits::state_directory(&bounds, base, &limits, &realms);
     realms::assign(&root, &mut listeners, named, &auth, &mut realms);
     if report.holds_secrets() && access::readable_by_others(Path::new(file_name)) {
         let remedy = format!("chmod 640 {file_name}, or keep secrets in files of their own");
@@ -167,7 +172,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
         auth,
         realms,
         lifetimes: tables::lifetimes(&root),
-        limits: tables::limits(&root),
+        limits,
         peers: tables::peers(&root),
         redirect: redirect::redirect(&root, host, &listeners, &relay),
         nat_discovery,

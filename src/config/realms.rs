@@ -9,8 +9,9 @@ use super::{
     access::{self, EXAMPLE_PASSWORD},
     finding::Place,
     host::Host,
+    limits,
     reader::{Entry, Section},
-    settings::{Auth, Listener, Mechanisms, Realm, Secret, TokenKey},
+    settings::{Auth, Limits, Listener, Mechanisms, Realm, Secret, TokenKey},
     tables,
     value::{Separator, Text},
 };
@@ -33,8 +34,8 @@ const SHORTEST_SECRET: usize = 16;
 /// What the secret of `static-auth-secret` is called.
 const STATIC_SECRET: &str = "static-auth-secret";
 
-/// Reads every `[[realm]]`; none is announced yet.
-pub(super) fn realms(root: &Section<'_>, base: &Path, host: &Host, auth: &Auth) -> Vec<Realm> {
+/// Reads every `[[realm]]`; none is announced yet. `all` is what `[limits]` says.
+pub(super) fn realms(root: &Section<'_>, base: &Path, host: &Host, auth: &Auth, all: &Limits) -> Vec<Realm> {
     let sections = root.sections("realm").unwrap_or_default();
     let mut realms: Vec<Realm> = Vec::new();
     for section in &sections {
@@ -43,6 +44,7 @@ pub(super) fn realms(root: &Section<'_>, base: &Path, host: &Host, auth: &Auth) 
         let has_users = users.is_some();
         let users = access::users(users.unwrap_or_default(), base, host);
         let peers = section.has("peers").then(|| tables::peers_of(&section.section("peers")));
+        let limits = section.has("limits").then(|| limits::realm(&section.section("limits"), &all.realm, &all.total));
         let others = ["secret", "token-key"].into_iter().chain(access::STATIC_SECRET);
         if !has_users && !others.into_iter().any(|key| section.has(key)) {
             let remedy = "add [[realm.user]], [[realm.secret]] or [[realm.token-key]] below it";
@@ -59,7 +61,7 @@ pub(super) fn realms(root: &Section<'_>, base: &Path, host: &Host, auth: &Auth) 
             let remedy = "remove `anonymous = true` or the realms";
             section.report.error(&place, "nobody is asked who they are", remedy);
         }
-        realms.push(Realm { name, users, mechanisms, peers, announced: false });
+        realms.push(Realm { name, users, mechanisms, peers, limits, announced: false });
     }
     if let Some(section) = sections.get(MOST_REALMS) {
         section.report.error(&section.place(""), format!("is one more than {MOST_REALMS} realms"), "write fewer");

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::{
+    limits,
     settings::{
         Certificate, ClientCa, DefaultFamily, LogFormat, Mechanisms, Settings, TlsVersion, TokenKey, UdpIo, User,
         UserSecret,
@@ -19,7 +20,7 @@ pub struct Effective<'s>(pub &'s Settings);
 
 impl Display for Effective<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { lifetimes, limits, peers, tcp, compatibility, process, log, .. } = self.0;
+        let Settings { lifetimes, limits: bounds, peers, tcp, compatibility, process, log, .. } = self.0;
         self.listeners(f)?;
         self.relay(f)?;
         self.auth(f)?;
@@ -34,15 +35,7 @@ impl Display for Effective<'_> {
         writeln!(f, "connection-bind-timeout = {}", text(period_text(lifetimes.connection_bind)))?;
 
         writeln!(f, "\n[limits]")?;
-        writeln!(f, "user-quota = {}", limits.user_quota.unwrap_or(0))?;
-        writeln!(f, "total-quota = {}", limits.total_quota.unwrap_or(0))?;
-        writeln!(f, "permissions-per-allocation = {}", limits.permissions_per_allocation)?;
-        writeln!(f, "channels-per-allocation = {}", limits.channels_per_allocation)?;
-        writeln!(f, "connections-per-allocation = {}", limits.connections_per_allocation)?;
-        writeln!(f, "unauthorized-rate = {}", limits.unauthorized_rate.unwrap_or(0))?;
-        writeln!(f, "binding-rate = {}", limits.binding_rate.unwrap_or(0))?;
-        writeln!(f, "source-prefix-ipv4 = {}", limits.ipv4_prefix)?;
-        writeln!(f, "source-prefix-ipv6 = {}", limits.ipv6_prefix)?;
+        limits::render(f, bounds)?;
 
         writeln!(f, "\n[peers]")?;
         writeln!(f, "allowed-peer-ip = {}", list(&peers.allowed))?;
@@ -210,6 +203,10 @@ impl Effective<'_> {
                 writeln!(f, "\n[realm.peers]")?;
                 writeln!(f, "allowed-peer-ip = {}", list(&peers.allowed))?;
                 writeln!(f, "denied-peer-ip = {}", list(&peers.denied))?;
+            }
+            if let Some(bounds) = &realm.limits {
+                writeln!(f, "\n[realm.limits]")?;
+                limits::realm_lines(f, bounds)?;
             }
         }
         Ok(())

@@ -113,12 +113,40 @@ pub(super) const TABLES: &[Table] = &[
             "secret",
             "token-key",
             "peers",
+            "limits",
         ],
     },
     Table { name: "realm.user", repeated: true, keys: USER },
     Table { name: "realm.secret", repeated: true, keys: SECRET },
     Table { name: "realm.token-key", repeated: true, keys: TOKEN_KEY },
     Table { name: "realm.peers", repeated: false, keys: &["allowed-peer-ip", "denied-peer-ip"] },
+    Table {
+        name: "realm.limits",
+        repeated: false,
+        keys: &[
+            "user-quota",
+            "tenant-quota",
+            "realm-quota",
+            "user-unused-quota",
+            "tenant-unused-quota",
+            "realm-unused-quota",
+            "max-bps",
+            "user-max-bps",
+            "tenant-max-bps",
+            "realm-max-bps",
+            "max-pps",
+            "user-max-pps",
+            "tenant-max-pps",
+            "realm-max-pps",
+            "new-peer-rate",
+            "user-new-peer-rate",
+            "tenant-new-peer-rate",
+            "realm-new-peer-rate",
+            "user-bytes-per-month",
+            "tenant-bytes-per-month",
+            "realm-bytes-per-month",
+        ],
+    },
     Table {
         name: "lifetimes",
         repeated: false,
@@ -137,7 +165,35 @@ pub(super) const TABLES: &[Table] = &[
         repeated: false,
         keys: &[
             "user-quota",
+            "tenant-quota",
+            "realm-quota",
             "total-quota",
+            "user-unused-quota",
+            "tenant-unused-quota",
+            "realm-unused-quota",
+            "total-unused-quota",
+            "allocation-rate",
+            "max-bps",
+            "user-max-bps",
+            "tenant-max-bps",
+            "realm-max-bps",
+            "bps-capacity",
+            "max-pps",
+            "user-max-pps",
+            "tenant-max-pps",
+            "realm-max-pps",
+            "pps-capacity",
+            "burst",
+            "new-peer-rate",
+            "user-new-peer-rate",
+            "tenant-new-peer-rate",
+            "realm-new-peer-rate",
+            "total-new-peer-rate",
+            "user-bytes-per-month",
+            "tenant-bytes-per-month",
+            "realm-bytes-per-month",
+            "total-bytes-per-month",
+            "state-directory",
             "permissions-per-allocation",
             "channels-per-allocation",
             "connections-per-allocation",
@@ -215,7 +271,11 @@ pub(super) fn remedy(table: &Table, key: &str) -> String {
     if let Some(near) = closest(&written, table.keys) {
         return format!("did you mean `{near}`?");
     }
-    let home = |key: &str| TABLES.iter().find(|other| other.name != table.name && other.keys.contains(&key));
+    // Of the tables that have a key, one that is not about a single realm.
+    let home = |key: &str| {
+        let has = TABLES.iter().filter(|other| other.name != table.name && other.keys.contains(&key));
+        has.min_by_key(|other| other.name.starts_with("realm."))
+    };
     if let Some(home) = home(&written) {
         return format!("`{written}` lives in {}", header(home));
     }

@@ -169,6 +169,8 @@ pub struct Realm {
     pub mechanisms: Mechanisms,
     /// Peer rules in place of `[peers]`.
     pub peers: Option<Peers>,
+    /// What its users may take in place of what `[limits]` says.
+    pub limits: Option<RealmLimits>,
     /// Clients of some listener are told this realm; otherwise it is chosen by the user's name, or by what proves the user.
     pub announced: bool,
 }
@@ -228,10 +230,16 @@ pub struct Lifetimes {
 /// Quotas and limits (`[limits]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Allocations per user name; `None` is unlimited.
-    pub user_quota: Option<u32>,
-    /// Allocations in total; `None` is unlimited.
-    pub total_quota: Option<u32>,
+    /// Of all realms together.
+    pub total: HolderLimits,
+    /// Of a realm and what is in it.
+    pub realm: RealmLimits,
+    /// How much of what flows into a bandwidth or packet bucket may come at once (`burst`).
+    pub burst: Duration,
+    /// New allocations per second and source prefix; `None` is unlimited.
+    pub allocation_rate: Option<u32>,
+    /// Where counts are kept that outlive the process; there if bytes per month are limited.
+    pub state_directory: Option<PathBuf>,
     /// Permissions per allocation.
     pub permissions_per_allocation: usize,
     /// Channels per allocation.
@@ -246,6 +254,36 @@ pub struct Limits {
     pub ipv4_prefix: u8,
     /// Length in bits of an IPv6 source prefix.
     pub ipv6_prefix: u8,
+}
+
+/// The limits of one realm and of each that is in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RealmLimits {
+    /// Of the realm as a whole.
+    pub realm: HolderLimits,
+    /// Of each tenant (a key id inside time-limited user names).
+    pub tenant: HolderLimits,
+    /// Of each user.
+    pub user: HolderLimits,
+    /// Of each allocation.
+    pub allocation: HolderLimits,
+}
+
+/// What one holder may take: an allocation, a user, a tenant, a realm, or all together. `None` is unlimited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HolderLimits {
+    /// Allocations; all of them unless those that are not used are counted apart. Not of an allocation.
+    pub allocations: Option<u32>,
+    /// Allocations that are not used, which are then counted apart. Not of an allocation.
+    pub unused: Option<u32>,
+    /// Application data in each direction, bits per second.
+    pub bits_per_second: Option<u64>,
+    /// Datagrams in each direction per second.
+    pub packets_per_second: Option<u32>,
+    /// Peers that get a permission, channel or connection anew, per second.
+    pub new_peers_per_second: Option<u32>,
+    /// Application data in both directions together, bytes per calendar month (UTC). Not of an allocation.
+    pub bytes_per_month: Option<u64>,
 }
 
 /// Peer rules on top of the built-in ones (`[peers]`).

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     schema,
-    settings::{DefaultFamily, Mechanisms, RelayAddress, Secret, TlsVersion, UserSecret},
+    settings::{DefaultFamily, HolderLimits, Mechanisms, RealmLimits, RelayAddress, Secret, TlsVersion, UserSecret},
     *,
 };
 use crate::auth::rest::{RestAlgorithm, RestForm};
@@ -137,7 +137,8 @@ fn credentials_alone_give_the_defaults() {
     assert_eq!(settings.relay.default_family, DefaultFamily::Ipv4);
     assert_eq!(settings.auth.stale_nonce, Duration::from_secs(3_600));
     assert_eq!(settings.lifetimes.default_allocate, Duration::from_secs(600));
-    assert_eq!(settings.limits.user_quota, None);
+    assert_eq!(settings.limits.realm, RealmLimits::default());
+    assert_eq!(settings.limits.total, HolderLimits::default());
     assert_eq!(settings.limits.unauthorized_rate, Some(100));
     assert_eq!(settings.limits.binding_rate, Some(200));
     assert_eq!(settings.process.workers, 3);
@@ -711,6 +712,25 @@ fn token_keys_are_base64_of_enough_bytes() {
 }
 
 #[test]
+fn a_realm_has_the_limits_of_all_where_it_says_nothing() {
+    let text = format!(
+        "{}\n[limits]\nuser-quota = 5\nuser-max-bps = \"2Mbit/s\"\ntotal-quota = 9\n[[realm]]\nname = \"a.org\"\n{SECRET}\n\
+         [realm.limits]\nuser-quota = 0\nrealm-quota = 7\n[[realm]]\nname = \"b.org\"\n{SECRET}\n",
+        auth(SECRET)
+    );
+    let settings = accept(&text).settings;
+    let own = settings.realms[0].limits.unwrap();
+    assert_eq!((own.user.allocations, own.realm.allocations), (None, Some(7)));
+    assert_eq!(own.user.bits_per_second, Some(2_000_000));
+    assert_eq!(settings.limits.realm.user.allocations, Some(5));
+    assert_eq!(settings.realms[1].limits, None);
+    let refused = refuse(&text.replace("realm-quota = 7", "total-quota = 7"));
+    assert!(refused[0].contains("realm.limits.total-quota = 7: unknown key; `total-quota` lives in [limits]"), "{refused:?}");
+    let monthly = refuse(&text.replace("realm-quota = 7", "user-bytes-per-month = \"1GB\""));
+    assert!(monthly[0].contains("needs state-directory"), "{monthly:?}");
+}
+
+#[test]
 fn realms_have_names_of_their_own_and_somebody_in_them() {
     let base = format!("{}\n", auth(SECRET));
     let with = |more: &str| format!("{base}{more}");
@@ -810,9 +830,59 @@ fn tcp_is_relayed_on_demand_and_something_is_relayed_always() {
 }
 
 #[test]
+fn limits_are_read_by_holder_and_kind() {
+    let limits = settings(
+        "[limits]\nuser-quota = 3\ntenant-unused-quota = 9\nmax-bps = \"1Mbit/s\"\nuser-max-bps = \"250KB/s\"\n\
+         bps-capacity = \"1Gbit/s\"\npps-capacity = 70000\nrealm-new-peer-rate = 4\nuser-bytes-per-month = \"5GB\"\n\
+         state-directory = \"state\"\nallocation-rate = 2\nburst = \"1s\"",
+    )
+    .limits;
+    assert_eq!(limits.realm.allocation, HolderLimits { bits_per_second: Some(1_000_000), ..HolderLimits::default() });
+    let user = HolderLimits {
+        allocations: Some(3),
+        bits_per_second: Some(2_000_000),
+        bytes_per_month: Some(5_000_000_000),
+        ..HolderLimits::default()
+    };
+    assert_eq!(limits.realm.user, user);
+    assert_eq!(limits.realm.tenant, HolderLimits { unused: Some(9), ..HolderLimits::default() });
+    assert_eq!(limits.realm.realm, HolderLimits { new_peers_per_second: Some(4), ..HolderLimits::default() });
+    let total = HolderLimits {
+        bits_per_second: Some(1_000_000_000),
+        packets_per_second: Some(70_000),
+        ..HolderLimits::default()
+    };
+    assert_eq!(limits.total, total);
+    assert_eq!((limits.allocation_rate, limits.burst), (Some(2), Duration::from_secs(1)));
+    assert_eq!(limits.state_directory.as_deref(), Some(Path::new("state")));
+    let defaults = settings("").limits;
+    assert_eq!((defaults.allocation_rate, defaults.burst), (None, Duration::from_millis(200)));
+}
+
+#[test]
+fn limits_that_cannot_work_say_why() {
+    let bare = &errors("[limits]\nmax-bps = 1000000")[0];
+    assert!(
+        bare.contains("has no unit; write a bandwidth like") && bare.contains("coturn's numbers are bytes"),
+        "{bare}"
+    );
+    for burst in ["49ms", "61s"] {
+        assert!(errors(&format!("[limits]\nburst = \"{burst}\""))[0].contains("from \"50ms\" to \"1m\""));
+    }
+    let homeless = &errors("[limits]\ntotal-bytes-per-month = \"1TB\"")[0];
+    assert!(
+        homeless.contains("limits.total-bytes-per-month") && homeless.contains("needs state-directory"),
+        "{homeless}"
+    );
+    assert!(warnings("[limits]\nstate-directory = \"x\"")[0].contains("no bytes per month are limited"));
+    let above = warnings("[limits]\nmax-bps = \"2Mbit/s\"\nuser-max-bps = \"1Mbit/s\"");
+    assert!(above[0].contains("max-bps") && above[0].contains("is above user-max-bps and never reached"), "{above:?}");
+}
+
+#[test]
 fn zero_is_unlimited_for_quotas_and_rates_only() {
     let limits = settings("[limits]\nuser-quota = 0\ntotal-quota = 7\nunauthorized-rate = 0\nbinding-rate = 9").limits;
-    assert_eq!((limits.user_quota, limits.total_quota), (None, Some(7)));
+    assert_eq!((limits.realm.user.allocations, limits.total.allocations), (None, Some(7)));
     assert_eq!((limits.unauthorized_rate, limits.binding_rate), (None, Some(9)));
     let per_allocation = ["permissions-per-allocation", "channels-per-allocation", "connections-per-allocation"];
     for key in per_allocation.into_iter().chain(["source-prefix-ipv4", "source-prefix-ipv6"]) {
@@ -1051,6 +1121,16 @@ external-ip = [\"203.0.113.1/192.0.2.7\", \"2001:db8:f::1\"]
 socket-buffer = \"64KiB\"
 [limits]
 user-quota = 5
+user-unused-quota = 20
+realm-quota = 50
+allocation-rate = 9
+max-bps = \"1500kbit/s\"
+bps-capacity = \"1Gbit/s\"
+tenant-max-pps = 7000
+new-peer-rate = 5
+tenant-bytes-per-month = \"100GB\"
+burst = \"1s\"
+state-directory = \"/var/lib/turnserver\"
 [peers]
 denied-peer-ip = [\"10.0.0.1-10.0.0.6\"]
 [redirect]
@@ -1082,7 +1162,8 @@ format = \"json\"
         format!("[[listener]]\ntransports = \"tls\"\nproxy-protocol = \"10.0.0.0/8\"\n{}{clients}", files.table());
     let realms = "[[listener]]\nrealm = \"a.org\"\n[[realm]]\nname = \"a.org\"\nrest-api-username = \"expiry:tenant:user\"\n\
                   [[realm.secret]]\nname = \"s\"\nsecret = \"0123456789abcdef\"\nalgorithm = \"sha256\"\ntenant = \"t\"\n\
-                  [[realm.user]]\nname = \"u\"\npassword = \"p\"\n[realm.peers]\ndenied-peer-ip = \"192.0.2.0/24\"\n";
+                  [[realm.user]]\nname = \"u\"\npassword = \"p\"\n[realm.peers]\ndenied-peer-ip = \"192.0.2.0/24\"\n\
+                  [realm.limits]\nuser-quota = 3\nmax-bps = \"1Mbit/s\"\n";
     for text in ["", everything, &tls, realms] {
         let printed = Effective(&settings(text)).to_string();
         assert!(printed.contains("password = \"****\""), "{printed}");

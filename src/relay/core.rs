@@ -19,16 +19,18 @@ use super::{
     dtls::Dtls,
     errands::{self, Errand, NOTHING},
     inquiries::Inquiries,
+    limits::{AllocationMeter, QuotaLease},
     mail::{LONGEST, Letter, Posted},
     open,
     outlets::Outlets,
     ports::{Owner, Place, PortLease},
-    shared::{QuotaLease, Shared},
+    shared::Shared,
     system::{self, Io, Poller, SendOptions, UdpSocket},
     tcp_relay::TcpRelays,
 };
 use crate::{
-    auth::directory::Directory,
+    auth::{directory::Directory, subject::Subject},
+    policy::limiter::Allowance,
     stun::{AttributeType, Message, Method},
     turn::{
         Answer, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak,
@@ -157,7 +159,9 @@ pub(super) struct RelaySocket {
 struct Session {
     relayed: Addresses,
     /// Its place in the quotas, given back with it.
-    _quota: QuotaLease,
+    _quota: Arc<QuotaLease>,
+    /// What it may take, if that is limited.
+    allowance: Option<Arc<Allowance>>,
 }
 
 /// The relayed addresses that an allocation began with, by family.
@@ -221,6 +225,10 @@ pub(super) struct Core {
     directory: Arc<Directory>,
     /// Requests that wait until a store has answered.
     pub(super) inquiries: Inquiries,
+    /// Rates or bytes of the month are limited: streams may have to wait.
+    pub(super) limits_data: bool,
+    /// Allocations are to have meters.
+    has_meters: bool,
     poller: Rc<Poller>,
     sessions: HashMap<Handle, Session>,
     /// When reservations that this worker made expire.
@@ -246,6 +254,8 @@ impl Core {
         rng: StdRng,
         io: Io,
     ) -> Self {
+        let limits_data = shared.limiter.limits_data();
+        let has_meters = limits_data || shared.limiter.limits_peers();
         Self {
             worker,
             reply: vec![0; server.reply_len()].into(),
@@ -260,6 +270,8 @@ impl Core {
             tos: 0,
             directory,
             inquiries,
+            limits_data,
+            has_meters,
             poller,
             sessions: HashMap::new(),
             reservation_deadline: None,
@@ -378,15 +390,12 @@ impl Core {
 
     /// Opens relay sockets and grants the allocation; returns the length of the reply.
     fn allocate(&mut self, pending: PendingAllocate, now: Time) -> usize {
-        let opened = match pending.protocol {
-            RelayProtocol::Udp => self.open_relays(&pending, now),
-            RelayProtocol::Tcp => self.open_tcp_relay(&pending),
-        };
         let client = pending.client.tuple;
         let subject = Arc::clone(&pending.subject);
+        let opened = self.admit(&pending, &subject, now);
         match opened {
             Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut self.reply, now).0,
-            Ok((grant, quota)) => {
+            Ok((grant, quota, allowance)) => {
                 let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut self.reply, now);
                 if let Some((handle, id)) = made {
                     for (relay, _) in grant.relays.into_iter().flatten() {
@@ -400,17 +409,50 @@ impl Core {
                         client = %client.client, transport = client.transport.name(), %relayed,
                         "session begins"
                     );
-                    self.sessions.insert(handle, Session { relayed, _quota: quota });
+                    let quota = Arc::new(quota);
+                    if self.has_meters {
+                        let (limiter, quota) = (Arc::clone(&self.shared.limiter), Arc::clone(&quota));
+                        let (allowance, worker) = (allowance.clone(), self.worker.into());
+                        let meter = AllocationMeter { limiter, quota, allowance, worker };
+                        self.server.set_meter(handle, Box::new(meter));
+                    }
+                    self.sessions.insert(handle, Session { relayed, _quota: quota, allowance });
                 }
                 len
             }
         }
     }
 
-    fn open_relays(&mut self, pending: &PendingAllocate, now: Time) -> Result<(Grant, QuotaLease), Refusal> {
+    /// Opens the relay sockets of whoever may have an allocation now, with what that may take.
+    fn admit(
+        &mut self,
+        pending: &PendingAllocate,
+        subject: &Subject,
+        now: Time,
+    ) -> Result<(Grant, QuotaLease, Option<Arc<Allowance>>), Refusal> {
+        let (source, streams) = (pending.client.tuple.client.ip(), pending.protocol == RelayProtocol::Tcp);
+        let allowance = self.shared.admit(subject, source, streams, self.worker, now)?;
+        let (grant, quota) = match pending.protocol {
+            RelayProtocol::Udp => self.open_relays(pending, subject, now)?,
+            RelayProtocol::Tcp => self.open_tcp_relay(pending, subject)?,
+        };
+        Ok((grant, quota, allowance))
+    }
+
+    /// What an allocation may take, if that is limited.
+    pub(super) fn allowance(&self, handle: Handle) -> Option<Arc<Allowance>> {
+        self.sessions.get(&handle)?.allowance.clone()
+    }
+
+    fn open_relays(
+        &mut self,
+        pending: &PendingAllocate,
+        subject: &Subject,
+        now: Time,
+    ) -> Result<(Grant, QuotaLease), Refusal> {
         let near = pending.client.tuple.server.ip();
-        let opened =
-            open::open(&self.shared, pending.addresses, &pending.subject.user, near, self.io, now, &mut self.rng)?;
+        let whose = (subject, self.worker);
+        let opened = open::open(&self.shared, pending.addresses, whose, near, self.io, now, &mut self.rng)?;
         let mut grant = Grant { refused: opened.refused, ..Grant::default() };
         if let Some((token, expires)) = opened.reserved {
             grant.token = Some(token);

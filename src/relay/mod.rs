@@ -18,6 +18,7 @@ mod fault;
 mod grouping;
 mod inquiries;
 mod kept;
+mod limits;
 mod listeners;
 mod mail;
 mod open;
@@ -38,6 +39,7 @@ mod tcp_relay;
 mod tls;
 mod worker;
 
+pub use limits::StateError;
 pub use listeners::{Endpoint, KernelDrops};
 pub use start::{Counts, Relay, StartError};
 pub use system::DatagramPath;

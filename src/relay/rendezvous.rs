@@ -14,7 +14,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::turn::{BindRefusal, ConnectionId, Flow, Subject};
+use crate::{
+    policy::limiter::Allowance,
+    turn::{BindRefusal, ConnectionId, Flow, Subject},
+};
 
 /// What both sides know of a connection.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Link {
     /// The worker that has the allocation.
     pub(super) owner: u16,
     pub(super) flow: Arc<Flow>,
+    /// What the allocation may take, if that is limited.
+    pub(super) allowance: Option<Arc<Allowance>>,
     /// Told once when the connection is to be closed because its allocation ends.
     pub(super) close: Notify,
 }
@@ -140,7 +145,7 @@ mod tests {
     fn waiting(id: u32, user: &str) -> Waiting {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let link = Link { id: ConnectionId(id), owner: 1, flow: Arc::default(), close: Notify::new() };
+        let link = Link { id: ConnectionId(id), owner: 1, flow: Arc::default(), allowance: None, close: Notify::new() };
         Waiting { subject: Arc::new(subject(user)), link: Arc::new(link), socket }
     }
 

@@ -15,6 +15,7 @@ use super::{
     dtls,
     errands::Notice,
     inquiries::Desk,
+    limits::{Bookkeeper, StateError},
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
     shared::Shared,
     supervise,
@@ -28,7 +29,7 @@ use crate::{
         Settings,
         settings::{NatDiscovery, Peers},
     },
-    policy::peer::PeerRules,
+    policy::{limiter::LimitCounts, peer::PeerRules},
     turn::{Revocation, Totals},
 };
 
@@ -64,6 +65,9 @@ pub enum StartError {
     /// The certificates cannot be used for DTLS.
     #[error("[tls], for DTLS: {0}")]
     Dtls(String),
+    /// What an earlier process has counted cannot be gone on with.
+    #[error("[limits]: {0}")]
+    State(#[from] StateError),
     /// The limit of file descriptors does not even do for the listeners.
     #[error("cannot start: {0}; {RAISE_DESCRIPTORS}")]
     Descriptors(io::Error),
@@ -91,6 +95,8 @@ impl StartError {
 pub struct Counts {
     /// By the workers, in all.
     pub totals: Totals,
+    /// By the limits.
+    pub limits: LimitCounts,
     /// By the kernel, for each UDP listener; empty on systems that do not tell.
     pub kernel_drops: Vec<KernelDrops>,
 }
@@ -101,6 +107,8 @@ pub struct Relay {
     path: DatagramPath,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
+    /// There if bytes of the month are limited.
+    bookkeeper: Option<Bookkeeper>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -149,8 +157,13 @@ impl Relay {
         let others =
             settings.realms.iter().map(|realm| realm.peers.as_ref().map_or_else(|| Arc::clone(&default), rules));
         let peers: Arc<[_]> = [Arc::clone(&default)].into_iter().chain(others).collect();
-        let shared = Shared::new(&settings, &default);
+        let seed = random()?.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
+        let shared = Shared::new(&settings, &default, seed);
         let desk = store.map(|store| Desk::open(store, Arc::clone(&shared))).transpose()?;
+        let clock = Clock::new();
+        let state = settings.limits.state_directory.as_deref();
+        let keep = |directory| Bookkeeper::start(&shared.limiter, directory, clock);
+        let bookkeeper = state.map(keep).transpose()?;
         let processors = processors(&settings);
         let (stop, stopped) = watch::channel(false);
         let plan = Plan {
@@ -160,7 +173,7 @@ impl Relay {
             desk,
             peers,
             shared: Arc::clone(&shared),
-            clock: Clock::new(),
+            clock,
             io,
             nonce_secret: random()?,
             ticket_key: random()?,
@@ -169,7 +182,7 @@ impl Relay {
             dtls,
             processor: None,
         };
-        let mut relay = Self { listeners, path, workers: Vec::with_capacity(workers), stop, shared };
+        let mut relay = Self { listeners, path, workers: Vec::with_capacity(workers), stop, bookkeeper, shared };
         for (index, sockets) in relay.listeners.sockets.iter().enumerate() {
             let processor = processors.get(index % processors.len().max(1)).copied();
             let plan = Plan { index, sockets: Arc::clone(sockets), processor, ..plan.clone() };
@@ -228,6 +241,12 @@ impl Relay {
         count
     }
 
+    /// What the limits have done so far.
+    #[must_use]
+    pub fn limits(&self) -> LimitCounts {
+        self.shared.limiter.counts()
+    }
+
     /// Ends all sessions, closes all sockets, and returns what was counted.
     #[must_use]
     pub fn stop(self) -> Counts {
@@ -241,7 +260,11 @@ impl Relay {
                 Err(_) => tracing::error!("a worker panicked"),
             }
         }
-        Counts { totals, kernel_drops: self.listeners.kernel_drops() }
+        if let Some(bookkeeper) = self.bookkeeper {
+            bookkeeper.stop();
+        }
+        let limits = self.shared.limiter.counts();
+        Counts { totals, limits, kernel_drops: self.listeners.kernel_drops() }
     }
 }
 

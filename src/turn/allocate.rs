@@ -8,10 +8,13 @@ use super::{
     authentication::Requester,
     channel::Channels,
     permission::Permissions,
-    reply::ReplyContext,
+    reply::{Reject, ReplyContext},
     time::whole_seconds,
 };
 use crate::stun::{AttributeType, ErrorCode, Message, TransactionId};
+
+/// The answer to whoever asks for UDP where it is not relayed (RFC 6062 §5.1).
+const UDP_FORBIDDEN: Reject = Reject { error: ErrorCode::Forbidden, words: Some("UDP is not relayed here") };
 
 /// What is relayed: REQUESTED-TRANSPORT, an IANA protocol number (RFC 8656 §18.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +89,8 @@ pub struct Grant {
 /// Why no relay sockets were opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The user, or the server, has as many allocations as allowed.
-    Quota,
+    /// A limit of allocations is reached: this one, in words for the client.
+    Quota(&'static str),
     /// No port, descriptor or reservation is left that would do.
     Capacity,
     /// The family is not relayed here.
@@ -95,9 +98,16 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    const fn reject(self) -> Reject {
+        match self {
+            Self::Quota(words) => Reject { error: self.error(), words: Some(words) },
+            Self::Capacity | Self::Family => Reject { error: self.error(), words: None },
+        }
+    }
+
     const fn error(self) -> ErrorCode {
         match self {
-            Self::Quota => ErrorCode::AllocationQuotaReached,
+            Self::Quota(_) => ErrorCode::AllocationQuotaReached,
             Self::Capacity => ErrorCode::InsufficientCapacity,
             Self::Family => ErrorCode::AddressFamilyNotSupported,
         }
@@ -121,9 +131,9 @@ impl Server {
             return self.replied(outcome);
         }
         let protocol = match RelayProtocol::of(message) {
-            Ok(RelayProtocol::Tcp) if !self.rules.tcp_relaying => Err(ErrorCode::UnsupportedTransportProtocol),
-            Ok(RelayProtocol::Udp) if !self.rules.udp_relaying => Err(ErrorCode::Forbidden),
-            of => of,
+            Ok(RelayProtocol::Tcp) if !self.rules.tcp_relaying => Err(ErrorCode::UnsupportedTransportProtocol.into()),
+            Ok(RelayProtocol::Udp) if !self.rules.udp_relaying => Err(UDP_FORBIDDEN),
+            of => of.map_err(Reject::from),
         };
         if message.has(AttributeType::DONT_FRAGMENT) && !self.rules.dont_fragment && protocol != Ok(RelayProtocol::Tcp)
         {
@@ -244,7 +254,7 @@ impl Server {
             Ok(grant) => grant,
             Err(refusal) => {
                 self.totals.errors = self.totals.errors.wrapping_add(1);
-                return (context.error(&self.rules, reply, refusal.error(), |_| {}), None);
+                return (context.error(&self.rules, reply, refusal.reject(), |_| {}), None);
             }
         };
         let expires = (now + lifetime).min(requester.until);
@@ -266,6 +276,7 @@ impl Server {
             refused: grant.refused,
             away: false,
             mobile: mobile.then(Box::default),
+            meter: None,
             armed: Time(u64::MAX),
         });
         self.totals.allocations = self.totals.allocations.wrapping_add(1);

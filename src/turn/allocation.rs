@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     Client, Family, FiveTuple, Refusal, RelayId, Subject, Time, Traffic, authentication::Requester, channel::Channels,
-    connection::Connections, mobility::Mobile, permission::Permissions,
+    connection::Connections, meter::Meter, mobility::Mobile, permission::Permissions,
 };
 use crate::stun::TransactionId;
 
@@ -30,7 +30,6 @@ pub(super) struct Relayed {
 }
 
 /// An allocation with all that belongs to it.
-#[derive(Debug)]
 pub(super) struct Allocation {
     pub(super) id: AllocationId,
     pub(super) client: Client,
@@ -55,6 +54,8 @@ pub(super) struct Allocation {
     pub(super) away: bool,
     /// There if the client has asked for a ticket.
     pub(super) mobile: Option<Box<Mobile>>,
+    /// There if it is held to limits of rates or peers.
+    pub(super) meter: Option<Box<dyn Meter>>,
     /// When the table will look at it next; never later than [`Allocation::next_deadline`].
     pub(super) armed: Time,
 }

@@ -70,6 +70,12 @@ drops! {
     BadIndication => "bad-indication",
     /// An unauthenticated answer that the source's rate limit held back.
     RateLimited => "rate-limited",
+    /// A datagram beyond a limit of bandwidth.
+    Bandwidth => "bandwidth",
+    /// A datagram beyond a limit of datagrams per second.
+    PacketRate => "packet-rate",
+    /// Data after the bytes of the month were used up.
+    MonthUsedUp => "month-used-up",
     /// A datagram larger than can be relayed in a message.
     TooLong => "too-long",
     /// The system refused to send the datagram.

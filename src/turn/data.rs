@@ -85,6 +85,11 @@ impl Server {
         };
         let relay = relayed.relay;
         let len = usize::from(message.len);
+        if let Some(meter) = &mut allocation.meter
+            && let Err(reason) = meter.to_peer(len, now)
+        {
+            return self.drop(reason);
+        }
         allocation.to_peers.count(len);
         self.totals.to_peers.count(len);
         let payload = channel_data::HEADER_LEN..channel_data::HEADER_LEN + len;
@@ -120,6 +125,11 @@ impl Server {
             return self.drop(Drop::PeerRefused);
         }
         let relay = relayed.relay;
+        if let Some(meter) = &mut allocation.meter
+            && let Err(reason) = meter.to_peer(data.len(), now)
+        {
+            return self.drop(reason);
+        }
         allocation.to_peers.count(data.len());
         self.totals.to_peers.count(data.len());
         let translated = !client.tuple.transport.is_stream() && family != Family::of(client.tuple.client.ip());
@@ -162,7 +172,7 @@ impl Server {
 
     /// The channel to use, if one is bound.
     fn check_from_peer(
-        &self,
+        &mut self,
         handle: Handle,
         peer: SocketAddr,
         len: usize,
@@ -186,6 +196,11 @@ impl Server {
         let limit = if channel.is_some() { usize::from(u16::MAX) } else { MAX_DATA[family as usize] };
         if len > limit {
             return Err(Drop::TooLong);
+        }
+        if allocation.meter.is_some()
+            && let Some(meter) = &mut self.table[handle].meter
+        {
+            meter.to_client(len, now)?;
         }
         Ok(channel)
     }

@@ -12,7 +12,7 @@ use super::{
     discovery,
     mobility::{Guests, Tickets},
     nonce::Nonces,
-    reply::ReplyContext,
+    reply::{Reject, ReplyContext},
     table::Table,
 };
 use crate::stun::{AttributeType, Class, ErrorCode, Message, MessageWriter, Method, ParseError, demultiplex::Protocol};
@@ -260,11 +260,13 @@ impl Server {
                 return self.connection_bind(client, message, context, &requester, has_allocation, reply);
             }
             (Method::Refresh, owned) if message.has(AttributeType::MOBILITY_TICKET) => {
-                self.refresh_with_ticket(client, owned, message, &requester, &context, reply, now)
+                self.refresh_with_ticket(client, owned, message, &requester, &context, reply, now).map_err(Reject::from)
             }
-            (_, None) => Err(ErrorCode::AllocationMismatch),
-            (_, Some(handle)) if !self.table[handle].owner.is(&requester) => Err(ErrorCode::WrongCredentials),
-            (Method::Refresh, Some(handle)) => self.refresh(handle, message, &requester, &context, reply, now),
+            (_, None) => Err(ErrorCode::AllocationMismatch.into()),
+            (_, Some(handle)) if !self.table[handle].owner.is(&requester) => Err(ErrorCode::WrongCredentials.into()),
+            (Method::Refresh, Some(handle)) => {
+                self.refresh(handle, message, &requester, &context, reply, now).map_err(Reject::from)
+            }
             (Method::Connect, Some(handle)) => return self.connect(handle, message, context, reply, now),
             (Method::CreatePermission, Some(handle)) => self.create_permission(handle, message, &context, reply, now),
             (_, Some(handle)) => self.channel_bind(handle, message, &context, reply, now),
@@ -314,7 +316,7 @@ impl Server {
         self.replied(Err(len))
     }
 
-    pub(super) fn error<'m>(&mut self, context: &ReplyContext, error: ErrorCode, reply: &mut [u8]) -> Step<'m> {
+    pub(super) fn error<'m>(&mut self, context: &ReplyContext, error: impl Into<Reject>, reply: &mut [u8]) -> Step<'m> {
         let len = context.error(&self.rules, reply, error, |_| {});
         self.replied(Err(len))
     }
@@ -465,6 +467,13 @@ impl Server {
     #[must_use]
     pub fn owns_allocation(&self, client: &Client) -> bool {
         self.table.find(&client.tuple).or_else(|| self.table.arriving(&client.tuple)).is_some()
+    }
+
+    /// Asks the allocation's meter for new peers.
+    pub(super) fn add_peers(&mut self, handle: Handle, peers: usize, now: Time) -> Result<(), Reject> {
+        let Some(meter) = &mut self.table[handle].meter else { return Ok(()) };
+        let refused = |words| Reject { error: ErrorCode::InsufficientCapacity, words: Some(words) };
+        if peers > 0 { meter.add_peers(peers, now).map_err(refused) } else { Ok(()) }
     }
 
     /// What has been counted so far.

@@ -12,6 +12,7 @@ mod data;
 mod discovery;
 mod dual;
 mod expiry;
+mod limits;
 mod messages;
 mod mobility;
 mod model;

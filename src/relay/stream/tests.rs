@@ -35,7 +35,7 @@ fn streams() -> Rc<Streams> {
     let ports = settings.relay.min_port..=settings.relay.max_port;
     let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &[], &[]));
     let io = DatagramPath::probe(settings.process.udp_io).unwrap().io();
-    let shared = Shared::new(&settings, &peers);
+    let shared = Shared::new(&settings, &peers, 1);
     let policy = WorkerPolicy::new([peers].into(), Arc::clone(&shared), &settings.limits, 1, [1, 2]);
     let rules = rules::rules(&settings, &directory, io, ConnectionIds { worker: 0, workers: 1 });
     let server = Server::new(rules, Box::new(policy), &[3; 32], [4; 32], 1);

@@ -346,7 +346,7 @@ impl World {
     }
 
     fn waits(&mut self, connection: PeerConnection, reply: &[u8]) -> (Client, Response) {
-        let PeerConnection { id, subject, flow, client, len } = connection;
+        let PeerConnection { id, subject, flow, client, len, .. } = connection;
         self.peers.insert(id, PeerSocket::Waiting(subject, flow));
         (client, Response::new(reply[..len].to_vec()))
     }
@@ -382,7 +382,7 @@ impl World {
 
     fn grant(&mut self, user: &str, request: AddressRequest) -> Result<Grant, Refusal> {
         if self.used.get(user).is_some_and(|used| *used >= self.quota) {
-            return Err(Refusal::Quota);
+            return Err(Refusal::Quota("no more"));
         }
         match request {
             AddressRequest::One { family, even } => {
