@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     credential::{Credential, Identity, Query, RealmId, Term},
-    key::{md5_key, sha256_key},
+    key::{LongTermKey, md5_key, sha256_key},
     prepare::prepare,
     rest::{RestNames, RestSecret},
     subject::Subject,
@@ -88,7 +88,7 @@ impl Directory {
     pub fn find(&self, query: &Query<'_>, now: Duration) -> Cow<'_, [Credential]> {
         let Some(told) = self.realms.get(query.realm.index()) else { return Cow::Borrowed(&[]) };
         if let Some(token) = query.token {
-            return self.by_token(told, query.identity, token, now).into_iter().collect::<Vec<_>>().into();
+            return self.by_token(told, query.identity, token, now).unwrap_or_default().into();
         }
         let account = self.reach(told).find_map(|realm| match query.identity {
             Identity::Name(name) => realm.users.by_name(name),
@@ -160,15 +160,15 @@ impl Directory {
     }
 
     /// What is in an access token, if one of the keys of this id opens it.
-    fn by_token(&self, told: &Realm, kid: Identity<'_>, token: &[u8], now: Duration) -> Option<Credential> {
+    fn by_token(&self, told: &Realm, kid: Identity<'_>, token: &[u8], now: Duration) -> Option<Vec<Credential>> {
         let Identity::Name(kid) = kid else { return None };
         let keys = self.reach(told).flat_map(|realm| realm.tokens.iter().map(move |key| (realm, key)));
         let mut keys = keys.filter(|(_, key)| **key.kid() == *kid);
         keys.find_map(|(realm, key)| {
             let opened = key.open(token, &told.server_name)?;
             let term = opened.term(now)?;
-            let realm_name = Arc::clone(&realm.name);
-            Some(bearer(key.kid(), token, (realm.id, realm_name), opened.mac_key, term))
+            let keys = opened.keys();
+            Some(keys.map(|mac_key| bearer(key.kid(), token, (realm.id, &realm.name), mac_key, term)).collect())
         })
     }
 
@@ -211,13 +211,13 @@ impl Directory {
 fn bearer(
     kid: &Arc<str>,
     token: &[u8],
-    (realm, realm_name): (RealmId, Arc<str>),
-    key: super::key::LongTermKey,
+    (realm, realm_name): (RealmId, &Arc<str>),
+    key: LongTermKey,
     term: Term,
 ) -> Credential {
     let digest = Sha256::digest(token);
     let user = digest.iter().take(6).fold(format!("{kid}#"), |text, byte| text + &format!("{byte:02x}"));
-    let subject = Subject { user: user.into(), realm: realm_name, tenant: Some(Arc::clone(kid)) };
+    let subject = Subject { user: user.into(), realm: Arc::clone(realm_name), tenant: Some(Arc::clone(kid)) };
     let (subject, secret) = (Arc::new(subject), Some(Arc::clone(kid)));
     Credential { subject, realm, key, term: Some(term), secret, bearer: true }
 }

@@ -13,6 +13,9 @@ const DELTA: Duration = Duration::from_secs(5);
 /// Bytes of a mac_key: 160 bits must be supported (RFC 7635 §6.2); none is longer than the block of the longest hash.
 const MAC_KEY_LEN: std::ops::RangeInclusive<usize> = 20..=128;
 
+/// Bytes of it that coturn's clients sign with.
+const COTURN_KEY_LEN: usize = 16;
+
 /// What tokens are encrypted with (RFC 7635 §4.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TokenAlgorithm {
@@ -113,6 +116,15 @@ impl TokenKey {
 }
 
 impl Token {
+    /// The keys that its client may have signed with. Of a key of 160 bits coturn's clients use the first 128 only, as many as
+    /// an MD5 key has.
+    pub fn keys(self) -> impl Iterator<Item = LongTermKey> {
+        let bytes = self.mac_key.as_bytes();
+        let short = bytes.get(..COTURN_KEY_LEN).filter(|_| bytes.len() == *MAC_KEY_LEN.start());
+        let short = short.map(|short| LongTermKey::Token(short.into()));
+        [self.mac_key].into_iter().chain(short)
+    }
+
     /// How long it is good for, `now` being the time since the UNIX epoch; `None` if it is not (RFC 7635 §7).
     ///
     /// Allocations never outlive it (§9), so there is no grace; in the seconds that clocks may be apart it still serves.
