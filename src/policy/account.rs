@@ -1,8 +1,9 @@
 //! What one holder has taken of its rates and of its bytes per month, counted by many workers at once.
 //!
 //! Every worker has a [`Slot`] of each account, on a cache line of its own that nobody else writes. What it counts there is
-//! exact; what must not exceed a limit it takes from the account in small parts ([`super::bucket`]). So the path of a packet has
-//! no lock, no allocation, and hardly ever touches what another worker writes.
+//! exact; what must not exceed a limit it takes from the account in small parts ([`super::bucket`]). So the path of a packet
+//! allocates nothing and hardly ever touches what another worker writes. The one lock is for what is left of a month: a worker
+//! takes it for each mebibyte that it relays, more often for the last of them, and once a second when nothing is left.
 
 use std::{
     sync::{

@@ -8,7 +8,8 @@
 //! * [`rate`]: requests per source prefix.
 //!
 //! The invariant of this room: it decides and counts, nothing else. No sockets, no files, no clock (time is passed in as
-//! milliseconds), and the decisions on the packet path lock and allocate nothing.
+//! milliseconds). The decisions on the packet path allocate nothing, and share nothing but atomic numbers; what little is
+//! locked beside them says so.
 
 pub mod account;
 pub mod bucket;
