@@ -229,7 +229,7 @@ impl Server {
         } else {
             let owner = owned.map(|handle| &self.table[handle].owner);
             match self.authenticator.check(message, client, owner, answer, now) {
-                Outcome::Passed(_, Proof::Over) if owner.is_none() => {
+                Outcome::Passed(_, Proof::Over) if method == Method::Allocate && owned.is_none() => {
                     return self.refuse(client, message, Failure::Challenge, reply, now);
                 }
                 Outcome::Passed(requester, _) => requester,
