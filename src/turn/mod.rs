@@ -15,6 +15,7 @@ mod allocate;
 mod allocation;
 mod authentication;
 mod binding;
+mod challenge;
 mod channel;
 mod channel_bind;
 mod client;
