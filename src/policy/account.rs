@@ -2,13 +2,15 @@
 //!
 //! Every worker has a [`Slot`] of each account, on a cache line of its own that nobody else writes. What it counts there is
 //! exact; what must not exceed a limit it takes from the account in small parts ([`super::bucket`]). So the path of a packet
-//! allocates nothing and hardly ever touches what another worker writes. The one lock is for what is left of a month: a worker
-//! takes it for each mebibyte that it relays, more often for the last of them, and once a second when nothing is left.
+//! allocates nothing and hardly ever touches what another worker writes. The one lock is for the turn of a month.
 
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -54,21 +56,16 @@ struct Slot {
     month_pause: AtomicU64,
 }
 
-/// What was counted in a month.
-#[derive(Debug)]
-struct Counted {
-    month: Month,
-    /// Bytes of this month that were counted before the account was made.
-    before: u64,
-    /// What the slots had in sum when the month began.
-    mark: u64,
-}
-
 /// Bytes of a month, and how many there may be.
 #[derive(Debug)]
 struct Monthly {
     limit: u64,
-    counted: Mutex<Counted>,
+    /// What the slots had in sum when the month began; less what was counted before the account was made.
+    mark: AtomicU64,
+    /// When the month ends. Stored after the mark.
+    ends_ms: AtomicU64,
+    /// Held by who turns to the next month.
+    turn: Mutex<()>,
 }
 
 /// The account of a holder.
@@ -95,8 +92,12 @@ impl Account {
         now_ms: u64,
     ) -> Option<Self> {
         let rates = |rate: Option<u64>| rate.map(|rate| [(); 2].map(|()| Bucket::new(rate, burst)));
-        let counted =
-            |limit| Monthly { limit, counted: Mutex::new(Counted { month: Month::of(now_ms), before, mark: 0 }) };
+        let counted = |limit| Monthly {
+            limit,
+            mark: AtomicU64::new(0u64.wrapping_sub(before)),
+            ends_ms: AtomicU64::new(Month::of(now_ms).end_ms()),
+            turn: Mutex::default(),
+        };
         let account = Self {
             scope,
             bits: rates(limits.bits_per_second),
@@ -210,14 +211,21 @@ impl Account {
     /// Bytes relayed in this month; 0 if they are not counted.
     pub fn month_bytes(&self, now_ms: u64) -> u64 {
         let Some(monthly) = &self.monthly else { return 0 };
-        let mut counted = monthly.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = self.slots.iter().fold(0u64, |sum, slot| sum.wrapping_add(slot.bytes.load(Relaxed)));
-        let month = Month::of(now_ms);
         // Time that goes backwards begins no month anew.
-        if month > counted.month {
-            *counted = Counted { month, before: 0, mark: sum };
+        if now_ms >= monthly.ends_ms.load(Acquire) {
+            let _turn = monthly.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            if now_ms >= monthly.ends_ms.load(Relaxed) {
+                monthly.mark.store(self.bytes(), Relaxed);
+                monthly.ends_ms.store(Month::of(now_ms).end_ms(), Release);
+            }
         }
-        counted.before.saturating_add(sum.wrapping_sub(counted.mark))
+        // Whoever is a moment behind the turn may have summed up before it was marked.
+        self.bytes().wrapping_sub(monthly.mark.load(Relaxed)).cast_signed().max(0).cast_unsigned()
+    }
+
+    /// Bytes relayed ever.
+    fn bytes(&self) -> u64 {
+        self.slots.iter().fold(0, |sum, slot| sum.wrapping_add(slot.bytes.load(Relaxed)))
     }
 
     /// Tokens that workers have taken and not used: bits and datagrams, in both directions.

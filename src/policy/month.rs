@@ -26,6 +26,18 @@ impl Month {
         #[allow(clippy::cast_possible_truncation)]
         Self { year: year as u32, month: month as u32 }
     }
+
+    /// When it ends and the next one begins, in milliseconds since the UNIX epoch.
+    pub fn end_ms(self) -> u64 {
+        // From March on, as above: the month after December is the eleventh, that after February the first of the next year.
+        let from_march = (u64::from(self.month) + 10) % 12;
+        let year = u64::from(self.year) + u64::from(self.month == 12);
+        let year = if from_march >= 10 { year.saturating_sub(1) } else { year };
+        let (era, year_of_era) = (year / 400, year % 400);
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * from_march + 2) / 5;
+        let days = (era * 146_097 + day_of_era).saturating_sub(719_468);
+        days.saturating_mul(86_400_000)
+    }
 }
 
 impl fmt::Display for Month {
@@ -84,6 +96,7 @@ mod tests {
             let leap = year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
             let february = if leap { 29 } else { 28 };
             for (month, days) in (1..).zip([31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]) {
+                assert_eq!(Month { year, month }.end_ms(), (day + days) * 86_400_000, "{year}-{month}");
                 for _ in 0..days {
                     assert_eq!(Month::of(day * 86_400_000), Month { year, month });
                     assert_eq!(Month::of(day * 86_400_000 + 86_399_999), Month { year, month });
