@@ -6,6 +6,9 @@
 mod certificate;
 mod check;
 mod run;
+mod secret;
+mod store;
+mod user;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -52,6 +55,8 @@ Examples:
       turnserver -c /etc/turnserver.toml
   Make a certificate to test TLS with:
       turnserver certificate --self-signed --name turn.example.org --out-cert cert.pem --out-key key.pem
+  Add a user to the store that the configuration names:
+      turnserver user add alice -c /etc/turnserver.toml
 
 Exit status:
   0 after a clean stop, 2 for a wrong command line, 78 for a wrong configuration,
@@ -69,6 +74,12 @@ enum Command {
     /// Clients refuse it unless they are told to trust it. Writes two PEM files, the key readable for its owner only, and
     /// never over files that exist.
     Certificate(certificate::Certificate),
+    /// Add, remove and list users of the configured store, and change their passwords
+    ///
+    /// A running server sees what was changed when its cache of the store has expired (cache-time, negative-cache-time).
+    User(user::User),
+    /// Add, remove and list the secrets of time-limited credentials in the configured store
+    Secret(secret::Secret),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -94,6 +105,8 @@ pub fn main() -> ExitCode {
     match &args.command {
         Some(Command::Certificate(certificate)) => certificate.make(),
         Some(Command::Check) => configured(&args, |loaded, _| check::check(&loaded)),
+        Some(Command::User(user)) => configured(&args, |loaded, _| user.run(&loaded.settings)),
+        Some(Command::Secret(secret)) => configured(&args, |loaded, _| secret.run(&loaded.settings)),
         None => configured(&args, run::run),
     }
 }

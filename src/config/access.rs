@@ -41,11 +41,15 @@ pub(super) fn auth(root: &Section<'_>, base: &Path, host: &Host, listeners: &[Li
     if anonymous && section.has("user") {
         let remedy = "remove `anonymous = true` or the users";
         section.report.error(&section.place_at("anonymous"), "users are listed, but nobody is asked", remedy);
+    } else if anonymous && root.has_any("store") {
+        let remedy = "remove `anonymous = true` or [store]";
+        section.report.error(&section.place_at("anonymous"), "a store of users is given, but nobody is asked", remedy);
     } else if anonymous && listeners.iter().flat_map(|listener| &listener.addresses).any(|ip| !ip.is_loopback()) {
         let remedy = "list users, or listen on loopback only";
         section.report.warning(&section.place_at("anonymous"), "anyone who reaches this server may relay", remedy);
-    } else if !anonymous && !anonymous_is_bad && written == 0 && !section.has("user") {
-        let remedy = "add [[auth.user]] with name and password, or write `anonymous = true` to serve everyone";
+    } else if !anonymous && !anonymous_is_bad && written == 0 && !section.has("user") && !root.has_any("store") {
+        let remedy =
+            "add [[auth.user]] with name and password, or a [store], or write `anonymous = true` to serve everyone";
         section.report.error(&section.place("user"), "there are no credentials", remedy);
     }
     Auth { realm: realm(&section, anonymous), anonymous, users, stale_nonce: stale_nonce(&section) }
@@ -153,7 +157,12 @@ fn user_secret(section: &Section<'_>, base: &Path, host: &Host) -> Option<UserSe
 }
 
 /// The text of a secret, from the place that it was given at.
-fn secret(section: &Section<'_>, names: [&'static str; 3], base: &Path, host: &Host) -> Option<(String, Place)> {
+pub(super) fn secret(
+    section: &Section<'_>,
+    names: [&'static str; 3],
+    base: &Path,
+    host: &Host,
+) -> Option<(String, Place)> {
     let [plain, file, variable] = names;
     if let Entry::Given(Text(text), place) = section.get(plain) {
         return Some((text, place));

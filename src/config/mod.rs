@@ -5,7 +5,8 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `redirect`, `tls`, `tables`: the tables.
+//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `redirect`, `store`, `tls`, `tables`: the
+//!   tables.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
@@ -19,6 +20,7 @@ mod redirect;
 mod render;
 mod schema;
 pub mod settings;
+mod store;
 mod tables;
 mod tls;
 mod value;
@@ -115,6 +117,11 @@ pub fn check_log_level(level: &str) -> Result<String, String> {
     value::log_level(level).map_err(|mistake| format!("{}; {}", mistake.what, mistake.remedy))
 }
 
+/// Reads a set of addresses as `[peers]` does: a network, one address, or `first-last`. The error says what is wrong with it.
+pub(crate) fn parse_peer_range(text: &str) -> Result<Vec<ipnet::IpNet>, String> {
+    address::peer_range(text).map_err(|mistake| mistake.what)
+}
+
 fn detect(name: &str) -> Result<Host, ConfigErrors> {
     Host::detect().map_err(|error| {
         let remedy = "check that this process may list network interfaces";
@@ -145,6 +152,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
     let nat_discovery = discovery::nat_discovery(&root, host, &relay, &mut listeners);
     Some(Settings {
         auth: access::auth(&root, base, host, &listeners),
+        store: store::store(&root, base, host),
         lifetimes: tables::lifetimes(&root),
         limits: tables::limits(&root),
         peers: tables::peers(&root),
