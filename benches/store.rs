@@ -58,11 +58,8 @@ fn cache(criterion: &mut Criterion) {
 fn sqlite(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
-    let store = {
-        let _within = runtime.enter();
-        let path = folder.path().join("turndb");
-        Arc::new(SqliteStore::open(&path, 4, Duration::from_secs(10)).expect("a store"))
-    };
+    let path = folder.path().join("turndb");
+    let store = Arc::new(SqliteStore::open(&path, 4, Duration::from_secs(10)).expect("a store"));
     runtime.block_on(async {
         store.prepare().await.expect("tables");
         for number in 0..USERS {

@@ -81,10 +81,7 @@ fn open_and_run(settings: &Settings, command: impl FnOnce(&Desk<'_>) -> Result<(
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
-    let opened = {
-        let _within = runtime.enter();
-        open(settings).map_err(|error| format!("the store ({}) {error}", settings.backend.name()))?
-    };
+    let opened = open(settings).map_err(|error| format!("the store ({}) {error}", settings.backend.name()))?;
     match opened {
         Opened::Registry(registry) => command(&Desk { registry, settings, runtime: &runtime }),
         Opened::Store(_) => Err(Failure::Configuration(
@@ -152,7 +149,7 @@ fn objects<const N: usize>(names: [&str; N], rows: &[[String; N]]) -> String {
 fn table<const N: usize>(names: [&str; N], rows: &[[String; N]]) -> String {
     let headings = names.map(str::to_uppercase);
     let lines: Vec<[String; N]> =
-        std::iter::once(headings).chain(rows.iter().map(|row| row.each_ref().map(shown))).collect();
+        std::iter::once(headings).chain(rows.iter().map(|row| row.each_ref().map(|cell| shown(cell)))).collect();
     let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
     let mut text = String::new();
     for line in &lines {
@@ -165,7 +162,7 @@ fn table<const N: usize>(names: [&str; N], rows: &[[String; N]]) -> String {
 }
 
 /// A cell without what a terminal would obey: databases hold whatever was put there.
-fn shown(cell: &String) -> String {
+fn shown(cell: &str) -> String {
     cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

@@ -303,17 +303,20 @@ impl Shared {
         if opens { self.begin_outage(fault) } else { tracing::debug!(store = self.name, %fault, "a question failed") }
     }
 
-    /// The store is not even there at the start.
+    /// The probe at the start has failed. Unless somebody was answered meanwhile, the store is not even there.
     fn opened(self: &Arc<Self>, fault: &Fault) {
-        {
+        let is_there = {
             let mut state = self.state();
-            let now = Instant::now();
-            if !state.breaker.is_closed() {
-                return;
+            let is_there = state.counts.answered > 0;
+            if !is_there {
+                if !state.breaker.is_closed() {
+                    return;
+                }
+                state.breaker.probe_failed(Instant::now());
             }
-            state.breaker.probe_failed(now);
-        }
-        self.begin_outage(fault);
+            is_there
+        };
+        if is_there { self.failed(fault) } else { self.begin_outage(fault) }
     }
 
     /// Logs that the store fails, and begins to probe it.

@@ -1,32 +1,27 @@
 //! MySQL and MariaDB, with coturn's tables.
 
-use std::time::Duration;
-
 use sqlx::{
-    ConnectOptions, MySqlPool,
-    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions},
+    ConnectOptions, MySql,
+    mysql::{MySqlConnectOptions, MySqlDatabaseError},
 };
 use url::Url;
 
 use super::{
     StoreError,
-    sql::{OptionalTables, Statements, failure, sql_store},
+    sql::{Connections, OptionalTables, Statements, as_it_is, failure, sql_store},
 };
 
 /// Users in a MySQL or MariaDB database.
-#[derive(Debug)]
 pub struct MysqlStore {
-    pool: MySqlPool,
+    connections: Connections<MySql>,
     tables: OptionalTables,
 }
 
 impl MysqlStore {
-    /// A database by its URL. Connections are made when they are needed. To be called within a runtime.
-    pub fn open(url: &Url, connections: u32, timeout: Duration) -> Result<Self, StoreError> {
-        let options = MySqlConnectOptions::from_url(url).map_err(|error| failure(&error))?.disable_statement_logging();
-        let pool =
-            MySqlPoolOptions::new().max_connections(connections).acquire_timeout(timeout).connect_lazy_with(options);
-        Ok(Self { pool, tables: OptionalTables::default() })
+    /// A database by its URL. Connections are made when they are needed.
+    pub fn open(url: &Url, connections: u32) -> Result<Self, StoreError> {
+        let options = MySqlConnectOptions::from_url(url).map_err(|error| failure(&error))?;
+        Ok(Self { connections: Connections::new(options, connections, as_it_is), tables: OptionalTables::default() })
     }
 }
 
@@ -59,4 +54,4 @@ fn is_foreign(error: &sqlx::Error) -> bool {
     refusal.is_some_and(|refusal| NO_SUCH_CHARACTER.contains(&refusal.number()))
 }
 
-sql_store!(MysqlStore, STATEMENTS, is_foreign);
+sql_store!(MysqlStore, MySql, STATEMENTS, is_foreign);

@@ -26,7 +26,7 @@ pub enum OpenError {
     Thread(#[from] io::Error),
 }
 
-/// Opens the store. Databases are connected to when they are first asked. To be called within a runtime.
+/// Opens the store. Databases are connected to when they are first asked, from within the runtime that asks.
 #[cfg_attr(
     not(all(
         feature = "sqlite",
@@ -46,16 +46,14 @@ pub fn open(settings: &settings::Store) -> Result<Opened, StoreError> {
         }
         #[cfg(feature = "postgresql")]
         StoreBackend::Postgresql(Secret(url)) => {
-            Ok(Opened::Registry(Arc::new(super::postgresql::PostgresqlStore::open(url, connections, timeout)?)))
+            Ok(Opened::Registry(Arc::new(super::postgresql::PostgresqlStore::open(url, connections)?)))
         }
         #[cfg(feature = "mysql")]
         StoreBackend::Mysql(Secret(url)) => {
-            Ok(Opened::Registry(Arc::new(super::mysql::MysqlStore::open(url, connections, timeout)?)))
+            Ok(Opened::Registry(Arc::new(super::mysql::MysqlStore::open(url, connections)?)))
         }
         #[cfg(feature = "redis")]
-        StoreBackend::Redis(Secret(url)) => {
-            Ok(Opened::Registry(Arc::new(super::redis::RedisStore::open(url, timeout)?)))
-        }
+        StoreBackend::Redis(Secret(url)) => Ok(Opened::Registry(Arc::new(super::redis::RedisStore::open(url)?))),
         #[cfg(feature = "http-store")]
         StoreBackend::Http(service) => Ok(Opened::Store(Arc::new(super::hook::HookStore::open(service, connections)?))),
         // The configuration has refused it before.
@@ -76,11 +74,13 @@ impl Stores {
     pub fn open(settings: &settings::Store) -> Result<Self, OpenError> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        let store: Arc<dyn Store> = {
-            let _within = handle.enter();
-            match open(settings)? {
-                Opened::Registry(registry) => registry,
-                Opened::Store(store) => store,
+        let store: Arc<dyn Store> = match open(settings) {
+            Ok(Opened::Registry(registry)) => registry,
+            Ok(Opened::Store(store)) => store,
+            Err(error) => {
+                // Whoever opens a store may be within a runtime, where another one must not be waited for.
+                runtime.shutdown_background();
+                return Err(error.into());
             }
         };
         let (stop, stopped) = oneshot::channel();

@@ -1,32 +1,24 @@
 //! PostgreSQL, with coturn's tables.
 
-use std::time::Duration;
-
-use sqlx::{
-    ConnectOptions, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{ConnectOptions, Postgres, postgres::PgConnectOptions};
 use url::Url;
 
 use super::{
     StoreError,
-    sql::{OptionalTables, Statements, failure, sql_store},
+    sql::{Connections, OptionalTables, Statements, as_it_is, failure, sql_store},
 };
 
 /// Users in a PostgreSQL database.
-#[derive(Debug)]
 pub struct PostgresqlStore {
-    pool: PgPool,
+    connections: Connections<Postgres>,
     tables: OptionalTables,
 }
 
 impl PostgresqlStore {
-    /// A database by its URL. Connections are made when they are needed. To be called within a runtime.
-    pub fn open(url: &Url, connections: u32, timeout: Duration) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_url(url).map_err(|error| failure(&error))?.disable_statement_logging();
-        let pool =
-            PgPoolOptions::new().max_connections(connections).acquire_timeout(timeout).connect_lazy_with(options);
-        Ok(Self { pool, tables: OptionalTables::default() })
+    /// A database by its URL. Connections are made when they are needed.
+    pub fn open(url: &Url, connections: u32) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_url(url).map_err(|error| failure(&error))?;
+        Ok(Self { connections: Connections::new(options, connections, as_it_is), tables: OptionalTables::default() })
     }
 }
 
@@ -54,4 +46,4 @@ fn is_foreign(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|refusal| refusal.code()).is_some_and(|code| code == UNTRANSLATABLE_CHARACTER)
 }
 
-sql_store!(PostgresqlStore, STATEMENTS, is_foreign);
+sql_store!(PostgresqlStore, Postgres, STATEMENTS, is_foreign);

@@ -3,12 +3,9 @@
 //! `turn/realm/R/user/U/key` is the user's key; the sets `turn/realm/R/secret`, `…/allowed-peer-ip`, `…/denied-peer-ip`; the
 //! texts `turn/realm/R/max-bps`, `…/total-quota`, `…/user-quota`; the hashes `turn/oauth/kid/K`.
 
-use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, aio::MultiplexedConnection, cmd};
@@ -37,10 +34,10 @@ pub struct RedisStore {
 
 impl RedisStore {
     /// A database by its URL. It is connected to when it is first asked.
-    pub fn open(url: &Url, timeout: Duration) -> Result<Self, StoreError> {
+    pub fn open(url: &Url) -> Result<Self, StoreError> {
         let client = Client::open(url.as_str()).map_err(|error| failure(&error))?;
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
+        // Whoever asks has a time limit.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         Ok(Self {
             client,
             config,
@@ -76,7 +73,7 @@ impl RedisStore {
             pending.answered = outcome.as_ref().err().is_none_or(|error| !is_broken(error));
             drop(pending);
             match outcome {
-                Err(error) if is_broken(&error) && !error.is_timeout() && !is_new => {}
+                Err(error) if is_broken(&error) && !is_new => {}
                 outcome => return outcome.map_err(|error| failure(&error)),
             }
         }
@@ -132,7 +129,7 @@ impl Drop for Pending<'_> {
 
 /// Whether the connection is of no use any more.
 fn is_broken(error: &RedisError) -> bool {
-    error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error()
+    error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error()
 }
 
 fn failure(error: &RedisError) -> StoreError {

@@ -2,35 +2,27 @@
 
 use std::{fs::OpenOptions, io, path::Path, time::Duration};
 
-use sqlx::{
-    ConnectOptions, Connection, SqliteConnection, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
-};
+use sqlx::{Connection, Sqlite, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{
     StoreError,
-    sql::{OptionalTables, SCHEMA, Statements, sql_store},
+    sql::{Connections, OptionalTables, SCHEMA, Statements, sql_store},
 };
 
 /// Users in an SQLite file.
-#[derive(Debug)]
 pub struct SqliteStore {
-    pool: SqlitePool,
+    connections: Connections<Sqlite>,
     tables: OptionalTables,
 }
 
 impl SqliteStore {
     /// Opens a file, or makes it, readable for its owner only. Whoever writes to it keeps questions waiting for at most
-    /// `timeout`. To be called within a runtime.
+    /// `timeout`.
     pub fn open(path: &Path, connections: u32, timeout: Duration) -> Result<Self, StoreError> {
         create(path).map_err(|error| StoreError::Unreachable(format!("cannot make {}: {error}", path.display())))?;
-        let options = SqliteConnectOptions::new().filename(path).busy_timeout(timeout).disable_statement_logging();
-        let pool = SqlitePoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(timeout)
-            .after_connect(|connection, _| Box::pin(make_tables(connection)))
-            .connect_lazy_with(options);
-        Ok(Self { pool, tables: OptionalTables::default() })
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(timeout);
+        let connections = Connections::new(options, connections, |connection| Box::pin(make_tables(connection)));
+        Ok(Self { connections, tables: OptionalTables::default() })
     }
 }
 
@@ -76,4 +68,4 @@ const STATEMENTS: Statements = Statements {
     remove_secret: "DELETE FROM turn_secret WHERE realm = ? AND value = ?",
 };
 
-sql_store!(SqliteStore, STATEMENTS, |_: &sqlx::Error| false);
+sql_store!(SqliteStore, Sqlite, STATEMENTS, |_: &sqlx::Error| false);

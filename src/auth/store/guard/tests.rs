@@ -289,6 +289,17 @@ async fn a_store_that_is_not_there_at_the_start_is_an_outage_from_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_that_fails_after_answers_is_one_failure() {
+    let (double, stores) = guarded(Manner::Answers);
+    stores.user("r", "alice").await.unwrap();
+    double.does(Manner::Fails);
+    for is_resting in [false, false, true] {
+        assert_eq!(stores.probe().await, Err(Unavailable::Failed));
+        assert_eq!(stores.counts().resting, is_resting);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_of_a_guard_that_is_dropped_goes_on() {
     let (double, stores) = guarded(Manner::Fails);
     break_it(&stores).await;
