@@ -37,7 +37,10 @@ async fn measure<S: Server>(name: &str) {
         for asker in askers {
             answers += asker.await.expect("a task");
         }
-        println!("{name}, {at_a_time} at a time: {:.0} look-ups/s", f64::from(answers) / start.elapsed().as_secs_f64());
+        eprintln!(
+            "{name}, {at_a_time} at a time: {:.0} look-ups/s",
+            f64::from(answers) / start.elapsed().as_secs_f64()
+        );
     }
 }
 
