@@ -5,7 +5,7 @@ use std::{io, sync::Arc, thread};
 use tokio::{runtime, sync::oneshot};
 
 use super::{Registry, Store, StoreError, Stores};
-use crate::config::settings::{self, Secret, StoreBackend};
+use crate::config::settings;
 
 /// A store that was opened.
 pub enum Opened {
@@ -41,21 +41,25 @@ pub fn open(settings: &settings::Store) -> Result<Opened, StoreError> {
     let (connections, timeout) = (settings.connections, settings.limits.timeout);
     match &settings.backend {
         #[cfg(feature = "sqlite")]
-        StoreBackend::Sqlite(path) => {
+        settings::StoreBackend::Sqlite(path) => {
             Ok(Opened::Registry(Arc::new(super::sqlite::SqliteStore::open(path, connections, timeout)?)))
         }
         #[cfg(feature = "postgresql")]
-        StoreBackend::Postgresql(Secret(url)) => {
+        settings::StoreBackend::Postgresql(settings::Secret(url)) => {
             Ok(Opened::Registry(Arc::new(super::postgresql::PostgresqlStore::open(url, connections)?)))
         }
         #[cfg(feature = "mysql")]
-        StoreBackend::Mysql(Secret(url)) => {
+        settings::StoreBackend::Mysql(settings::Secret(url)) => {
             Ok(Opened::Registry(Arc::new(super::mysql::MysqlStore::open(url, connections)?)))
         }
         #[cfg(feature = "redis")]
-        StoreBackend::Redis(Secret(url)) => Ok(Opened::Registry(Arc::new(super::redis::RedisStore::open(url)?))),
+        settings::StoreBackend::Redis(settings::Secret(url)) => {
+            Ok(Opened::Registry(Arc::new(super::redis::RedisStore::open(url)?)))
+        }
         #[cfg(feature = "http-store")]
-        StoreBackend::Http(service) => Ok(Opened::Store(Arc::new(super::hook::HookStore::open(service, connections)?))),
+        settings::StoreBackend::Http(service) => {
+            Ok(Opened::Store(Arc::new(super::hook::HookStore::open(service, connections)?)))
+        }
         // The configuration has refused it before.
         #[cfg(not(all(
             feature = "sqlite",
