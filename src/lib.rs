@@ -4,7 +4,7 @@
 //!
 //! * [`stun`]: the wire. Bytes to values and back; pure.
 //! * [`turn`]: the protocol. Allocations, permissions, channels, nonces; pure: (time, who, bytes) to effects.
-//! * [`auth`]: who may. Users, secrets, access tokens, realms.
+//! * [`auth`]: who may. Users, secrets, access tokens, realms; in the configuration and in stores elsewhere.
 //! * [`policy`]: what they may. Peer address rules, quotas, rate limits.
 //! * [`relay`]: the data path and its input/output. Workers, UDP, TCP, relay sockets.
 //! * [`config`]: TOML text to [`config::Settings`].

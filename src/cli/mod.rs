@@ -9,6 +9,9 @@ mod credentials;
 mod key;
 mod password;
 mod run;
+mod secret;
+mod store;
+mod user;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -57,6 +60,8 @@ Examples:
       turnserver credentials -c /etc/turnserver.toml --user alice
   Make a certificate to test TLS with:
       turnserver certificate --self-signed --name turn.example.org --out-cert cert.pem --out-key key.pem
+  Add a user to the store that the configuration names:
+      turnserver user add alice -c /etc/turnserver.toml
 
 Exit status:
   0 after a clean stop, 2 for a wrong command line, 78 for a wrong configuration,
@@ -83,6 +88,12 @@ enum Command {
     /// The password is asked for, or read from standard input. Keys are made of the user's name, the realm and the password, and
     /// change with each of them.
     Key(key::Key),
+    /// Add, remove and list users of the configured store, and change their passwords
+    ///
+    /// A running server sees what was changed when its cache of the store has expired (cache-time, negative-cache-time).
+    User(user::User),
+    /// Add, remove and list the secrets of time-limited credentials in the configured store
+    Secret(secret::Secret),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -113,6 +124,8 @@ pub fn main() -> ExitCode {
             None => configured(&args, |loaded, _| key.print(&loaded.settings.auth.realm)),
         },
         Some(Command::Check) => configured(&args, |loaded, _| check::check(&loaded)),
+        Some(Command::User(user)) => configured(&args, |loaded, _| user.run(&loaded.settings)),
+        Some(Command::Secret(secret)) => configured(&args, |loaded, _| secret.run(&loaded.settings)),
         None => configured(&args, run::run),
     }
 }

@@ -49,15 +49,22 @@ pub(super) fn auth(root: &Section<'_>, base: &Path, host: &Host, listeners: &[Li
     if anonymous && section.has("user") {
         let remedy = "remove `anonymous = true` or the users";
         section.report.error(&section.place_at("anonymous"), "users are listed, but nobody is asked", remedy);
-    } else if anonymous && others {
-        let remedy = "remove `anonymous = true`, or the secrets and keys";
+    } else if anonymous && (others || root.has_any("store")) {
+        let remedy = "remove `anonymous = true`, or the secrets, keys and [store]";
         section.report.error(&section.place_at("anonymous"), "secrets are given, but nobody is asked", remedy);
     } else if anonymous && listeners.iter().flat_map(|listener| &listener.addresses).any(|ip| !ip.is_loopback()) {
         let remedy = "list users, or listen on loopback only";
         section.report.warning(&section.place_at("anonymous"), "anyone who reaches this server may relay", remedy);
-    } else if !anonymous && !anonymous_is_bad && written == 0 && !section.has("user") && !others && !root.has("realm") {
-        let remedy = "add [[auth.user]] with name and password, or static-auth-secret, or write `anonymous = true` to \
-                      serve everyone";
+    } else if !anonymous
+        && !anonymous_is_bad
+        && written == 0
+        && !section.has("user")
+        && !others
+        && !root.has("realm")
+        && !root.has_any("store")
+    {
+        let remedy = "add [[auth.user]] with name and password, or static-auth-secret, or a [store], or write \
+                      `anonymous = true` to serve everyone";
         section.report.error(&section.place("user"), "there are no credentials", remedy);
     }
     Auth {
@@ -197,7 +204,7 @@ pub(super) fn one_secret(
 }
 
 /// The text of a secret, from the place that it was given at.
-fn secret(
+pub(super) fn secret(
     section: &Section<'_>,
     names: [&'static str; 3],
     base: &Path,

@@ -5,8 +5,8 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `realms`, `limits`, `redirect`, `tls`,
-//!   `tables`: the tables. `uri`: what clients are told to reach the server by.
+//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `realms`, `store`, `limits`, `redirect`,
+//!   `tls`, `tables`: the tables. `uri`: what clients are told to reach the server by.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
@@ -22,6 +22,7 @@ mod redirect;
 mod render;
 mod schema;
 pub mod settings;
+mod store;
 mod tables;
 mod tls;
 mod uri;
@@ -130,6 +131,11 @@ pub fn parse_period(written: &str) -> Result<Duration, String> {
     read.map(|value::Period(period)| period).map_err(|mistake| format!("{}; {}", mistake.what, mistake.remedy))
 }
 
+/// Reads a set of addresses as `[peers]` does: a network, one address, or `first-last`. The error says what is wrong with it.
+pub(crate) fn parse_peer_range(text: &str) -> Result<Vec<ipnet::IpNet>, String> {
+    address::peer_range(text).map_err(|mistake| mistake.what)
+}
+
 fn detect(name: &str) -> Result<Host, ConfigErrors> {
     Host::detect().map_err(|error| {
         let remedy = "check that this process may list network interfaces";
@@ -171,6 +177,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
     Some(Settings {
         auth,
         realms,
+        store: store::store(&root, base, host),
         lifetimes: tables::lifetimes(&root),
         limits,
         peers: tables::peers(&root),

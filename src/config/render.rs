@@ -5,14 +5,15 @@ use std::fmt::{self, Display};
 use super::{
     limits,
     settings::{
-        Certificate, ClientCa, DefaultFamily, LogFormat, Mechanisms, Settings, TlsVersion, TokenKey, UdpIo, User,
-        UserSecret,
+        Certificate, ClientCa, DefaultFamily, HttpStore, LogFormat, Mechanisms, Secret, Settings, Store, StoreBackend,
+        TlsVersion, TokenKey, UdpIo, User, UserSecret,
     },
+    store::masked_url,
     value::{Transport, gather_text, period_text, size_text},
 };
 use crate::auth::rest::RestSecret;
 
-const MASK: &str = "****";
+pub(super) const MASK: &str = "****";
 
 /// Prints all settings, masked, as TOML.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,7 @@ impl Display for Effective<'_> {
         self.listeners(f)?;
         self.relay(f)?;
         self.auth(f)?;
+        self.store(f)?;
 
         writeln!(f, "\n[lifetimes]")?;
         writeln!(f, "default-allocate-lifetime = {}", text(period_text(lifetimes.default_allocate)))?;
@@ -255,6 +257,37 @@ fn users(f: &mut fmt::Formatter<'_>, table: &str, users: &[User]) -> fmt::Result
         }
     }
     Ok(())
+}
+
+impl Effective<'_> {
+    fn store(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Store { backend, connections, limits }) = &self.0.store else { return Ok(()) };
+        writeln!(f, "\n[store]")?;
+        writeln!(f, "type = {}", text(backend.name()))?;
+        match backend {
+            StoreBackend::Sqlite(path) => writeln!(f, "path = {}", text(path.display()))?,
+            StoreBackend::Postgresql(Secret(url))
+            | StoreBackend::Mysql(Secret(url))
+            | StoreBackend::Redis(Secret(url)) => {
+                writeln!(f, "url = {}", text(masked_url(url)))?;
+            }
+            StoreBackend::Http(HttpStore { url: Secret(url), ca, .. }) => {
+                writeln!(f, "url = {}", text(masked_url(url)))?;
+                writeln!(f, "secret = {}", text(MASK))?;
+                if let Some((file, _)) = ca {
+                    writeln!(f, "ca = {}", text(file.display()))?;
+                }
+            }
+        }
+        writeln!(f, "timeout = {}", text(period_text(limits.timeout)))?;
+        writeln!(f, "connections = {connections}")?;
+        writeln!(f, "max-questions = {}", limits.max_questions)?;
+        writeln!(f, "cache-entries = {}", limits.cache_entries)?;
+        writeln!(f, "cache-time = {}", text(period_text(limits.cache_time)))?;
+        writeln!(f, "negative-cache-time = {}", text(period_text(limits.negative_cache_time)))?;
+        writeln!(f, "max-failures = {}", limits.max_failures)?;
+        writeln!(f, "max-pause = {}", text(period_text(limits.max_pause)))
+    }
 }
 
 /// A TOML string.

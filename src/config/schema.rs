@@ -20,6 +20,7 @@ pub(super) const ROOT: Table = Table {
         "relay",
         "auth",
         "realm",
+        "store",
         "lifetimes",
         "limits",
         "peers",
@@ -145,6 +146,29 @@ pub(super) const TABLES: &[Table] = &[
             "user-bytes-per-month",
             "tenant-bytes-per-month",
             "realm-bytes-per-month",
+        ],
+    },
+    Table {
+        name: "store",
+        repeated: false,
+        keys: &[
+            "type",
+            "path",
+            "url",
+            "url-file",
+            "url-env",
+            "secret",
+            "secret-file",
+            "secret-env",
+            "ca",
+            "timeout",
+            "connections",
+            "max-questions",
+            "cache-entries",
+            "cache-time",
+            "negative-cache-time",
+            "max-failures",
+            "max-pause",
         ],
     },
     Table {
@@ -308,7 +332,12 @@ pub(super) fn is_secret(table: &Table, key: &str) -> bool {
     ];
     const SECRET_WORDS: [&str; 7] = ["pass", "pwd", "secret", "key", "token", "cred", "psk"];
     const SECRET_NAMES: [&str; 3] = ["user", "users", "auth"];
+    // A URL holds a password.
+    const STORE_SECRETS: [&str; 2] = ["url", "secret"];
     let known = table.keys.contains(&key);
+    if table.name == "store" {
+        return !known || STORE_SECRETS.contains(&key);
+    }
     if SECRET_TABLES.contains(&table.name) {
         const PLAIN: [&str; 12] = [
             "realm",
@@ -362,5 +391,8 @@ mod tests {
         assert!(!is_secret(user, "name") && !is_secret(user, "password-file"));
         assert!(is_secret(&ROOT, "password") && is_secret(table("log").unwrap(), "static-auth-secret"));
         assert!(!is_secret(table("limits").unwrap(), "user-quota"));
+        let store = table("store").unwrap();
+        assert!(is_secret(store, "url") && is_secret(store, "secret") && is_secret(store, "ulr"));
+        assert!(!is_secret(store, "url-file") && !is_secret(store, "path"));
     }
 }

@@ -12,6 +12,7 @@ use std::{
 
 use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::auth::{
@@ -31,6 +32,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Realms beside the one of `auth`; a [`RealmId`] above 0 is one more than an index of these.
     pub realms: Vec<Realm>,
+    /// Where further users are kept, if anywhere.
+    pub store: Option<Store>,
     /// Lifetimes of what the protocol creates.
     pub lifetimes: Lifetimes,
     /// How much one user, one allocation, one source may take.
@@ -206,6 +209,76 @@ impl<T> fmt::Debug for Secret<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("****")
     }
+}
+
+/// Users and secrets that are kept elsewhere (`[store]`).
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Where.
+    pub backend: StoreBackend,
+    /// Connections at a time.
+    pub connections: u32,
+    /// What its guard holds it to.
+    pub limits: StoreLimits,
+}
+
+/// Where users are kept (`type`). URLs hold passwords.
+#[derive(Debug, Clone)]
+pub enum StoreBackend {
+    /// An SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database.
+    Postgresql(Secret<Url>),
+    /// A MySQL or MariaDB database.
+    Mysql(Secret<Url>),
+    /// A Redis database.
+    Redis(Secret<Url>),
+    /// A service that is asked by POST.
+    Http(HttpStore),
+}
+
+impl StoreBackend {
+    /// Its name as written in the file.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "sqlite",
+            Self::Postgresql(_) => "postgresql",
+            Self::Mysql(_) => "mysql",
+            Self::Redis(_) => "redis",
+            Self::Http(_) => "http",
+        }
+    }
+}
+
+/// A service that knows the users.
+#[derive(Debug, Clone)]
+pub struct HttpStore {
+    /// Where it is asked.
+    pub url: Secret<Url>,
+    /// What requests are signed with.
+    pub secret: Secret<Zeroizing<String>>,
+    /// File of the certificates that vouch for it, and these; `None` for those that the system trusts.
+    pub ca: Option<(PathBuf, Vec<CertificateDer<'static>>)>,
+}
+
+/// What a store is held to, and how long its answers are good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// A question that is not answered within this time has failed.
+    pub timeout: Duration,
+    /// Questions that may wait at a time.
+    pub max_questions: usize,
+    /// Answers kept of each kind, found and not found apart.
+    pub cache_entries: usize,
+    /// For how long an answer is kept.
+    pub cache_time: Duration,
+    /// For how long it is kept that there is nothing.
+    pub negative_cache_time: Duration,
+    /// After so many failures in a row the store is left alone for a while.
+    pub max_failures: u32,
+    /// The longest such while.
+    pub max_pause: Duration,
 }
 
 /// Lifetimes (`[lifetimes]`).

@@ -10,7 +10,10 @@ use std::{
 
 use super::{
     schema,
-    settings::{DefaultFamily, HolderLimits, Mechanisms, RealmLimits, RelayAddress, Secret, TlsVersion, UserSecret},
+    settings::{
+        DefaultFamily, HolderLimits, Mechanisms, RealmLimits, RelayAddress, Secret, StoreBackend, StoreLimits,
+        TlsVersion, UserSecret,
+    },
     *,
 };
 use crate::auth::rest::{RestAlgorithm, RestForm};
@@ -725,7 +728,10 @@ fn a_realm_has_the_limits_of_all_where_it_says_nothing() {
     assert_eq!(settings.limits.realm.user.allocations, Some(5));
     assert_eq!(settings.realms[1].limits, None);
     let refused = refuse(&text.replace("realm-quota = 7", "total-quota = 7"));
-    assert!(refused[0].contains("realm.limits.total-quota = 7: unknown key; `total-quota` lives in [limits]"), "{refused:?}");
+    assert!(
+        refused[0].contains("realm.limits.total-quota = 7: unknown key; `total-quota` lives in [limits]"),
+        "{refused:?}"
+    );
     let monthly = refuse(&text.replace("realm-quota = 7", "user-bytes-per-month = \"1GB\""));
     assert!(monthly[0].contains("needs state-directory"), "{monthly:?}");
 }
@@ -1108,6 +1114,85 @@ fn tcp_process_and_log_make_sense() {
     assert!(errors("[process]\nudp-io = \"batch\"")[0].contains("did you mean \"batched\"?"));
 }
 
+/// A configuration with this `[store]` and nobody else to let in.
+fn store(table: &str) -> String {
+    format!("[auth]\nrealm = \"r\"\n[store]\n{table}")
+}
+
+const SERVICE: &str = "type = \"http\"\nurl = \"https://users.example/turn\"\nsecret = \"0123456789abcdef\"\n";
+
+#[test]
+fn a_store_stands_in_for_users() {
+    let settings = accept(&store("type = \"sqlite\"\npath = \"turndb\"")).settings;
+    let found = settings.store.unwrap();
+    assert!(matches!(&found.backend, StoreBackend::Sqlite(path) if path == Path::new("turndb")));
+    let StoreLimits { timeout, max_questions, cache_entries, cache_time, negative_cache_time, max_failures, max_pause } =
+        found.limits;
+    assert_eq!([timeout, cache_time, negative_cache_time, max_pause].map(|time| time.as_secs()), [2, 60, 10, 30]);
+    assert_eq!((found.connections, max_questions, cache_entries, max_failures), (4, 1_000, 10_000, 3));
+    assert!(settings.auth.users.is_empty());
+    for (kind, url) in [
+        ("postgresql", "postgresql://turn:x@db/turn"),
+        ("mysql", "mysql://db/turn"),
+        ("redis", "redis://:x@db/0"),
+        ("redis", "rediss://db"),
+    ] {
+        let loaded = accept(&store(&format!("type = {kind:?}\nurl = {url:?}")));
+        assert_eq!(loaded.settings.store.unwrap().backend.name(), kind);
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+    assert!(accept(&store(SERVICE)).warnings.is_empty());
+    let plain = accept(&store(&SERVICE.replace("https", "http")));
+    assert!(plain.warnings[0].what.contains("for everybody on the way to read"));
+    assert!(accept(&store(&SERVICE.replace("https://users.example", "http://[::1]:8080"))).warnings.is_empty());
+}
+
+#[test]
+fn a_store_that_makes_no_sense_is_refused() {
+    for (table, expected) in [
+        ("timeout = \"1s\"", "store.type: is missing; write \"sqlite\", \"postgresql\""),
+        ("type = \"postgres\"", "did you mean \"postgresql\"?"),
+        ("type = \"sqlite\"", "store.path: is missing"),
+        ("type = \"sqlite\"\npath = \"x\"\nurl = \"y\"", "store.url = ****: means nothing to this type of store"),
+        ("type = \"redis\"\npath = \"x\"\nurl = \"redis://db\"", "store.path = \"x\": means nothing to this type"),
+        ("type = \"mysql\"", "store.url: is missing; write url, url-file or url-env"),
+        ("type = \"mysql\"\nurl = \"redis://db\"", "store.url = ****: does not begin with mysql:// or mariadb://"),
+        ("type = \"mysql\"\nurl = \"hunter2\"", "store.url = ****: is not a URL"),
+        ("type = \"mysql\"\nurl = \"mysql:hunter2\"", "store.url = ****: names no host"),
+        ("type = \"mysql\"\nurl-env = \"UNSET\"", "the environment variable is not set"),
+        ("type = \"mysql\"\nurl = \"mysql://db\"\nurl-env = \"SET\"", "is given twice, as url and as url-env"),
+        ("type = \"http\"\nurl = \"https://a.example\"", "store.secret: is missing"),
+        ("type = \"http\"\nurl = \"https://a.example\"\nsecret = \"hunter2\"", "store.secret = ****: is too short"),
+        (
+            "type = \"http\"\nurl = \"https://u:hunter2@a.example\"\nsecret = \"0123456789abcdef\"",
+            "holds a name or password",
+        ),
+        ("type = \"sqlite\"\npath = \"x\"\ntimeout = \"2m\"", "is longer than anybody waits"),
+        ("type = \"sqlite\"\npath = \"x\"\nconnections = 0", "write a number from 1 to 1000"),
+        ("type = \"sqlite\"\npath = \"x\"\ncache-size = 1", "store.cache-size = ****: unknown key"),
+    ] {
+        let lines = refuse(&store(table));
+        assert!(lines.iter().any(|line| line.contains(expected)), "{table}: {lines:?}");
+        assert!(lines.iter().all(|line| !line.contains("hunter2")), "{lines:?}");
+    }
+    let anonymous = refuse("[auth]\nanonymous = true\n[store]\ntype = \"sqlite\"\npath = \"x\"");
+    assert!(anonymous[0].contains("a store of users is given, but nobody is asked"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_database_file_that_everybody_can_read_is_warned_about() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("turndb");
+    fs::write(&path, "").unwrap();
+    for (mode, warnings) in [(0o644, 1), (0o640, 0)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let loaded = accept(&store(&format!("type = \"sqlite\"\npath = {path:?}")));
+        assert_eq!(loaded.warnings.len(), warnings, "{:?}", loaded.warnings);
+    }
+}
+
 #[test]
 fn what_check_prints_reads_back_to_the_same() {
     let everything = "\
@@ -1164,9 +1249,12 @@ format = \"json\"
                   [[realm.secret]]\nname = \"s\"\nsecret = \"0123456789abcdef\"\nalgorithm = \"sha256\"\ntenant = \"t\"\n\
                   [[realm.user]]\nname = \"u\"\npassword = \"p\"\n[realm.peers]\ndenied-peer-ip = \"192.0.2.0/24\"\n\
                   [realm.limits]\nuser-quota = 3\nmax-bps = \"1Mbit/s\"\n";
-    for text in ["", everything, &tls, realms] {
+    let databases = "[store]\ntype = \"postgresql\"\nurl = \"postgresql://turn:hunter2@db/turn?sslmode=require\"\ntimeout = \"1500ms\"\n";
+    let service = format!("[store]\n{SERVICE}ca = {:?}\n", files.path("cert.pem"));
+    let file = "[store]\ntype = \"sqlite\"\npath = \"turndb\"\ncache-entries = 0\n";
+    for text in ["", everything, &tls, realms, databases, &service, file] {
         let printed = Effective(&settings(text)).to_string();
-        assert!(printed.contains("password = \"****\""), "{printed}");
+        assert!(printed.contains("password = \"****\"") && !printed.contains("hunter2"), "{printed}");
         assert_eq!(Effective(&accept(&printed).settings).to_string(), printed);
     }
 }
