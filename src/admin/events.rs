@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     relay::{Event, Heard, Listener, Stamped},
-    turn::FiveTuple,
+    turn::{FiveTuple, Subject},
 };
 
 /// Events between the server and one connection; more wait where they are told.
@@ -64,6 +64,12 @@ fn client(data: &mut Value, tuple: &FiveTuple) {
     data["transport"] = tuple.transport.name().into();
 }
 
+fn whose(data: &mut Value, subject: &Subject) {
+    data["user"] = Value::from(&*subject.user);
+    data["realm"] = Value::from(&*subject.realm);
+    data["tenant"] = Value::from(subject.tenant.as_deref());
+}
+
 fn addresses(relayed: &[Option<std::net::SocketAddr>; 2]) -> Value {
     relayed.iter().flatten().map(ToString::to_string).collect::<Vec<_>>().into()
 }
@@ -71,10 +77,10 @@ fn addresses(relayed: &[Option<std::net::SocketAddr>; 2]) -> Value {
 fn written(stamped: &Stamped) -> String {
     let mut data = json!({ "at": unix_time(stamped.at) });
     let name = match &stamped.event {
-        Event::Begins { id, user, client: tuple, relayed } => {
+        Event::Begins { id, subject, client: tuple, relayed } => {
             client(&mut data, tuple);
             data["id"] = id.to_string().into();
-            data["user"] = Value::from(&**user);
+            whose(&mut data, subject);
             data["relayed"] = addresses(relayed);
             "session-begins"
         }
@@ -88,7 +94,7 @@ fn written(stamped: &Stamped) -> String {
         Event::Ends { summary, relayed } => {
             client(&mut data, &summary.client);
             data["id"] = summary.id.to_string().into();
-            data["user"] = Value::from(&*summary.user);
+            whose(&mut data, &summary.subject);
             data["relayed"] = addresses(relayed);
             data["seconds"] = summary.duration.as_secs_f64().into();
             data["to_peers"] = json!({ "packets": summary.to_peers.packets, "bytes": summary.to_peers.bytes });

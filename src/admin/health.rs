@@ -11,7 +11,10 @@ use super::{
     lifecycle::{Drain, Phase},
     reply::{self, Refusal, Reply},
 };
-use crate::turn::{Drop, Families, Transport};
+use crate::{
+    config::TOTAL_KEYS,
+    turn::{Drop, Families, Transport},
+};
 
 /// Seconds since 1970.
 pub(super) fn unix_time(time: SystemTime) -> f64 {
@@ -35,8 +38,13 @@ pub(super) fn obstacles(house: &House) -> Vec<String> {
         Phase::Draining(_) => obstacles.push("draining".to_owned()),
         Phase::Stopping => obstacles.push("stopping".to_owned()),
     }
-    if house.total_quota.is_some_and(|quota| house.monitor.sessions() >= quota) {
-        obstacles.push("total-quota is reached".to_owned());
+    let (limits, held) = (&house.total_limits, house.monitor.held());
+    for (key, limit, held) in
+        [(TOTAL_KEYS.allocations, limits.allocations, held.used), (TOTAL_KEYS.unused, limits.unused, held.unused)]
+    {
+        if limit.is_some_and(|limit| held >= limit) {
+            obstacles.push(format!("{key} is reached"));
+        }
     }
     for ports in house.monitor.ports() {
         if ports.used >= ports.size {

@@ -41,7 +41,7 @@ pub use self::{
     sockets::{OpenError, Sockets},
 };
 use crate::{
-    config::{Effective, Settings},
+    config::{Effective, Settings, settings::HolderLimits},
     relay::Monitor,
 };
 
@@ -80,7 +80,7 @@ struct House {
     /// The effective configuration as TOML, secrets masked.
     configuration: String,
     certificates: Vec<Expiry>,
-    total_quota: Option<u32>,
+    total_limits: HolderLimits,
     token: Option<Token>,
     /// `/metrics` and `/status` are for everybody who reaches the listener.
     open_metrics: bool,
@@ -115,7 +115,7 @@ impl Admin {
             started: SystemTime::now(),
             configuration: Effective(settings).to_string(),
             certificates: expiries(settings),
-            total_quota: settings.limits.total_quota,
+            total_limits: settings.limits.total,
             token: management.token.as_ref().map(|token| Token::new(&token.0)),
             open_metrics: is_local || management.public_metrics,
             coturn_metrics: management.coturn_metrics,

@@ -62,7 +62,8 @@ pub(super) fn nothing_else(query: &Query) -> Result<(), Refusal> {
 
 /// What is looked for.
 fn filter(query: &mut Query) -> Result<Filter, Refusal> {
-    let user = query.take("user");
+    let (user, realm) = (query.take("user"), query.take("realm"));
+    let (tenant, secret) = (query.take("tenant"), query.take("secret"));
     let ip = |text: Option<String>, name| {
         let parsed = text.map(|text| text.parse::<IpAddr>().map(|ip| ip.to_canonical()));
         parsed.transpose().map_err(|_| bad(format!("`{name}` is not an IP address")))
@@ -77,7 +78,11 @@ fn filter(query: &mut Query) -> Result<Filter, Refusal> {
         }
     };
     Ok(Arc::new(move |session: &SessionView| {
-        user.as_ref().is_none_or(|user| **user == *session.user)
+        let subject = &session.subject;
+        user.as_ref().is_none_or(|user| **user == *subject.user)
+            && realm.as_ref().is_none_or(|realm| **realm == *subject.realm)
+            && tenant.as_ref().is_none_or(|tenant| Some(tenant.as_str()) == subject.tenant.as_deref())
+            && secret.as_ref().is_none_or(|secret| Some(secret.as_str()) == session.secret.as_deref())
             && client.is_none_or(|ip| session.client.client.ip().to_canonical() == ip)
             && transport.is_none_or(|transport| session.client.transport == transport)
             && relayed.is_none_or(|ip| session.relayed.iter().flatten().any(|address| address.ip() == ip))
@@ -128,7 +133,10 @@ pub(super) async fn list(house: &House, query: &mut Query) -> Result<Reply, Refu
 pub(super) fn shown(session: &SessionView) -> Value {
     json!({
         "id": session.id.to_string(),
-        "user": &*session.user,
+        "user": &*session.subject.user,
+        "realm": &*session.subject.realm,
+        "tenant": session.subject.tenant.as_deref(),
+        "secret": session.secret.as_deref(),
         "client": session.client.client.to_string(),
         "server": session.client.server.to_string(),
         "transport": session.client.transport.name(),
@@ -186,7 +194,7 @@ pub(super) async fn disconnect(house: &House, text: &str) -> Result<Reply, Refus
 pub(super) async fn disconnect_all(house: &House, query: &mut Query) -> Result<Reply, Refusal> {
     let user = query.take("user").ok_or_else(|| bad("`user` is missing: whose sessions are to end"))?;
     nothing_else(query)?;
-    let filter: Filter = Arc::new(move |session| *session.user == *user);
+    let filter: Filter = Arc::new(move |session| *session.subject.user == *user);
     let mut ids = Vec::new();
     visit(house, Cursor::default(), &filter, |session| {
         ids.push(session.id);

@@ -10,11 +10,17 @@ use super::{
     reply::{self, Refusal, Reply},
     sessions::{Cursor, nothing_else, number, visit},
 };
-use crate::{relay::Filter, turn::Traffic};
+use crate::{
+    relay::Filter,
+    turn::{Subject, Traffic},
+};
 
 /// Users on one page, if nothing else is asked for, and at most.
 const PAGE: usize = 100;
 const LONGEST_PAGE: usize = 1000;
+
+/// A user's realm and tenant.
+type Home = (Arc<str>, Option<Arc<str>>);
 
 /// What one user takes.
 #[derive(Debug, Default)]
@@ -24,19 +30,24 @@ struct Usage {
     to_clients: Traffic,
 }
 
-/// A page of the users that have sessions, by name.
+/// A page of the users that have sessions, by name. Who has the same name in several realms or tenants is somebody else in each,
+/// and all of them are on the same page.
 pub(super) async fn list(house: &House, query: &mut Query) -> Result<Reply, Refusal> {
     let limit = number(query, "limit", PAGE, LONGEST_PAGE)?;
-    let (after, only) = (query.take("after"), query.take("user"));
+    let (after, only, realm) = (query.take("after"), query.take("user"), query.take("realm"));
     nothing_else(query)?;
-    let mut users: BTreeMap<Arc<str>, Usage> = BTreeMap::new();
+    let mut users: BTreeMap<Arc<str>, BTreeMap<Home, Usage>> = BTreeMap::new();
     let mut more = false;
     let filter: Filter = Arc::new(move |session| {
-        after.as_ref().is_none_or(|after| **after < *session.user)
-            && only.as_ref().is_none_or(|only| **only == *session.user)
+        let subject = &session.subject;
+        after.as_ref().is_none_or(|after| **after < *subject.user)
+            && only.as_ref().is_none_or(|only| **only == *subject.user)
+            && realm.as_ref().is_none_or(|realm| **realm == *subject.realm)
     });
     visit(house, Cursor::default(), &filter, |session| {
-        let usage = users.entry(session.user).or_default();
+        let Subject { user, realm, tenant } = &*session.subject;
+        let home = (Arc::clone(realm), tenant.clone());
+        let usage = users.entry(Arc::clone(user)).or_default().entry(home).or_default();
         usage.sessions += 1;
         usage.to_peers.add(session.to_peers);
         usage.to_clients.add(session.to_client);
@@ -49,9 +60,12 @@ pub(super) async fn list(house: &House, query: &mut Query) -> Result<Reply, Refu
     })
     .await?;
     let next = users.keys().next_back().filter(|_| more).map(ToString::to_string);
-    let shown = users.iter().map(|(name, usage)| {
+    let each = users.iter().flat_map(|(name, homes)| homes.iter().map(move |(home, usage)| (name, home, usage)));
+    let shown = each.map(|(name, (realm, tenant), usage)| {
         json!({
             "user": &**name,
+            "realm": &**realm,
+            "tenant": tenant.as_deref(),
             "sessions": usage.sessions,
             "to_peers": { "packets": usage.to_peers.packets, "bytes": usage.to_peers.bytes },
             "to_clients": { "packets": usage.to_clients.packets, "bytes": usage.to_clients.bytes },

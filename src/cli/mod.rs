@@ -5,8 +5,14 @@
 
 mod certificate;
 mod check;
+mod credentials;
 mod ctl;
+mod key;
+mod password;
 mod run;
+mod secret;
+mod store;
+mod user;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -51,8 +57,12 @@ Examples:
       turnserver check -c /etc/turnserver.toml
   Run with it:
       turnserver -c /etc/turnserver.toml
+  Make a credential for a day, with the configuration's secret:
+      turnserver credentials -c /etc/turnserver.toml --user alice
   Make a certificate to test TLS with:
       turnserver certificate --self-signed --name turn.example.org --out-cert cert.pem --out-key key.pem
+  Add a user to the store that the configuration names:
+      turnserver user add alice -c /etc/turnserver.toml
   See how it does, and whose sessions there are:
       turnserver ctl info
       turnserver ctl sessions
@@ -75,6 +85,21 @@ enum Command {
     Certificate(certificate::Certificate),
     /// Ask a running server, over its Unix socket
     Ctl(ctl::Ctl),
+    /// Make a time-limited credential, and print what to give to a WebRTC application
+    ///
+    /// It is made with a secret of the configuration, and the server knows it without being told.
+    Credentials(credentials::Credentials),
+    /// Print the keys that stand for a password in the configuration or a database
+    ///
+    /// The password is asked for, or read from standard input. Keys are made of the user's name, the realm and the password, and
+    /// change with each of them.
+    Key(key::Key),
+    /// Add, remove and list users of the configured store, and change their passwords
+    ///
+    /// A running server sees what was changed when its cache of the store has expired (cache-time, negative-cache-time).
+    User(user::User),
+    /// Add, remove and list the secrets of time-limited credentials in the configured store
+    Secret(secret::Secret),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -100,7 +125,14 @@ pub fn main() -> ExitCode {
     match &args.command {
         Some(Command::Certificate(certificate)) => certificate.make(),
         Some(Command::Ctl(ctl)) => ctl.run(args.config.as_deref()),
+        Some(Command::Credentials(credentials)) => configured(&args, |loaded, _| credentials.print(&loaded.settings)),
+        Some(Command::Key(key)) => match &key.realm {
+            Some(realm) => key.print(realm),
+            None => configured(&args, |loaded, _| key.print(&loaded.settings.auth.realm)),
+        },
         Some(Command::Check) => configured(&args, |loaded, _| check::check(&loaded)),
+        Some(Command::User(user)) => configured(&args, |loaded, _| user.run(&loaded.settings)),
+        Some(Command::Secret(secret)) => configured(&args, |loaded, _| secret.run(&loaded.settings)),
         None => configured(&args, run::run),
     }
 }

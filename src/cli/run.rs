@@ -18,6 +18,7 @@ use crate::{
         EMBEDDED_USER, Loaded, Settings,
         settings::{Log, LogFormat},
     },
+    policy::limit::Limit,
     relay::{Counts, Endpoint, KernelDrops, Relay},
     turn::{Drop, Transport},
 };
@@ -46,7 +47,7 @@ fn serve(settings: Settings, generated_password: Option<&str>, log: LogLevel) ->
         // Before the first listener opens: a signal that comes early must not be lost.
         let mut signals = Signals::watch().map_err(|error| format!("cannot watch for signals: {error}"))?;
         let sockets = Sockets::open(&settings.management).map_err(|error| error.to_string())?;
-        let relay = Relay::start(settings.clone(), &sockets.addresses()).map_err(|error| error.to_string())?;
+        let relay = Relay::start(settings.clone(), None, &sockets.addresses()).map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }
@@ -271,12 +272,20 @@ fn primary_address(ipv6: bool) -> Option<IpAddr> {
     host.primary.into_iter().find(|ip| ip.is_ipv6() == ipv6)
 }
 
-fn log_counts(Counts { totals, kernel_drops }: &Counts) {
+fn log_counts(Counts { totals, limits, kernel_drops }: &Counts) {
     let drops: Vec<String> = Drop::ALL
         .iter()
         .filter(|reason| totals.dropped(**reason) > 0)
         .map(|reason| format!("{}={}", reason.name(), totals.dropped(*reason)))
         .collect();
+    let list = |counts: &[(Limit, u64)]| {
+        let counts = counts.iter().filter(|(_, count)| *count > 0);
+        counts.map(|(limit, count)| format!("{}={count}", limit.key())).collect::<Vec<_>>()
+    };
+    let (mut limited, held_up) = (list(&limits.refused), list(&limits.held_up));
+    if limits.refused_by_rate > 0 {
+        limited.push(format!("allocation-rate={}", limits.refused_by_rate));
+    }
     let kernel_drops: Vec<String> = kernel_drops
         .iter()
         .filter(|drops| drops.datagrams > 0)
@@ -291,6 +300,8 @@ fn log_counts(Counts { totals, kernel_drops }: &Counts) {
         to_client_packets = totals.to_clients.packets,
         to_client_bytes = totals.to_clients.bytes,
         drops = drops.join(" "),
+        limited = limited.join(" "),
+        held_up = held_up.join(" "),
         kernel_drops = kernel_drops.join(" "),
         "stopped"
     );

@@ -6,6 +6,7 @@ use std::{
 };
 
 use toml::de::DeValue;
+use zeroize::Zeroizing;
 
 use super::{
     access::secret,
@@ -116,7 +117,7 @@ pub(super) fn management(
     }
 }
 
-fn token(section: &Section<'_>, base: &Path, host: &Host) -> Option<Secret<String>> {
+fn token(section: &Section<'_>, base: &Path, host: &Host) -> Option<Secret<Zeroizing<String>>> {
     let mut given = NAMES.into_iter().filter(|name| section.has(name));
     if let (Some(first), Some(second)) = (given.next(), given.next()) {
         let what = format!("the token is given twice, as {first} and as {second}");

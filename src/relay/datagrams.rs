@@ -61,7 +61,8 @@ impl Datagrams {
                 core.server.count_drop(Drop::NotServed);
                 continue;
             }
-            let client = Client { tuple, route: Way::Listener(listener).route() };
+            let realm = core.listeners[listener].realm;
+            let client = Client { tuple, route: Way::Listener(listener).route(), realm };
             match core.client_message(&client, self.batch.payload(at), now) {
                 Outcome::ToPeer(to_peer) => self.pass_on(core, at, &to_peer, now),
                 Outcome::Nothing if !core.server.has_effects() => {}

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::turn::{AllocationId, FiveTuple, SessionSummary, Time};
+use crate::turn::{AllocationId, FiveTuple, SessionSummary, Subject, Time};
 
 /// Events that wait for a slow listener before it misses the oldest.
 const ROOM: usize = 1024;
@@ -28,8 +28,8 @@ pub enum Event {
     Begins {
         /// Its id.
         id: AllocationId,
-        /// Its user; empty for an anonymous client.
-        user: Arc<str>,
+        /// Who it is of; the user is empty for an anonymous client.
+        subject: Arc<Subject>,
         /// Its client.
         client: FiveTuple,
         /// Its relayed addresses, by family.

@@ -18,7 +18,9 @@ mod errands;
 mod events;
 mod fault;
 mod grouping;
+mod inquiries;
 mod kept;
+mod limits;
 mod listeners;
 mod mail;
 mod monitor;
@@ -41,6 +43,7 @@ mod tls;
 mod worker;
 
 pub use events::{Event, Heard, Listener, Stamped};
+pub use limits::StateError;
 pub use listeners::{Endpoint, KernelDrops};
 pub use monitor::{BATCH_BOUNDS, Batches, Filter, Monitor, PortUse, Report, Stretch};
 pub use start::{Counts, Relay, StartError};

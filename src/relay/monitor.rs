@@ -18,7 +18,10 @@ use super::{
     shared::Shared,
     system,
 };
-use crate::turn::{AllocationId, Census, Detail, EndReason, SessionView, Time, Totals};
+use crate::{
+    policy::quota::Held,
+    turn::{AllocationId, Census, Detail, EndReason, SessionView, Time, Totals},
+};
 
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -234,8 +237,15 @@ impl Monitor {
 
     /// Allocations and ports reserved for some, as quotas count them.
     #[must_use]
+    pub fn held(&self) -> Held {
+        self.shared.held()
+    }
+
+    /// All of them.
+    #[must_use]
     pub fn sessions(&self) -> u32 {
-        self.shared.sessions()
+        let Held { used, unused } = self.held();
+        used + unused
     }
 
     /// Refuses new allocations, or takes them again.

@@ -16,20 +16,25 @@ use rand::{Rng, rngs::StdRng};
 
 use super::{
     desk::Desk,
-    errands::Errands,
+    errands::{Errands, Notice},
     events::Events,
+    limits::QuotaLease,
     mail::Mailbox,
     ports::{Owner, Place, PortLease, PortPool},
     rendezvous::Rendezvous,
 };
 use crate::{
+    auth::subject::Subject,
     config::settings::{DrainError, RelayAddress, Settings, Tcp},
     policy::{
+        limit::Limit,
+        limiter::{Allowance, Limiter},
         peer::{Denied, PeerRules},
-        quota::Quotas,
+        quota::{Held, Holder},
+        rate::SourceRate,
     },
     stun::ErrorCode,
-    turn::Time,
+    turn::{Refusal, Time},
 };
 
 /// A relay address with its free ports.
@@ -93,7 +98,10 @@ pub(super) struct Shared {
     tcp: Tcp,
     ipv4_prefix: u8,
     ipv6_prefix: u8,
-    quotas: Mutex<Quotas>,
+    /// Limits of allocations, and of what is relayed.
+    pub(super) limiter: Arc<Limiter>,
+    /// Allocations of each source.
+    allocation_rate: Mutex<SourceRate>,
     reservations: Mutex<HashMap<[u8; 8], Reservation>>,
     connections: Mutex<Connections>,
     /// The number of a worker that is to panic, plus one.
@@ -107,10 +115,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// `peers` knows this server's own sockets: nobody could reach a relayed address with the port of one of them, as that is
-    /// refused as a peer.
-    pub(super) fn new(settings: &Settings, peers: &PeerRules) -> Arc<Self> {
-        let relay = &settings.relay;
+    /// `seed` must be unknown to the outside. `peers` knows this server's own sockets: nobody could reach a relayed address
+    /// with the port of one of them, as that is refused as a peer.
+    pub(super) fn new(settings: &Settings, peers: &PeerRules, seed: u64) -> Arc<Self> {
+        let (relay, limits) = (&settings.relay, &settings.limits);
+        let own = settings.realms.iter().filter_map(|realm| Some((realm.name.as_str().into(), realm.limits?)));
+        let allocation_rate = SourceRate::new(limits.allocation_rate, limits.ipv4_prefix, limits.ipv6_prefix, seed);
         let ports = |address: &RelayAddress, space| {
             let serves = |port| peers.permits(SocketAddr::new(address.external, port)) != Err(Denied::OwnSocket);
             PortPool::new(space, relay.min_port..=relay.max_port, serves)
@@ -143,7 +153,8 @@ impl Shared {
             tcp: settings.tcp.clone(),
             ipv4_prefix: settings.limits.ipv4_prefix,
             ipv6_prefix: settings.limits.ipv6_prefix,
-            quotas: Mutex::new(Quotas::new(settings.limits.user_quota, settings.limits.total_quota)),
+            limiter: Arc::new(Limiter::new(limits, own, settings.process.workers)),
+            allocation_rate: Mutex::new(allocation_rate),
             reservations: Mutex::default(),
             connections: Mutex::default(),
             #[cfg(test)]
@@ -159,15 +170,43 @@ impl Shared {
         assert!(doomed.is_err(), "worker {worker} was doomed by a test");
     }
 
-    /// Counts one more allocation of this user, if the quotas allow it.
-    pub(super) fn take_quota(self: &Arc<Self>, user: &Arc<str>) -> Option<QuotaLease> {
-        lock(&self.quotas).try_take(user).ok()?;
-        Some(QuotaLease { shared: Arc::clone(self), user: Arc::clone(user) })
+    /// Counts one more allocation, if the quotas allow it.
+    pub(super) fn take_quota(&self, subject: &Subject, worker: u16) -> Result<QuotaLease, Refusal> {
+        QuotaLease::new(&self.limiter, subject).map_err(|limit| self.refuse(limit, worker))
     }
 
-    /// How many allocations and reservations there are.
-    pub(super) fn sessions(&self) -> u32 {
-        lock(&self.quotas).total()
+    /// What an allocation that this source asks for may take, if it may have one now.
+    pub(super) fn admit(
+        &self,
+        subject: &Subject,
+        source: IpAddr,
+        streams: bool,
+        worker: u16,
+        now: Time,
+    ) -> Result<Option<Arc<Allowance>>, Refusal> {
+        if !lock(&self.allocation_rate).allow(source, now.0) {
+            self.limiter.refused_by_rate();
+            return Err(Refusal::Quota("too many from this address, try again later"));
+        }
+        self.limiter.allowance(subject, streams, now.0).map_err(|limit| self.refuse(limit, worker))
+    }
+
+    fn refuse(&self, limit: Limit, worker: u16) -> Refusal {
+        self.limiter.refused(worker.into(), limit);
+        Refusal::Quota(limit.words())
+    }
+
+    /// Tells a worker something.
+    pub(super) fn notify(&self, worker: u16, notice: Notice) {
+        let at = usize::from(worker);
+        if self.errands.get(at).is_some_and(|errands| errands.tell(notice)) {
+            self.mailboxes[at].notify.notify_one();
+        }
+    }
+
+    /// How many allocations and reservations there are, as quotas count them.
+    pub(super) fn held(&self) -> Held {
+        self.limiter.held_by(&Holder::Total)
     }
 
     /// How many connections of clients there are.
@@ -280,26 +319,6 @@ impl Shared {
     }
 }
 
-/// One allocation's place in the quotas; given back when this is dropped.
-#[derive(Debug)]
-pub(super) struct QuotaLease {
-    shared: Arc<Shared>,
-    user: Arc<str>,
-}
-
-impl QuotaLease {
-    /// Whether this is a place of this user.
-    pub(super) fn is_of(&self, user: &str) -> bool {
-        *self.user == *user
-    }
-}
-
-impl Drop for QuotaLease {
-    fn drop(&mut self) {
-        lock(&self.shared.quotas).give_back(&self.user);
-    }
-}
-
 /// One connection's place in the limits; given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionLease {
@@ -347,7 +366,7 @@ mod tests {
         let text = "[relay]\nrelay-ip = \"127.0.0.1\"\n[auth]\nanonymous = true\n[tcp]\nmax-connections-per-ip = 2\n\
                     [limits]\nsource-prefix-ipv4 = 24\nsource-prefix-ipv6 = 56\n";
         let settings = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap().settings;
-        let shared = Shared::new(&settings, &PeerRules::new(&settings.peers, &[], 0..=0, &[], &[]));
+        let shared = Shared::new(&settings, &PeerRules::new(&settings.peers, &[], 0..=0, &[], &[]), 1);
         let take = |ip: &str| shared.take_connection(Some(ip.parse().unwrap()));
         let mut leases = Vec::new();
         for [first, second, refused, other] in [

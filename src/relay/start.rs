@@ -3,16 +3,19 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, mpsc},
+    sync::{Arc, mpsc::sync_channel},
     thread::JoinHandle,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
     dtls,
+    errands::Notice,
+    inquiries::Desk,
+    limits::{Bookkeeper, StateError},
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
     monitor::Monitor,
     shared::Shared,
@@ -22,10 +25,13 @@ use super::{
     worker::Plan,
 };
 use crate::{
-    auth::users::{StaticUsers, UsersError},
-    config::{Settings, settings::NatDiscovery},
-    policy::peer::PeerRules,
-    turn::Totals,
+    auth::directory::{Directory, DirectoryError, Slow},
+    config::{
+        Settings,
+        settings::{NatDiscovery, Peers},
+    },
+    policy::{limiter::LimitCounts, peer::PeerRules},
+    turn::{Revocation, Totals},
 };
 
 /// Why the server does not start.
@@ -52,14 +58,17 @@ pub enum StartError {
         error: io::Error,
     },
     /// A user cannot be prepared.
-    #[error("[[auth.user]]: {0}")]
-    Users(#[from] UsersError),
+    #[error("{0}")]
+    Users(#[from] DirectoryError),
     /// The certificates cannot be used together.
     #[error("[tls]: {0}")]
     Tls(rustls::Error),
     /// The certificates cannot be used for DTLS.
     #[error("[tls], for DTLS: {0}")]
     Dtls(String),
+    /// What an earlier process has counted cannot be gone on with.
+    #[error("[limits]: {0}")]
+    State(#[from] StateError),
     /// The limit of file descriptors does not even do for the listeners.
     #[error("cannot start: {0}; {RAISE_DESCRIPTORS}")]
     Descriptors(io::Error),
@@ -87,6 +96,8 @@ impl StartError {
 pub struct Counts {
     /// By the workers, in all.
     pub totals: Totals,
+    /// By the limits.
+    pub limits: LimitCounts,
     /// By the kernel, for each UDP listener; empty on systems that do not tell.
     pub kernel_drops: Vec<KernelDrops>,
 }
@@ -98,26 +109,33 @@ pub struct Relay {
     path: DatagramPath,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
-    #[cfg(test)]
+    /// There if bytes of the month are limited.
+    bookkeeper: Option<Bookkeeper>,
     pub(super) shared: Arc<Shared>,
 }
 
 impl Relay {
     /// Opens all listeners and starts the workers. When this returns, clients are served. `reserved` are addresses where this
-    /// process serves others than clients: no client reaches them as a peer, whatever the rules allow.
+    /// process serves others than clients: no client reaches them as a peer, whatever the rules allow. Users that are kept in
+    /// `store` are asked for after those of the configuration.
     ///
     /// # Errors
     /// [`StartError`]; then nothing is left open.
-    pub fn start(settings: Settings, reserved: &[SocketAddr]) -> Result<Self, StartError> {
-        Self::open(settings, reserved).map_err(StartError::by_cause)
+    pub fn start(
+        settings: Settings,
+        store: Option<Arc<dyn Slow>>,
+        reserved: &[SocketAddr],
+    ) -> Result<Self, StartError> {
+        Self::open(settings, store, reserved).map_err(StartError::by_cause)
     }
 
-    fn open(settings: Settings, reserved: &[SocketAddr]) -> Result<Self, StartError> {
-        let users = Arc::new(StaticUsers::new(&settings.auth)?);
+    fn open(settings: Settings, store: Option<Arc<dyn Slow>>, reserved: &[SocketAddr]) -> Result<Self, StartError> {
+        let directory = Arc::new(Directory::new(&settings)?);
         let path = DatagramPath::probe(settings.process.udp_io)?;
         let io = path.io();
         let workers = if system::CAN_SHARE_PORTS { settings.process.workers } else { 1 };
         system::raise_descriptor_limit();
+        system::give_back_large_blocks();
         for relay in &settings.relay.addresses {
             let address = SocketAddr::new(relay.local, 0);
             system::bind_udp(address, Use::Relay, io, None)
@@ -138,15 +156,26 @@ impl Relay {
             .collect();
         let ports = settings.relay.min_port..=settings.relay.max_port;
         let host = host_addresses();
-        let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &own, &host));
-        let shared = Shared::new(&settings, &peers);
+        let rules =
+            |peers: &Peers| Arc::new(PeerRules::new(peers, &settings.relay.addresses, ports.clone(), &own, &host));
+        let default = rules(&settings.peers);
+        let others =
+            settings.realms.iter().map(|realm| realm.peers.as_ref().map_or_else(|| Arc::clone(&default), rules));
+        let peers: Arc<[_]> = [Arc::clone(&default)].into_iter().chain(others).collect();
+        let seed = random()?.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
+        let shared = Shared::new(&settings, &default, seed);
+        let desk = store.map(|store| Desk::open(store, Arc::clone(&shared))).transpose()?;
+        let clock = Clock::new();
+        let state = settings.limits.state_directory.as_deref();
+        let keep = |directory| Bookkeeper::start(&shared.limiter, directory, clock);
+        let bookkeeper = state.map(keep).transpose()?;
         let processors = processors(&settings);
         let (stop, stopped) = watch::channel(false);
-        let clock = Clock::new();
         let plan = Plan {
             index: 0,
             settings: Arc::new(settings),
-            users,
+            directory,
+            desk,
             peers,
             shared: Arc::clone(&shared),
             clock,
@@ -164,7 +193,7 @@ impl Relay {
             path,
             workers: Vec::with_capacity(workers),
             stop,
-            #[cfg(test)]
+            bookkeeper,
             shared,
         };
         for (index, sockets) in relay.listeners.sockets.iter().enumerate() {
@@ -172,7 +201,7 @@ impl Relay {
             let plan = Plan { index, sockets: Arc::clone(sockets), processor, ..plan.clone() };
             let stopped = stopped.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            let (started, serves) = mpsc::sync_channel(1);
+            let (started, serves) = sync_channel(1);
             let worker = thread.spawn(move || supervise::run(&plan, &started, stopped))?;
             if serves.recv().is_err() {
                 // It has ended before it served anybody, and knows why.
@@ -216,6 +245,27 @@ impl Relay {
         self.listeners.kernel_drops()
     }
 
+    /// Ends the sessions that this concerns, of all workers; returns how many they were. A worker that fails meanwhile has lost
+    /// its sessions, and counts none.
+    pub async fn revoke(&self, revocation: Revocation) -> usize {
+        let (revocation, (sender, mut ended)) = (Arc::new(revocation), mpsc::unbounded_channel());
+        for worker in (0..).take(self.workers.len()) {
+            self.shared.notify(worker, Notice::Revoke(Arc::clone(&revocation), sender.clone()));
+        }
+        drop(sender);
+        let mut count = 0;
+        while let Some(more) = ended.recv().await {
+            count += more;
+        }
+        count
+    }
+
+    /// What the limits have done so far.
+    #[must_use]
+    pub fn limits(&self) -> LimitCounts {
+        self.shared.limiter.counts()
+    }
+
     /// Ends all sessions, closes all sockets, and returns what was counted.
     #[must_use]
     pub fn stop(self) -> Counts {
@@ -229,7 +279,11 @@ impl Relay {
                 Err(_) => tracing::error!("a worker panicked"),
             }
         }
-        Counts { totals, kernel_drops: self.listeners.kernel_drops() }
+        if let Some(bookkeeper) = self.bookkeeper {
+            bookkeeper.stop();
+        }
+        let limits = self.shared.limiter.counts();
+        Counts { totals, limits, kernel_drops: self.listeners.kernel_drops() }
     }
 }
 

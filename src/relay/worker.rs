@@ -23,6 +23,7 @@ use super::{
     desk,
     dtls::{self, Dtls},
     fault::{outlive, survive},
+    inquiries::{Desk, Inquiries},
     listeners::{Sockets, Window},
     pace::Pace,
     rules::{self, WorkerPolicy},
@@ -33,7 +34,7 @@ use super::{
     tls::Tls,
 };
 use crate::{
-    auth::users::StaticUsers,
+    auth::directory::Directory,
     config::Settings,
     policy::peer::PeerRules,
     turn::{ConnectionIds, EndReason, Mobility, Server, Totals},
@@ -44,8 +45,11 @@ use crate::{
 pub(super) struct Plan {
     pub(super) index: usize,
     pub(super) settings: Arc<Settings>,
-    pub(super) users: Arc<StaticUsers>,
-    pub(super) peers: Arc<PeerRules>,
+    pub(super) directory: Arc<Directory>,
+    /// Where users are asked for who are kept elsewhere.
+    pub(super) desk: Option<Desk>,
+    /// By realm.
+    pub(super) peers: Arc<[Arc<PeerRules>]>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) io: Io,
@@ -154,8 +158,9 @@ async fn serve(
                         if drained.is_none() {
                             datagrams.give_up(&mut core.borrow_mut());
                         }
-                        let idle = turn.end(drained == Some(true));
-                        if let Some(rest) = pace.rest(datagrams.take_handled(), std::time::Instant::now()) {
+                        let drained = drained == Some(true);
+                        let idle = turn.end(drained);
+                        if let Some(rest) = pace.rest(datagrams.take_handled(), drained, std::time::Instant::now()) {
                             // The thread sleeps, as the runtime's timers are too coarse for this; it is short.
                             std::thread::sleep(rest);
                         }
@@ -237,7 +242,7 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     let Parts { plan, seed, first_id, udp, doors } = parts;
-    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, ticket_key, dtls, .. } = plan;
+    let Plan { index, settings, directory, desk, peers, shared, clock, io, nonce_secret, ticket_key, dtls, .. } = plan;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
     let policy =
@@ -251,13 +256,14 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     });
     let worker = u16::try_from(index).map_err(io::Error::other)?;
     let workers = u16::try_from(settings.process.workers).map_err(io::Error::other)?;
-    let mut rules = rules::rules(&settings, &users, io, ConnectionIds { worker, workers });
+    let mut rules = rules::rules(&settings, &directory, io, ConnectionIds { worker, workers });
     // A ticket alone proves nobody: without credentials there is no mobility (RFC 8016 §5).
     let number = u8::try_from(worker).ok().filter(|_| settings.relay.mobility && !settings.auth.anonymous);
     rules.mobility = number.map(|worker| Mobility { worker, key: ticket_key });
     let server = Server::new(rules, Box::new(policy), &nonce_secret, server_seed, first_id);
     let poller = Rc::new(Poller::new(io)?);
-    let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
+    let inquiries = Inquiries::new(worker, desk, first_id);
+    let mut core = Core::new(worker, server, directory, inquiries, shared, clock, Rc::clone(&poller), rng, io);
     core.dtls = dtls;
     // What an earlier life has left behind.
     let now = core.clock.now();
@@ -265,11 +271,11 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     core.shared.errands[index].clear();
     core.shared.desks[index].clear();
     core.shared.mailboxes[index].notify.notify_one();
-    for (at, Window { socket, plain, dtls }) in udp.into_iter().enumerate() {
+    for (at, Window { socket, plain, dtls, realm }) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;
         let socket = UdpSocket::new(socket, io)?;
         poller.add(&socket, Token::Listener(at).encode())?;
-        core.listeners.push(Listener { socket, local, plain, dtls, busy: false });
+        core.listeners.push(Listener { socket, local, plain, dtls, realm, busy: false });
     }
     Ok((core, poller, doors))
 }

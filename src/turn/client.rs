@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use super::RealmId;
 use crate::stun::address::{FAMILY_IPV4, FAMILY_IPV6};
 
 /// Transport between client and server.
@@ -86,6 +87,8 @@ pub struct Client {
     pub tuple: FiveTuple,
     /// The way back.
     pub route: Route,
+    /// The realm that clients are told where this one has come in.
+    pub realm: RealmId,
 }
 
 /// A relay socket's number, given by the input/output that opened it.

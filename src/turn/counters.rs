@@ -1,6 +1,6 @@
 //! What is counted: per allocation, and in total per worker.
 
-use super::{EndReason, Family, Transport};
+use super::{Credential, EndReason, Family, Transport};
 use crate::stun::{AttributeType, Class, ErrorCode, Method, kind};
 
 /// Application data relayed in one direction.
@@ -73,6 +73,12 @@ drops! {
     BadIndication => "bad-indication",
     /// An unauthenticated answer that the source's rate limit held back.
     RateLimited => "rate-limited",
+    /// A datagram beyond a limit of bandwidth.
+    Bandwidth => "bandwidth",
+    /// A datagram beyond a limit of datagrams per second.
+    PacketRate => "packet-rate",
+    /// Data after the bytes of the month were used up.
+    MonthUsedUp => "month-used-up",
     /// A datagram larger than can be relayed in a message.
     TooLong => "too-long",
     /// The system refused to send the datagram.
@@ -154,29 +160,47 @@ fn error_place(response: &[u8]) -> usize {
     }
 }
 
-/// What protects a request that needs credentials.
+/// What a request that needs credentials was made with: what let it in, or what was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Mechanism {
     /// Nothing: a client's first request.
     None,
-    /// MESSAGE-INTEGRITY.
-    Sha1,
-    /// MESSAGE-INTEGRITY-SHA256.
-    Sha256,
+    /// The password of a user in the configuration.
+    Password,
+    /// A secret of the configuration: a time-limited credential.
+    Rest,
+    /// An access token (RFC 7635).
+    Token,
+    /// What a store knows.
+    Store,
+    /// No mechanism knows the user.
+    Unknown,
 }
 
 impl Mechanism {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::None, Self::Sha1, Self::Sha256];
+    pub const ALL: [Self; 6] = [Self::None, Self::Password, Self::Rest, Self::Token, Self::Store, Self::Unknown];
+
+    /// Of what a credential of the configuration is.
+    pub(super) const fn of(credential: &Credential) -> Self {
+        match credential.secret {
+            _ if credential.bearer => Self::Token,
+            Some(_) => Self::Rest,
+            None => Self::Password,
+        }
+    }
 
     /// A short name, as in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
-            Self::Sha1 => "sha1",
-            Self::Sha256 => "sha256",
+            Self::Password => "password",
+            Self::Rest => "rest",
+            Self::Token => "token",
+            Self::Store => "store",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -193,11 +217,28 @@ pub enum Verdict {
     StaleNonce,
     /// Attributes were missing or contradicted each other (400).
     BadRequest,
+    /// Right, but over: it serves what it has made, within its grace, and nothing new.
+    Expired,
+    /// The client was to show first that it receives at its address, before a store is asked (438).
+    UnprovedAddress,
+    /// An access token where none was asked for (420).
+    UnexpectedToken,
+    /// The store cannot be asked (500).
+    Unavailable,
 }
 
 impl Verdict {
     /// Every one.
-    pub const ALL: [Self; 4] = [Self::Passed, Self::Unauthenticated, Self::StaleNonce, Self::BadRequest];
+    pub const ALL: [Self; 8] = [
+        Self::Passed,
+        Self::Unauthenticated,
+        Self::StaleNonce,
+        Self::BadRequest,
+        Self::Expired,
+        Self::UnprovedAddress,
+        Self::UnexpectedToken,
+        Self::Unavailable,
+    ];
 
     /// A short name, as in metrics.
     #[must_use]
@@ -207,6 +248,10 @@ impl Verdict {
             Self::Unauthenticated => "unauthenticated",
             Self::StaleNonce => "stale-nonce",
             Self::BadRequest => "bad-request",
+            Self::Expired => "expired",
+            Self::UnprovedAddress => "unproved-address",
+            Self::UnexpectedToken => "unexpected-token",
+            Self::Unavailable => "unavailable",
         }
     }
 }

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use super::{AllocationId, FiveTuple, Handle, RelayProtocol, Server, Time, Totals, Traffic, allocation::Allocation};
+use super::{
+    AllocationId, FiveTuple, Handle, RelayProtocol, Server, Subject, Time, Totals, Traffic, allocation::Allocation,
+};
 use crate::stun::ChannelNumber;
 
 /// An allocation as it is now.
@@ -16,8 +18,10 @@ use crate::stun::ChannelNumber;
 pub struct SessionView {
     /// Its id.
     pub id: AllocationId,
-    /// Its user; empty for an anonymous client.
-    pub user: Arc<str>,
+    /// Who it is of; the user is empty for an anonymous client.
+    pub subject: Arc<Subject>,
+    /// The name of the secret, or the id of the key, that its credential was made with.
+    pub secret: Option<Arc<str>>,
     /// Its client.
     pub client: FiveTuple,
     /// What it relays.
@@ -67,7 +71,8 @@ impl Allocation {
         let [to_peers, to_client] = self.traffic();
         SessionView {
             id: self.id,
-            user: Arc::clone(&self.owner.user),
+            subject: Arc::clone(&self.owner.subject),
+            secret: self.owner.secret.clone(),
             client: self.client.tuple,
             protocol: if self.connections.is_some() { RelayProtocol::Tcp } else { RelayProtocol::Udp },
             relayed: self.relayed.map(|relayed| relayed.map(|relayed| relayed.address)),

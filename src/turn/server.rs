@@ -6,16 +6,16 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     AllocationId, Answer, Census, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, FiveTuple, Handle,
-    Mechanism, PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Time, ToPeer, Totals,
-    Transport, Unauthenticated, Verdict,
-    authentication::{Authenticator, Failure, Outcome, Requester},
-    discovery,
+    PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Subject, Time, ToPeer, Totals,
+    Transport, Unauthenticated,
+    authentication::{Authenticator, Failure, Outcome, Proof, Requester, SHORTEST_TERM},
+    challenge, discovery,
     mobility::{Guests, Tickets},
-    nonce::{self, Nonces},
-    reply::ReplyContext,
+    nonce::Nonces,
+    reply::{Reject, ReplyContext},
     table::Table,
 };
-use crate::stun::{AttributeType, Class, ErrorCode, Message, MessageWriter, Method, ParseError, demultiplex::Protocol};
+use crate::stun::{AttributeType, Class, ErrorCode, Message, Method, ParseError, demultiplex::Protocol};
 
 /// What to do about a message from a client.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ pub enum Step<'m> {
     ReplyElsewhere(Elsewhere),
     /// Send part of the message to a peer.
     ToPeer(ToPeer),
-    /// Find the user and call again with the answer.
+    /// Find the user and call again with the answer. If none of what was found has served, and there was said to be more, it is
+    /// asked for in the same way: then the client has shown that it receives at its address.
     Authenticate(Query<'m>),
     /// Open relay sockets and call [`Server::complete_allocate`].
     Allocate(Box<PendingAllocate>),
@@ -95,7 +96,7 @@ pub struct Server {
     pub(super) totals: Totals,
     pub(super) next_id: u64,
     pub(super) next_redirect: usize,
-    pub(super) nobody: Arc<str>,
+    pub(super) nobody: Arc<Subject>,
     pub(super) tickets: Option<Tickets>,
     pub(super) guests: Guests,
 }
@@ -105,10 +106,10 @@ impl Server {
     /// allocations start above `first_id`.
     #[must_use]
     pub fn new(rules: Rules, policy: Box<dyn Policy>, nonce_secret: &[u8; 32], seed: [u8; 32], first_id: u64) -> Self {
-        let features = nonce::PASSWORD_ALGORITHMS | nonce::USERNAME_ANONYMITY;
-        let nonces = Nonces::new(nonce_secret, rules.nonce_lifetime, features);
-        let authenticator = Authenticator::new(nonces, &rules, &seed);
+        let nonces = Nonces::new(nonce_secret, rules.nonce_lifetime);
         let mut rng = StdRng::from_seed(seed);
+        let authenticator = Authenticator::new(nonces, &rules, &seed, rand::Rng::next_u64(&mut rng));
+        let nobody = Arc::new(Subject::new("", rules.realms.first().map_or("", |realm| realm.name.as_str())));
         let tickets = rules.mobility.as_ref().map(Tickets::new);
         let table = Table::new(rand::Rng::next_u64(&mut rng));
         Self {
@@ -122,7 +123,7 @@ impl Server {
             totals: Totals::default(),
             next_id: first_id,
             next_redirect: 0,
-            nobody: Arc::from(""),
+            nobody,
             tickets,
             guests: Guests::default(),
         }
@@ -224,20 +225,37 @@ impl Server {
             if owned.is_none() && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now) {
                 return self.drop(Drop::RateLimited);
             }
-            Requester { user: Arc::clone(&self.nobody), key: None }
+            Requester::anonymous(Arc::clone(&self.nobody))
         } else {
             let owner = owned.map(|handle| &self.table[handle].owner);
-            let outcome = self.authenticator.check(message, &client.tuple, owner, answer, now);
-            self.count_check(message, &outcome);
+            let outcome = self.authenticator.check(message, client, owner, answer, now);
+            if let Some((mechanism, verdict)) = challenge::judge(message, owner, answer, &outcome) {
+                self.totals.checked(mechanism, verdict);
+            }
             match outcome {
-                Outcome::Passed(requester) => requester,
+                Outcome::Passed(_, Proof::Over) if method == Method::Allocate && owned.is_none() => {
+                    return self.refuse(client, message, Failure::Challenge, reply, now);
+                }
+                Outcome::Passed(requester, _) => requester,
                 Outcome::Ask(query) => return Step::Authenticate(query),
-                Outcome::Failed(failure) => return self.refuse(client, message, &failure, reply, now),
+                Outcome::AskFurther(query) => {
+                    return if self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now) {
+                        Step::Authenticate(query)
+                    } else {
+                        self.drop(Drop::RateLimited)
+                    };
+                }
+                Outcome::Failed(failure) => return self.refuse(client, message, failure, reply, now),
             }
         };
         let context = ReplyContext::new(message, requester.signing_key());
         if message.has_unknown_required() {
-            return self.unknown_attributes(&context, message.unknown_required(), reply);
+            let takes_tokens = !self.rules.anonymous && self.authenticator.takes_tokens(client.realm);
+            let is_known = |found: &AttributeType| takes_tokens && *found == AttributeType::ACCESS_TOKEN;
+            let mut unknown = message.unknown_required().filter(|found| !is_known(found)).peekable();
+            if unknown.peek().is_some() {
+                return self.unknown_attributes(&context, unknown, reply);
+            }
         }
         let outcome = match (method, owned) {
             (Method::Allocate, owned) => return self.allocate(client, message, context, requester, owned, reply, now),
@@ -246,11 +264,13 @@ impl Server {
                 return self.connection_bind(client, message, context, &requester, has_allocation, reply);
             }
             (Method::Refresh, owned) if message.has(AttributeType::MOBILITY_TICKET) => {
-                self.refresh_with_ticket(client, owned, message, &requester, &context, reply, now)
+                self.refresh_with_ticket(client, owned, message, &requester, &context, reply, now).map_err(Reject::from)
             }
-            (_, None) => Err(ErrorCode::AllocationMismatch),
-            (_, Some(handle)) if self.table[handle].owner.user != requester.user => Err(ErrorCode::WrongCredentials),
-            (Method::Refresh, Some(handle)) => self.refresh(handle, message, &context, reply, now),
+            (_, None) => Err(ErrorCode::AllocationMismatch.into()),
+            (_, Some(handle)) if !self.table[handle].owner.is(&requester) => Err(ErrorCode::WrongCredentials.into()),
+            (Method::Refresh, Some(handle)) => {
+                self.refresh(handle, message, &requester, &context, reply, now).map_err(Reject::from)
+            }
             (Method::Connect, Some(handle)) => return self.connect(handle, message, context, reply, now),
             (Method::CreatePermission, Some(handle)) => self.create_permission(handle, message, &context, reply, now),
             (_, Some(handle)) => self.channel_bind(handle, message, &context, reply, now),
@@ -261,57 +281,7 @@ impl Server {
         }
     }
 
-    /// Counts what the check of a request's credentials came to.
-    fn count_check(&mut self, message: &Message<'_>, outcome: &Outcome<'_>) {
-        let mechanism = if message.has(AttributeType::MESSAGE_INTEGRITY_SHA256) {
-            Mechanism::Sha256
-        } else if message.has(AttributeType::MESSAGE_INTEGRITY) {
-            Mechanism::Sha1
-        } else {
-            Mechanism::None
-        };
-        let verdict = match outcome {
-            Outcome::Ask(_) => return,
-            Outcome::Passed(_) => Verdict::Passed,
-            Outcome::Failed(Failure::Challenge) => Verdict::Unauthenticated,
-            Outcome::Failed(Failure::StaleNonce) => Verdict::StaleNonce,
-            Outcome::Failed(Failure::BadRequest) => Verdict::BadRequest,
-        };
-        self.totals.checked(mechanism, verdict);
-    }
-
-    /// The answer to a request that is not authenticated (RFC 8489 §9.2.4).
-    fn refuse<'m>(
-        &mut self,
-        client: &Client,
-        message: &Message<'_>,
-        failure: &Failure,
-        reply: &mut [u8],
-        now: Time,
-    ) -> Step<'m> {
-        // A stale nonce comes with the right credentials; everything else anybody can provoke.
-        if !matches!(failure, Failure::StaleNonce)
-            && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now)
-        {
-            return self.drop(Drop::RateLimited);
-        }
-        let context = ReplyContext::new(message, None);
-        let error = match failure {
-            Failure::Challenge => ErrorCode::Unauthenticated,
-            Failure::StaleNonce => ErrorCode::StaleNonce,
-            Failure::BadRequest => return self.error(&context, ErrorCode::BadRequest, reply),
-        };
-        let nonce = self.authenticator.nonces.issue(&client.tuple, now, &mut self.rng);
-        let (rules, offered) = (&self.rules, &self.authenticator.offered);
-        let len = context.error(rules, reply, error, |writer: &mut MessageWriter<'_>| {
-            writer.attribute(AttributeType::REALM, rules.realm.as_bytes());
-            writer.attribute(AttributeType::NONCE, &nonce);
-            writer.attribute(AttributeType::PASSWORD_ALGORITHMS, offered);
-        });
-        self.replied(reply, len)
-    }
-
-    pub(super) fn error<'m>(&mut self, context: &ReplyContext, error: ErrorCode, reply: &mut [u8]) -> Step<'m> {
+    pub(super) fn error<'m>(&mut self, context: &ReplyContext, error: impl Into<Reject>, reply: &mut [u8]) -> Step<'m> {
         let len = context.error(&self.rules, reply, error, |_| {});
         self.replied(reply, len)
     }
@@ -347,8 +317,12 @@ impl Server {
 
     /// Ends the relayed addresses of an allocation that have expired; whether any is left.
     pub(super) fn expire_relayed(&mut self, handle: Handle, now: Time) -> bool {
-        if !self.table[handle].is_live(now) {
-            self.end(handle, EndReason::Expired, now);
+        let allocation = &self.table[handle];
+        if !allocation.is_live(now) {
+            let until = allocation.owner.until;
+            // Lifetimes are cut to whole seconds of what is left of the credential.
+            let over = allocation.relayed.iter().flatten().any(|relayed| relayed.expires + SHORTEST_TERM > until);
+            self.end(handle, if over { EndReason::CredentialExpired } else { EndReason::Expired }, now);
             return false;
         }
         for family in Family::ALL {
@@ -460,6 +434,13 @@ impl Server {
     #[must_use]
     pub fn owns_allocation(&self, client: &Client) -> bool {
         self.table.find(&client.tuple).or_else(|| self.table.arriving(&client.tuple)).is_some()
+    }
+
+    /// Asks the allocation's meter for new peers.
+    pub(super) fn add_peers(&mut self, handle: Handle, peers: usize, now: Time) -> Result<(), Reject> {
+        let Some(meter) = &mut self.table[handle].meter else { return Ok(()) };
+        let refused = |words| Reject { error: ErrorCode::InsufficientCapacity, words: Some(words) };
+        if peers > 0 { meter.add_peers(peers, now).map_err(refused) } else { Ok(()) }
     }
 
     /// What has been counted so far.

@@ -31,7 +31,6 @@ impl Handle {
 ///
 /// Deadlines are filed lazily: an allocation has one entry, at or before its next deadline; prolonging it costs nothing, and
 /// when the entry comes up it is filed again. Entries of ended allocations are swept out when they outnumber the living.
-#[derive(Debug)]
 pub(super) struct Table {
     allocations: Slab<Allocation>,
     by_tuple: HashTable<Handle>,

@@ -74,7 +74,7 @@ enum Verb {
     /// Take no new sessions; stop when none is left
     Drain {
         /// End the sessions that are left after this time ("90s", "10m"). Default: process.drain-timeout
-        #[arg(long, value_name = "DURATION", conflicts_with = "stay", value_parser = config::check_period)]
+        #[arg(long, value_name = "DURATION", conflicts_with = "stay", value_parser = config::parse_period)]
         timeout: Option<Duration>,
         /// Go on running when no session is left
         #[arg(long)]

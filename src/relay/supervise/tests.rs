@@ -41,7 +41,7 @@ fn start(more: &str) -> Relay {
         "[[listener]]\nlistening-ip = \"127.0.0.1\"\nlistening-port = 0\n[relay]\nrelay-ip = \"127.0.0.1\"\n\
          [auth]\nanonymous = true\n[peers]\nallowed-peer-ip = [\"127.0.0.0/8\"]\n{more}\n"
     );
-    Relay::start(config::parse(&text, "t.toml", &Host::detect().unwrap()).unwrap().settings, &[]).unwrap()
+    Relay::start(config::parse(&text, "t.toml", &Host::detect().unwrap()).unwrap().settings, None, &[]).unwrap()
 }
 
 fn address(relay: &Relay, wanted: Transport) -> SocketAddr {

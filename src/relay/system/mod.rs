@@ -207,6 +207,12 @@ pub(crate) fn thread_time() -> Option<std::time::Duration> {
     None
 }
 
+/// From now on, large blocks of memory go back to the system as soon as they are freed, where the allocator would keep them.
+pub(crate) fn give_back_large_blocks() {
+    #[cfg(target_os = "linux")]
+    linux::give_back_large_blocks();
+}
+
 /// Gives memory that the process has freed back to the system, where the allocator would keep it. Takes time proportional to what
 /// is free: for after a peak.
 pub(crate) fn release_freed_memory() {

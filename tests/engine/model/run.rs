@@ -378,7 +378,10 @@ impl Run {
             let same = |ended: &Ended| self.clients[ended.client].client.tuple == summary.client;
             let Ended { allocation, reason, .. } = ended.remove(ended.iter().position(same).expect("an end"));
             let traffic = (summary.to_peers, summary.to_client);
-            assert_eq!((&*summary.user, traffic), (allocation.user, (allocation.to_peers, allocation.to_client)));
+            assert_eq!(
+                (&*summary.subject.user, traffic),
+                (allocation.user, (allocation.to_peers, allocation.to_client))
+            );
             assert_eq!(summary.duration, now.since(Time(allocation.created)));
             let closed_when_already_expired =
                 (reason, summary.reason) == (EndReason::Expired, EndReason::ConnectionClosed);
