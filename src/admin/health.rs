@@ -38,7 +38,7 @@ pub(super) fn obstacles(house: &House) -> Vec<String> {
         Phase::Draining(_) => obstacles.push("draining".to_owned()),
         Phase::Stopping => obstacles.push("stopping".to_owned()),
     }
-    let (limits, held) = (&house.total_limits, house.monitor.held());
+    let (limits, held) = (&house.settings.limits.total, house.monitor.held());
     for (key, limit, held) in
         [(TOTAL_KEYS.allocations, limits.allocations, held.used), (TOTAL_KEYS.unused, limits.unused, held.unused)]
     {

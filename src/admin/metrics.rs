@@ -24,7 +24,11 @@ pub(super) async fn metrics(house: &House) -> Reply {
     server(&mut text, house, &survey);
     allocations(&mut text, &totals, &census);
     requests(&mut text, &totals);
+    let waiting: usize = survey.workers.iter().map(|worker| worker.inquiries).sum();
+    let help = "Requests that wait until a store of users has answered.";
+    text.single("turn_inquiries_waiting", Kind::Gauge, help, waiting);
     traffic(&mut text, &totals);
+    limits(&mut text, house);
     resources(&mut text, house);
     workers(&mut text, &survey);
     process(&mut text, house);
@@ -133,6 +137,37 @@ fn traffic(text: &mut Exposition, totals: &Totals) {
     for reason in Drop::ALL {
         family.sample(&[("reason", reason.name())], totals.dropped(*reason));
     }
+}
+
+/// What the limits have done, by their keys in the configuration.
+fn limits(text: &mut Exposition, house: &House) {
+    let counts = house.monitor.limits();
+    let mut family = text.family(
+        "turn_limits_refused_total",
+        Kind::Counter,
+        "Requests refused and datagrams dropped because of a limit, by its key in the configuration.",
+    );
+    for (limit, count) in &counts.refused {
+        family.sample(&[("limit", limit.key())], *count);
+    }
+    family.sample(&[("limit", "allocation-rate")], counts.refused_by_rate);
+    let help = "Times that a stream was made to wait because of a limit, by its key in the configuration.";
+    let mut family = text.family("turn_limits_held_up_total", Kind::Counter, help);
+    for (limit, count) in &counts.held_up {
+        family.sample(&[("limit", limit.key())], *count);
+    }
+    let help = "Allocations and reserved ports as quotas count them; unused ones are apart where a quota of them is configured.";
+    let mut family = text.family("turn_limits_allocations", Kind::Gauge, help);
+    family.sample(&[("use", "used")], counts.allocations.used);
+    family.sample(&[("use", "unused")], counts.allocations.unused);
+    let help =
+        "What workers have taken from shared buckets of bandwidth (bits) and packets (datagrams), and not used yet.";
+    let mut family = text.family("turn_limits_spare_tokens", Kind::Gauge, help);
+    for (unit, spare) in ["bits", "datagrams"].into_iter().zip(counts.spare) {
+        family.sample(&[("unit", unit)], spare);
+    }
+    let help = "Users, tenants and realms, and the server, of whom bandwidth, packets, peers or bytes of the month are counted.";
+    text.single("turn_limits_accounts", Kind::Gauge, help, counts.accounts);
 }
 
 fn resources(text: &mut Exposition, house: &House) {

@@ -3,7 +3,7 @@
 //! publishes.
 //!
 //! * `sockets`: where it listens. `http`: connections, within limits. `routes`: who may ask for what.
-//! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `events`, `control`: the answers. `reply`: their shape.
+//! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `control`: the answers. `reply`: their shape.
 //! * `lifecycle`: serving, draining, stopping. `census`: what all workers have counted, asked for not too often.
 //!
 //! Nothing here trusts who connects: what they may send, and how slowly, is bounded, and so is how many they are. What
@@ -11,6 +11,7 @@
 
 mod census;
 mod control;
+mod credentials;
 mod events;
 mod exposition;
 mod health;
@@ -41,7 +42,7 @@ pub use self::{
     sockets::{OpenError, Sockets},
 };
 use crate::{
-    config::{Effective, Settings, settings::HolderLimits},
+    config::{Effective, Settings},
     relay::Monitor,
 };
 
@@ -80,7 +81,8 @@ struct House {
     /// The effective configuration as TOML, secrets masked.
     configuration: String,
     certificates: Vec<Expiry>,
-    total_limits: HolderLimits,
+    /// As started with.
+    settings: Settings,
     token: Option<Token>,
     /// `/metrics` and `/status` are for everybody who reaches the listener.
     open_metrics: bool,
@@ -115,7 +117,7 @@ impl Admin {
             started: SystemTime::now(),
             configuration: Effective(settings).to_string(),
             certificates: expiries(settings),
-            total_limits: settings.limits.total,
+            settings: settings.clone(),
             token: management.token.as_ref().map(|token| Token::new(&token.0)),
             open_metrics: is_local || management.public_metrics,
             coturn_metrics: management.coturn_metrics,

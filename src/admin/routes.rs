@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
-    House, control, events, health, metrics,
+    House, control, credentials, events, health, metrics,
     query::{Query, decode},
     reply::{self, Content, Refusal, Reply, bad, refused},
     sessions, users,
@@ -67,6 +67,7 @@ enum Resource {
     Sessions,
     Session,
     Users,
+    Credentials,
     Configuration,
     Events,
     LogLevel,
@@ -75,7 +76,7 @@ enum Resource {
 }
 
 /// Every resource: its path, where `{id}` stands for one segment, for whom it is, and what can be done to it.
-const RESOURCES: [(&str, Resource, Audience, &[Method]); 13] = [
+const RESOURCES: [(&str, Resource, Audience, &[Method]); 14] = [
     ("/live", Resource::Live, Audience::Everybody, &[Method::GET]),
     ("/ready", Resource::Ready, Audience::Everybody, &[Method::GET]),
     ("/metrics", Resource::Metrics, Audience::Watchers, &[Method::GET]),
@@ -84,6 +85,7 @@ const RESOURCES: [(&str, Resource, Audience, &[Method]); 13] = [
     ("/v1/sessions", Resource::Sessions, Audience::Operators, &[Method::GET, Method::DELETE]),
     ("/v1/sessions/{id}", Resource::Session, Audience::Operators, &[Method::GET, Method::DELETE]),
     ("/v1/users", Resource::Users, Audience::Operators, &[Method::GET]),
+    ("/v1/credentials", Resource::Credentials, Audience::Operators, &[Method::GET, Method::POST]),
     ("/v1/configuration", Resource::Configuration, Audience::Operators, &[Method::GET]),
     ("/v1/events", Resource::Events, Audience::Operators, &[Method::GET]),
     ("/v1/log-level", Resource::LogLevel, Audience::Operators, &[Method::GET, Method::PUT]),
@@ -138,10 +140,12 @@ async fn respond(request: Request<Incoming>, house: &Arc<House>, entrance: Entra
         Resource::Status => Ok(health::status(house).await),
         Resource::OpenApi => Ok(reply::text("application/json", OPENAPI.to_owned())),
         Resource::Sessions if is_get => sessions::list(house, &mut query).await,
-        Resource::Sessions => sessions::disconnect_all(house, &mut query).await,
+        Resource::Sessions => sessions::revoke(house, &mut query).await,
         Resource::Session if is_get => sessions::show(house, &id).await,
         Resource::Session => sessions::disconnect(house, &id).await,
         Resource::Users => users::list(house, &mut query).await,
+        Resource::Credentials if is_get => credentials::by_query(house, &mut query),
+        Resource::Credentials => credentials::by_body(house, &body),
         Resource::Configuration => control::configuration(house),
         Resource::Events => events::listen(house),
         Resource::LogLevel if is_get => Ok(control::log_level(house)),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     relay::Filter,
-    turn::{AllocationId, RelayProtocol, SessionView, Transport},
+    turn::{AllocationId, RelayProtocol, Revocation, SessionView, Transport},
 };
 
 /// Sessions on one page, if nothing else is asked for, and at most.
@@ -190,26 +190,30 @@ pub(super) async fn disconnect(house: &House, text: &str) -> Result<Reply, Refus
     Ok(reply::found(&json!({ "disconnected": 1 })))
 }
 
-/// Ends all sessions of a user.
-pub(super) async fn disconnect_all(house: &House, query: &mut Query) -> Result<Reply, Refusal> {
-    let user = query.take("user").ok_or_else(|| bad("`user` is missing: whose sessions are to end"))?;
+/// Ends all sessions of a user, or of all whom a secret has let in; in one realm, or in all.
+pub(super) async fn revoke(house: &House, query: &mut Query) -> Result<Reply, Refusal> {
+    let (user, secret, realm) = (query.take("user"), query.take("secret"), query.take("realm"));
     nothing_else(query)?;
-    let filter: Filter = Arc::new(move |session| *session.subject.user == *user);
-    let mut ids = Vec::new();
-    visit(house, Cursor::default(), &filter, |session| {
-        ids.push(session.id);
-        true
-    })
-    .await?;
-    let mut disconnected = 0;
-    for id in ids {
-        if let Some(place) = house.monitor.find(id).await
-            && house.monitor.disconnect(place, id).await
-        {
-            disconnected += 1;
-        }
+    if user.is_some() == secret.is_some() {
+        return Err(bad("either `user` or `secret` says whose sessions are to end"));
     }
-    Ok(reply::found(&json!({ "disconnected": disconnected })))
+    let settings = &house.settings;
+    let all = [&settings.auth.realm].into_iter().chain(settings.realms.iter().map(|realm| &realm.name));
+    let realms: Vec<Arc<str>> =
+        all.filter(|name| realm.as_ref().is_none_or(|realm| realm == *name)).map(|name| name.as_str().into()).collect();
+    if realms.is_empty() {
+        return Err(bad("there is no such `realm`"));
+    }
+    let mut ended = 0;
+    for realm in realms {
+        let revocation = match (&user, &secret) {
+            (Some(user), _) => Revocation::User { realm, user: user.as_str().into() },
+            (None, secret) => Revocation::Secret { realm, name: secret.as_deref().unwrap_or_default().into() },
+        };
+        ended += house.monitor.revoke(revocation).await.ok_or_else(silent)?;
+    }
+    tracing::info!(user, secret, sessions = ended, "sessions revoked");
+    Ok(reply::found(&json!({ "disconnected": ended })))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::{
     prepare::prepare,
     rest::{RestNames, RestSecret},
 };
+use crate::config::Settings;
 
 /// RFC 8489 §14.3: USERNAME has fewer than 509 bytes.
 const LONGEST_NAME: usize = 508;
@@ -35,6 +36,54 @@ pub enum MintError {
     /// USERNAME would be too long.
     #[error("the user's name is too long")]
     TooLong,
+}
+
+/// Why there is no secret to make a credential with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChoiceError {
+    /// No such realm.
+    #[error("there is no realm {0:?}")]
+    Realm(String),
+    /// The realm has none.
+    #[error("the configuration of this realm has no secret; add static-auth-secret")]
+    NoSecret,
+    /// None of this name.
+    #[error("there is no secret {named:?}; there are: {known}")]
+    Secret {
+        /// The name.
+        named: String,
+        /// Those that there are.
+        known: String,
+    },
+}
+
+/// The secret to make credentials with, and the form of names: of the named realm, or else that of `[auth]`; of the given name, or
+/// else the first.
+///
+/// # Errors
+/// [`ChoiceError`]: there is none.
+pub fn choose<'s>(
+    settings: &'s Settings,
+    realm: Option<&str>,
+    secret: Option<&str>,
+) -> Result<(&'s RestSecret, &'s RestNames), ChoiceError> {
+    let auth = &settings.auth;
+    let mechanisms = match realm.filter(|named| *named != auth.realm) {
+        None => &auth.mechanisms,
+        Some(named) => {
+            let found = settings.realms.iter().find(|realm| realm.name == named);
+            &found.ok_or_else(|| ChoiceError::Realm(named.to_owned()))?.mechanisms
+        }
+    };
+    let secrets = &mechanisms.secrets;
+    let chosen = match secret {
+        None => secrets.first().ok_or(ChoiceError::NoSecret)?,
+        Some(named) => secrets.iter().find(|secret| *secret.name == *named).ok_or_else(|| {
+            let known: Vec<&str> = secrets.iter().map(|secret| &*secret.name).collect();
+            ChoiceError::Secret { named: named.to_owned(), known: known.join(", ") }
+        })?,
+    };
+    Ok((chosen, &mechanisms.rest))
 }
 
 /// Makes a credential for a user; `user` may be empty where the form of names allows it. `now` is the time since the UNIX epoch.

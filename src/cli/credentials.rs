@@ -10,11 +10,8 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::{
-    auth::{
-        mint::{Minted, mint},
-        rest::RestSecret,
-    },
-    config::{self, Settings, settings::Mechanisms},
+    auth::mint::{ChoiceError, Minted, choose, mint},
+    config::{self, Settings},
 };
 
 /// What to make.
@@ -68,31 +65,14 @@ impl Credentials {
     }
 
     fn make(&self, settings: &Settings) -> Result<Minted, String> {
-        let mechanisms = self.mechanisms(settings)?;
-        let secret = self.secret(mechanisms)?;
+        let chosen = choose(settings, self.realm.as_deref(), self.secret_name.as_deref());
+        let (secret, names) = chosen.map_err(|error| match &error {
+            ChoiceError::Realm(_) => format!("--realm: {error}"),
+            ChoiceError::Secret { .. } => format!("--secret-name: {error}"),
+            ChoiceError::NoSecret => format!("{error}, and give the file with -c"),
+        })?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        mint(secret, &mechanisms.rest, &self.user, self.ttl, now).map_err(|error| format!("--user: {error}"))
-    }
-
-    fn mechanisms<'s>(&self, settings: &'s Settings) -> Result<&'s Mechanisms, String> {
-        let named = self.realm.as_deref().unwrap_or(&settings.auth.realm);
-        if named == settings.auth.realm {
-            return Ok(&settings.auth.mechanisms);
-        }
-        let realm = settings.realms.iter().find(|realm| realm.name == named);
-        realm.map(|realm| &realm.mechanisms).ok_or_else(|| format!("--realm: there is no realm {named:?}"))
-    }
-
-    fn secret<'m>(&self, mechanisms: &'m Mechanisms) -> Result<&'m RestSecret, String> {
-        let secrets = &mechanisms.secrets;
-        let Some(named) = &self.secret_name else {
-            let remedy = "add static-auth-secret, and give the file with -c";
-            return secrets.first().ok_or_else(|| format!("the configuration of this realm has no secret; {remedy}"));
-        };
-        secrets.iter().find(|secret| *secret.name == **named).ok_or_else(|| {
-            let known: Vec<&str> = secrets.iter().map(|secret| &*secret.name).collect();
-            format!("--secret-name: there is no secret {named:?}; there are: {}", known.join(", "))
-        })
+        mint(secret, names, &self.user, self.ttl, now).map_err(|error| format!("--user: {error}"))
     }
 
     fn write(&self, minted: &Minted, uris: &[String]) -> Result<(), String> {

@@ -51,7 +51,8 @@ pub(super) fn auth(root: &Section<'_>, base: &Path, host: &Host, listeners: &[Li
         section.report.error(&section.place_at("anonymous"), "users are listed, but nobody is asked", remedy);
     } else if anonymous && (others || root.has_any("store")) {
         let remedy = "remove `anonymous = true`, or the secrets, keys and [store]";
-        section.report.error(&section.place_at("anonymous"), "secrets are given, but nobody is asked", remedy);
+        let given = if others { "secrets are" } else { "a store of users is" };
+        section.report.error(&section.place_at("anonymous"), format!("{given} given, but nobody is asked"), remedy);
     } else if anonymous && listeners.iter().flat_map(|listener| &listener.addresses).any(|ip| !ip.is_loopback()) {
         let remedy = "list users, or listen on loopback only";
         section.report.warning(&section.place_at("anonymous"), "anyone who reaches this server may relay", remedy);

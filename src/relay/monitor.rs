@@ -7,20 +7,21 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     clock::Clock,
     core::Core,
     datagrams::Datagrams,
+    errands::Notice,
     events::Listener,
     listeners::{Endpoint, KernelDrops, Listeners},
     shared::Shared,
     system,
 };
 use crate::{
-    policy::quota::Held,
-    turn::{AllocationId, Census, Detail, EndReason, SessionView, Time, Totals},
+    policy::{limiter::LimitCounts, quota::Held},
+    turn::{AllocationId, Census, Detail, EndReason, Revocation, SessionView, Time, Totals},
 };
 
 /// How long a worker may take to answer.
@@ -66,6 +67,8 @@ pub struct Report {
     pub census: Census,
     /// What it has received at once, since it last began anew.
     pub batches: Batches,
+    /// Requests that wait for a store of users.
+    pub inquiries: usize,
     /// How long it has had a processor, where the system tells.
     pub processor_time: Option<Duration>,
 }
@@ -217,6 +220,32 @@ impl Monitor {
         self.shared.relays.iter().flat_map(of).collect()
     }
 
+    /// Ends the sessions that this concerns, of all workers; returns how many they were, or `None` if a worker does not answer in
+    /// time.
+    pub async fn revoke(&self, revocation: Revocation) -> Option<usize> {
+        tokio::time::timeout(PATIENCE, self.revoke_all(revocation)).await.ok()
+    }
+
+    /// The same, however long it takes. A worker that fails meanwhile has lost its sessions, and counts none.
+    pub(super) async fn revoke_all(&self, revocation: Revocation) -> usize {
+        let (revocation, (sender, mut ended)) = (Arc::new(revocation), mpsc::unbounded_channel());
+        for worker in (0..).take(self.workers()) {
+            self.shared.notify(worker, Notice::Revoke(Arc::clone(&revocation), sender.clone()));
+        }
+        drop(sender);
+        let mut count = 0;
+        while let Some(more) = ended.recv().await {
+            count += more;
+        }
+        count
+    }
+
+    /// What the limits have done so far.
+    #[must_use]
+    pub fn limits(&self) -> LimitCounts {
+        self.shared.limiter.counts()
+    }
+
     /// What the kernel has dropped on each UDP listener; empty on systems that do not tell.
     #[must_use]
     pub fn kernel_drops(&self) -> Vec<KernelDrops> {
@@ -273,6 +302,7 @@ fn report(core: &Core, datagrams: &Datagrams) -> Report {
         totals,
         census: *core.server.census(),
         batches: *datagrams.batches(),
+        inquiries: core.inquiries.len(),
         processor_time: system::thread_time(),
     }
 }

@@ -7,13 +7,12 @@ use std::{
     thread::JoinHandle,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::{
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
     dtls,
-    errands::Notice,
     inquiries::Desk,
     limits::{Bookkeeper, StateError},
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
@@ -248,16 +247,7 @@ impl Relay {
     /// Ends the sessions that this concerns, of all workers; returns how many they were. A worker that fails meanwhile has lost
     /// its sessions, and counts none.
     pub async fn revoke(&self, revocation: Revocation) -> usize {
-        let (revocation, (sender, mut ended)) = (Arc::new(revocation), mpsc::unbounded_channel());
-        for worker in (0..).take(self.workers.len()) {
-            self.shared.notify(worker, Notice::Revoke(Arc::clone(&revocation), sender.clone()));
-        }
-        drop(sender);
-        let mut count = 0;
-        while let Some(more) = ended.recv().await {
-            count += more;
-        }
-        count
+        self.monitor.revoke_all(revocation).await
     }
 
     /// What the limits have done so far.

@@ -125,11 +125,16 @@ pub enum EndReason {
     Disconnected,
 }
 
+// They are counted by place.
+const _: () = assert!(EndReason::ALL.len() == EndReason::Disconnected as usize + 1);
+
 impl EndReason {
     /// Every one.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Expired,
         Self::Deleted,
+        Self::CredentialExpired,
+        Self::Revoked,
         Self::ConnectionClosed,
         Self::Stopped,
         Self::Fault,

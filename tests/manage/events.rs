@@ -61,6 +61,7 @@ fn sessions_and_refusals_are_told_as_they_happen() {
     assert_eq!((&refused["reason"], &refused["untold"]), (&"Unauthenticated".into(), &0.into()));
     let (name, begins) = listener.next();
     assert_eq!((name.as_str(), &begins["user"], &begins["transport"]), ("session-begins", &USER.into(), &"udp".into()));
+    assert_eq!((&begins["realm"], &begins["tenant"]), (&"example.org".into(), &serde_json::Value::Null));
     assert_eq!(begins["relayed"], serde_json::json!([relayed.to_string()]));
     assert_eq!(begins["client"], format!("127.0.0.1:{}", client.local().port()));
     client.delete().expect("to delete");

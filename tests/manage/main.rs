@@ -8,6 +8,7 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 
+mod credentials;
 mod ctl;
 mod drain;
 mod events;

@@ -69,7 +69,7 @@ fn they_agree_with_what_a_client_does_while_its_session_runs() {
             (&format!("turn_allocations_total{{transport=\"{transport}\",family=\"ipv4\"}}"), 1.0),
             (&format!("turn_allocations_active{{transport=\"{other}\",family=\"ipv4\"}}"), 0.0),
             ("turn_errors_total{method=\"CreatePermission\",code=\"403\"}", 0.0),
-            ("turn_authentications_total{mechanism=\"sha1\",result=\"unauthenticated\"}", 0.0),
+            ("turn_authentications_total{mechanism=\"password\",result=\"unauthenticated\"}", 0.0),
             ("turn_relay_ports_used{address=\"127.0.0.1\",protocol=\"udp\"}", 1.0),
             ("turn_drops_total{reason=\"no-permission\"}", 0.0),
             ("turn_workers_answering", 0.0),
@@ -82,7 +82,7 @@ fn they_agree_with_what_a_client_does_while_its_session_runs() {
             ("turn_requests_total{method=\"CreatePermission\"}", 1.0),
             ("turn_errors_total{method=\"Allocate\",code=\"401\"}", 1.0),
             ("turn_authentications_total{mechanism=\"none\",result=\"unauthenticated\"}", 1.0),
-            ("turn_authentications_total{mechanism=\"sha1\",result=\"passed\"}", 2.0),
+            ("turn_authentications_total{mechanism=\"password\",result=\"passed\"}", 2.0),
         ] {
             let is_right = if transport == "tcp" { more(name) == expected } else { more(name) >= expected };
             assert!(is_right, "{name} over {transport}: {}", more(name));
@@ -101,7 +101,7 @@ fn they_agree_with_what_a_client_does_while_its_session_runs() {
         assert_eq!((&status["allocations"]["active"], &status["sessions"]), (&1.into(), &1.into()));
         let user = &get(&server, "/v1/users")["users"][0];
         let expected = serde_json::json!({
-            "user": USER, "sessions": 1,
+            "user": USER, "realm": "example.org", "tenant": null, "sessions": 1,
             "to_peers": { "packets": 25, "bytes": up }, "to_clients": { "packets": 5, "bytes": down },
         });
         assert_eq!(*user, expected);
@@ -130,10 +130,13 @@ fn refusals_and_drops_are_counted_by_reason() {
     first.binding();
     let now = samples(&server);
     assert_eq!(now["turn_drops_total{reason=\"no-permission\"}"], 3.0);
+    assert_eq!(now["turn_limits_refused_total{limit=\"total-quota\"}"], 0.0);
+    assert_eq!(now["turn_limits_allocations{use=\"used\"}"], 1.0);
     // Over UDP a request may be sent twice.
     for (name, least) in [
         ("turn_errors_total{method=\"Allocate\",code=\"486\"}", 1.0),
-        ("turn_authentications_total{mechanism=\"sha1\",result=\"unauthenticated\"}", 1.0),
+        ("turn_limits_refused_total{limit=\"user-quota\"}", 1.0),
+        ("turn_authentications_total{mechanism=\"password\",result=\"unauthenticated\"}", 1.0),
         ("turn_authentications_total{mechanism=\"none\",result=\"unauthenticated\"}", 3.0),
     ] {
         assert!(now[name] >= least, "{name}: {}", now[name]);

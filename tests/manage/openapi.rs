@@ -73,7 +73,9 @@ fn the_checker_notices_what_is_wrong() {
 fn answers_are_as_described() {
     let management = managed("");
     let management = management.split("[management]").nth(1).expect("the table");
-    let server = Server::start(&format!("{}[management]{management}", loopback_with_tls()));
+    let secret = "realm = \"example.org\"\nstatic-auth-secret = \"the secret of the north\"";
+    let listening = loopback_with_tls().replace("realm = \"example.org\"", secret);
+    let server = Server::start(&format!("{listening}[management]{management}"));
     let document = get(&server, "/openapi.json");
     let mut client = client(&server);
     client.allocate().expect("an allocation");
@@ -91,6 +93,12 @@ fn answers_are_as_described() {
         ("GET", "/v1/sessions/{id}", &one, ""),
         ("GET", "/v1/sessions/{id}", gone, ""),
         ("GET", "/v1/users", "/v1/users", ""),
+        ("GET", "/v1/credentials", "/v1/credentials", ""),
+        ("GET", "/v1/credentials", "/v1/credentials?shape=cloudflare", ""),
+        ("GET", "/v1/credentials", "/v1/credentials?ttl=0", ""),
+        ("POST", "/v1/credentials", "/v1/credentials", "{\"shape\": \"ice-servers\"}"),
+        ("POST", "/v1/credentials", "/v1/credentials", "{}"),
+        ("POST", "/v1/credentials", "/v1/credentials", "[]"),
         ("GET", "/v1/configuration", "/v1/configuration", ""),
         ("GET", "/v1/log-level", "/v1/log-level", ""),
         ("PUT", "/v1/log-level", "/v1/log-level", "{\"level\": \"info\"}"),
@@ -102,6 +110,8 @@ fn answers_are_as_described() {
         ("DELETE", "/v1/drain", "/v1/drain", ""),
         ("DELETE", "/v1/sessions/{id}", &one, ""),
         ("DELETE", "/v1/sessions", "/v1/sessions?user=nobody", ""),
+        ("DELETE", "/v1/sessions", "/v1/sessions?secret=none", ""),
+        ("DELETE", "/v1/sessions", "/v1/sessions", ""),
     ] {
         let answer = ask_locally(&server, method, target, body);
         let operation = &document["paths"][path][method.to_lowercase()];

@@ -64,6 +64,8 @@ fn they_are_listed_by_filters_and_page_by_page() {
     assert_eq!(count("user=alice"), 5);
     assert_eq!(count("user=bob+%26+co"), 2);
     assert_eq!(count("user=bob"), 0);
+    assert_eq!(count("user=alice&realm=example.org"), 5);
+    assert_eq!(count("realm=example.net"), 0);
     assert_eq!(count("transport=tcp"), 1);
     assert_eq!(count("transport=udp&user=bob%20%26%20co"), 1);
     assert_eq!(count("client=127.0.0.1"), 7);

@@ -62,14 +62,37 @@ enum Verb {
         #[arg(long, value_name = "NUMBER", default_value = "1000")]
         limit: usize,
     },
-    /// End a session, or all sessions of a user
+    /// End a session, or all sessions of a user or of a secret
     Disconnect {
         /// The session's id, as in lists and log lines
-        #[arg(required_unless_present = "user")]
+        #[arg(required_unless_present_any = ["user", "secret"])]
         id: Option<String>,
         /// All sessions of this user
-        #[arg(long, value_name = "NAME", conflicts_with = "id")]
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["id", "secret"])]
         user: Option<String>,
+        /// All sessions with credentials that were made with the secret of this name, or tokens of the key with this id
+        #[arg(long, value_name = "NAME", conflicts_with = "id")]
+        secret: Option<String>,
+        /// Only in this realm
+        #[arg(long, value_name = "NAME", conflicts_with = "id")]
+        realm: Option<String>,
+    },
+    /// Make a time-limited credential, with a secret of the running server
+    Credentials {
+        /// The user's name; quotas and logs go by it
+        user: Option<String>,
+        /// How long it is good for, like 12h or 7d
+        #[arg(long, value_name = "TIME", default_value = "1d", value_parser = config::parse_period)]
+        ttl: Duration,
+        /// The realm whose secret it is made with [default: that of [auth]]
+        #[arg(long, value_name = "NAME")]
+        realm: Option<String>,
+        /// The secret that it is made with [default: the first]
+        #[arg(long, value_name = "NAME")]
+        secret_name: Option<String>,
+        /// What the answer looks like: rest, ice-servers or cloudflare
+        #[arg(long, value_name = "SHAPE", default_value = "rest", value_parser = ["rest", "ice-servers", "cloudflare"])]
+        shape: String,
     },
     /// Take no new sessions; stop when none is left
     Drain {
@@ -134,10 +157,20 @@ impl Ctl {
                 let filters = [("user", user), ("client", client), ("transport", transport)];
                 all_sessions(socket, &filters, *limit)?
             }
-            Verb::Disconnect { id, user } => {
-                let target = match (id, user) {
-                    (Some(id), _) => format!("/v1/sessions/{}", encode(id)),
-                    (None, user) => format!("/v1/sessions?user={}", encode(user.as_deref().unwrap_or_default())),
+            Verb::Credentials { user, ttl, realm, secret_name, shape } => {
+                let user = user.as_deref().unwrap_or_default();
+                let (realm, secret) = (realm.as_deref(), secret_name.as_deref());
+                let wish =
+                    json!({ "user": user, "ttl": ttl.as_secs(), "realm": realm, "secret": secret, "shape": shape });
+                call(socket, "POST", "/v1/credentials", Some(&wish))?.good()?
+            }
+            Verb::Disconnect { id, user, secret, realm } => {
+                let given = [("user", user), ("secret", secret), ("realm", realm)];
+                let given =
+                    given.iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(value.as_deref()?))));
+                let target = match id {
+                    Some(id) => format!("/v1/sessions/{}", encode(id)),
+                    None => format!("/v1/sessions?{}", given.collect::<Vec<_>>().join("&")),
                 };
                 call(socket, "DELETE", &target, None)?.good()?
             }
@@ -161,6 +194,8 @@ impl Ctl {
             Verb::Disconnect { .. } => {
                 self.shown(&answer, |answer| format!("sessions ended: {}\n", answer["disconnected"]))
             }
+            Verb::Credentials { shape, .. } if shape == "rest" => self.shown(&answer, credential),
+            Verb::Credentials { .. } => self.shown(&answer, |answer| format!("{answer:#}\n")),
             Verb::Drain { .. } | Verb::Undrain | Verb::Stop => self.shown(&answer, state),
             Verb::Loglevel { .. } => self.shown(&answer, |answer| format!("{}\n", word(&answer["level"]))),
             Verb::Status => String::new(),
@@ -318,11 +353,25 @@ fn sessions(answer: &Value) -> String {
     format!("{}{more}", table.text())
 }
 
+fn credential(answer: &Value) -> String {
+    let mut table = Table::default();
+    let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
+    row("username", word(&answer["username"]));
+    row("password", word(&answer["password"]));
+    row("good for", period(&answer["ttl"]));
+    for uri in answer["uris"].as_array().into_iter().flatten() {
+        row("uri", word(uri));
+    }
+    table.text()
+}
+
 fn session(answer: &Value) -> String {
     let mut table = Table::default();
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
-    for name in ["id", "user", "client", "server", "transport", "protocol"] {
-        row(name, word(&answer[name]));
+    for name in ["id", "user", "realm", "tenant", "secret", "client", "server", "transport", "protocol"] {
+        if !answer[name].is_null() {
+            row(name, word(&answer[name]));
+        }
     }
     row("relayed", words(&answer["relayed"]));
     row("age", period(&answer["age"]));
