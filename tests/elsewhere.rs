@@ -27,7 +27,7 @@ use turnserver::{
     config::{self, Host},
     relay::{Endpoint, Relay},
     stun::{AttributeType, Class, Message, Method},
-    turn::{Revocation, Transport},
+    turn::{Mechanism, Revocation, Transport, Verdict},
 };
 
 /// What the store does.
@@ -202,12 +202,23 @@ fn a_request_that_is_sent_again_joins_the_one_that_waits() {
     let binding = client.request(Method::Binding, |_| {});
     assert_eq!(Message::parse(&binding).unwrap().class(), Class::Success);
     assert_eq!(store.asked(), 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let waiting = || {
+        let (reports, complete) = runtime.block_on(relay.monitor().reports());
+        assert!(complete);
+        reports.iter().map(|report| report.inquiries).sum::<usize>()
+    };
+    assert_eq!(waiting(), 1, "as management sees it");
     store.turn(Mood::Answers);
     assert_eq!(next_code(&client.socket), 0);
+    assert_eq!(waiting(), 0);
     // And so is it when it comes late.
     client.socket.send_to(&request, client.server).unwrap();
     assert_eq!(next_code(&client.socket), 0);
-    assert_eq!(relay.stop().totals.allocations(), 1);
+    let totals = relay.stop().totals;
+    assert_eq!(totals.allocations(), 1);
+    assert!(totals.credentials(Mechanism::Store, Verdict::Passed) >= 1);
+    assert_eq!(totals.credentials(Mechanism::Password, Verdict::Passed), 0);
 }
 
 /// A store that is out of reach: new clients are told so at once, everybody else does not notice.
