@@ -1,19 +1,26 @@
 //! `turnserver` without a command: run the server in the foreground until it is told to stop.
 
 use std::{
+    future::pending,
     io::{self, IsTerminal, Write},
     net::{IpAddr, SocketAddr},
     pin::pin,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    auth::{
+        directory::Slow,
+        store::{Stores, logins::Logins, realms::KnownRealms},
+    },
     config::{
         EMBEDDED_USER, Loaded, Settings,
-        settings::{Log, LogFormat},
+        settings::{Log, LogFormat, Peers},
     },
     policy::limit::Limit,
     relay::{Counts, Endpoint, KernelDrops, Relay},
@@ -35,7 +42,7 @@ pub(super) fn run(loaded: Loaded, generated_password: Option<String>) -> ExitCod
     }
 }
 
-fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), String> {
+fn serve(mut settings: Settings, generated_password: Option<&str>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -45,7 +52,20 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
         let stop = stop_signal().map_err(|error| format!("cannot watch for signals: {error}"))?;
         let relayed = settings.relay.addresses.clone();
         let anonymous = settings.auth.anonymous;
-        let relay = Relay::start(settings).map_err(|error| error.to_string())?;
+        let stores = settings.store.as_ref().map(Stores::open).transpose().map_err(|error| error.to_string())?;
+        let logins = stores.clone().map(|stores| Logins::new(&settings, stores)).transpose();
+        let logins = logins.map_err(|error| format!("cannot start: {error}"))?;
+        let logins = logins.map(|logins| -> Arc<dyn Slow> { Arc::new(logins) });
+        let (mut realms, again) = match (stores, &settings.store) {
+            (Some(stores), Some(store)) => {
+                (Some(KnownRealms::new(&settings, stores)), store.limits.cache_time.max(SOONEST))
+            }
+            _ => (None, SOONEST),
+        };
+        if let Some(realms) = &mut realms {
+            begin(realms, &mut settings).await;
+        }
+        let relay = Relay::start_with(settings, logins).map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }
@@ -54,6 +74,9 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
         }
         if anonymous {
             tracing::warn!("anonymous = true: anybody can relay through this server");
+        }
+        if let Some(realms) = &realms {
+            relay.add_peers(&realms.peers());
         }
         let path = relay.datagram_path();
         tracing::info!(io = path.name(), on = path.on(), off = path.off(), "datagrams");
@@ -65,10 +88,16 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
         let mut stop = pin!(stop);
         let mut look = tokio::time::interval(LOOK);
         let mut drops = relay.kernel_drops();
+        let mut read_again = tokio::time::interval_at(Instant::now() + again, again);
+        read_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let signal = loop {
             tokio::select! {
                 signal = &mut stop => break signal,
                 _ = look.tick() => warn_of_drops(&mut drops, relay.kernel_drops()),
+                changed = next_peers(realms.as_mut(), &mut read_again) => if let Some(peers) = changed {
+                    tracing::info!("the store has other peer rules: they hold from now on");
+                    relay.add_peers(&peers);
+                },
             }
         };
         tracing::info!(signal, "stopping");
@@ -80,6 +109,31 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
 
 /// Between two looks at what the kernel drops.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// The peer lists of a store are not read more often.
+const SOONEST: Duration = Duration::from_secs(5);
+
+/// Reads what a store says about realms, before anybody is served.
+async fn begin(realms: &mut KnownRealms, settings: &mut Settings) {
+    if realms.limit(settings).await.is_err() {
+        tracing::warn!(
+            "the store has not told the limits of realms: those of the configuration hold until the next start"
+        );
+    }
+    if realms.read_peers().await.is_err() {
+        tracing::warn!(
+            "the store has not told the peer lists of every realm: until it does, those of the configuration hold"
+        );
+    }
+}
+
+/// Waits until it is time, and reads the peer lists of a store again; `None` if they are the same or cannot be read.
+async fn next_peers(realms: Option<&mut KnownRealms>, time: &mut Interval) -> Option<Vec<Peers>> {
+    let Some(realms) = realms else { return pending().await };
+    time.tick().await;
+    // What fails is logged where the store is asked.
+    matches!(realms.read_peers().await, Ok(true)).then(|| realms.peers())
+}
 
 /// Warns of every listener on which the kernel has dropped more than it had `before`.
 fn warn_of_drops(before: &mut Vec<KernelDrops>, now: Vec<KernelDrops>) {

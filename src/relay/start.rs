@@ -17,6 +17,7 @@ use super::{
     inquiries::Desk,
     limits::{Bookkeeper, StateError},
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
+    peers::PeerBook,
     shared::Shared,
     supervise,
     system::{self, DatagramPath, Use},
@@ -29,7 +30,7 @@ use crate::{
         Settings,
         settings::{NatDiscovery, Peers},
     },
-    policy::{limiter::LimitCounts, peer::PeerRules},
+    policy::limiter::LimitCounts,
     turn::{Revocation, Totals},
 };
 
@@ -109,6 +110,7 @@ pub struct Relay {
     stop: watch::Sender<bool>,
     /// There if bytes of the month are limited.
     bookkeeper: Option<Bookkeeper>,
+    peers: Arc<PeerBook>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -130,7 +132,7 @@ impl Relay {
     }
 
     fn open(settings: Settings, store: Option<Arc<dyn Slow>>) -> Result<Self, StartError> {
-        let directory = Arc::new(Directory::new(&settings)?);
+        let directory = Arc::new(Directory::new(&settings, store.is_some())?);
         let path = DatagramPath::probe(settings.process.udp_io)?;
         let io = path.io();
         let workers = if system::CAN_SHARE_PORTS { settings.process.workers } else { 1 };
@@ -149,14 +151,10 @@ impl Relay {
         let discovery = settings.nat_discovery.iter().flat_map(NatDiscovery::external);
         let own: Vec<SocketAddr> =
             listeners.endpoints.iter().map(|endpoint| endpoint.address).chain(discovery).collect();
-        let ports = settings.relay.min_port..=settings.relay.max_port;
-        let host = host_addresses();
-        let rules =
-            |peers: &Peers| Arc::new(PeerRules::new(peers, &settings.relay.addresses, ports.clone(), &own, &host));
-        let default = rules(&settings.peers);
-        let others =
-            settings.realms.iter().map(|realm| realm.peers.as_ref().map_or_else(|| Arc::clone(&default), rules));
-        let peers: Arc<[_]> = [Arc::clone(&default)].into_iter().chain(others).collect();
+        let peers = Arc::new(PeerBook::new(&settings, own, host_addresses()));
+        let default = peers.rules().first().cloned();
+        // The default realm is always there.
+        let default = default.ok_or_else(|| io::Error::other("there is no realm"))?;
         let seed = random()?.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
         let shared = Shared::new(&settings, &default, seed);
         let desk = store.map(|store| Desk::open(store, Arc::clone(&shared))).transpose()?;
@@ -171,7 +169,7 @@ impl Relay {
             settings: Arc::new(settings),
             directory,
             desk,
-            peers,
+            peers: Arc::clone(&peers),
             shared: Arc::clone(&shared),
             clock,
             io,
@@ -182,7 +180,8 @@ impl Relay {
             dtls,
             processor: None,
         };
-        let mut relay = Self { listeners, path, workers: Vec::with_capacity(workers), stop, bookkeeper, shared };
+        let workers = Vec::with_capacity(workers);
+        let mut relay = Self { listeners, path, workers, stop, bookkeeper, peers, shared };
         for (index, sockets) in relay.listeners.sockets.iter().enumerate() {
             let processor = processors.get(index % processors.len().max(1)).copied();
             let plan = Plan { index, sockets: Arc::clone(sockets), processor, ..plan.clone() };
@@ -239,6 +238,11 @@ impl Relay {
             count += more;
         }
         count
+    }
+
+    /// Adds peer rules, by realm, to those of the configuration, in place of what was added before.
+    pub fn add_peers(&self, added: &[Peers]) {
+        self.peers.add(added);
     }
 
     /// What the limits have done so far.

@@ -8,6 +8,7 @@ use turnserver::auth::store::{Stores, Unavailable};
 use crate::{
     common::{PATIENCE, process::run},
     coturn::{fill_and_read, turnadmin},
+    logins::lets_clients_in,
     registry, store_settings, text, wait_until,
 };
 
@@ -132,4 +133,13 @@ async fn a_change_is_seen_after_the_cache_time() {
         stores.user("north.gov", "late").await.unwrap().is_none()
     })
     .await;
+}
+
+#[test]
+fn users_of_sqlite_log_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("turndb");
+    turnadmin(&turnadmin_of(&path), &["-l"]);
+    sqlite3(&path, ".read /usr/share/coturn/testsqldbsetup.sql");
+    lets_clients_in(&turnadmin_of(&path), &table(&path));
 }
