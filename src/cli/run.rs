@@ -115,15 +115,17 @@ const SOONEST: Duration = Duration::from_secs(5);
 
 /// Reads what a store says about realms, before anybody is served.
 async fn begin(realms: &mut KnownRealms, settings: &mut Settings) {
-    if realms.limit(settings).await.is_err() {
-        tracing::warn!(
-            "the store has not told the limits of realms: those of the configuration hold until the next start"
-        );
-    }
-    if realms.read_peers().await.is_err() {
-        tracing::warn!(
-            "the store has not told the peer lists of every realm: until it does, those of the configuration hold"
-        );
+    // A store that does not answer is not waited for again: it is asked for peers later.
+    match realms.limit(settings).await {
+        Ok(()) => {
+            if realms.read_peers().await.is_err() {
+                tracing::warn!("the store has not told its peer lists: until it does, those of the configuration hold");
+            }
+        }
+        Err(_) => tracing::warn!(
+            "the store has not told the limits and peers of realms: those of the configuration hold, of limits until the \
+             next start, of peers until it tells them"
+        ),
     }
 }
 

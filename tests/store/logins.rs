@@ -73,8 +73,9 @@ fn echo() -> (Process, SocketAddr) {
 
 /// Everybody whom the database knows comes in, by coturn's client; nobody else does.
 pub(crate) fn lets_clients_in(database: &[String; 2], store: &str) {
+    // Some coturn has put spaces into its Redis commands as they are, so this has none.
     turnadmin(database, &["-a", "-u", "by-turnadmin", "-r", "north.gov", "-p", "tape"]);
-    turnadmin(database, &["-s", "a secret of the database", "-r", "north.gov"]);
+    turnadmin(database, &["-s", "a-secret-of-the-database", "-r", "north.gov"]);
     let (server, (_echo, peer)) = (server(store), echo());
     let run = |transport: &str, options: &[&str], sessions, credentials: &[&str]| {
         let run = Run { namespace: None, server: server.ipv4(transport), peer: Some(peer), options, sessions };
@@ -82,8 +83,8 @@ pub(crate) fn lets_clients_in(database: &[String; 2], store: &str) {
     };
     run("udp", &["-X"], 2, &["-u", "gorst", "-w", "hero"]);
     run("tcp", &["-X", "-t"], 2, &["-u", "by-turnadmin", "-w", "tape"]);
-    run("udp", &["-X"], 2, &["-u", "zoe", "-W", "a secret of the database"]);
-    // coturn's example has several secrets; and a realm without a listener has some, too.
+    run("udp", &["-X"], 2, &["-u", "zoe", "-W", "a-secret-of-the-database"]);
+    // One of several that coturn's example has.
     run("tcp", &["-X", "-t"], 2, &["-u", "zoe", "-W", "logen"]);
     run("udp", &["-X", "-c", "-m", "8"], 8, &["-J"]);
     for (user, password) in [("gorst", "villain"), ("whirrun", "sword"), ("nobody", "hero"), ("' OR ''='", "hero")] {
@@ -96,7 +97,7 @@ pub(crate) fn lets_clients_in(database: &[String; 2], store: &str) {
     }
     let kids = ["north", "union", "oldempire"];
     assert!(kids.iter().any(|kid| log.contains(&format!("\"tenant\":\"{kid}\""))), "{log}");
-    for secret in ["a secret of the database", "logen", "hunter2"] {
+    for secret in ["a-secret-of-the-database", "logen", "hunter2"] {
         assert!(!log.contains(secret), "{log}");
     }
 }
@@ -104,6 +105,12 @@ pub(crate) fn lets_clients_in(database: &[String; 2], store: &str) {
 fn lets_clients_of_in<S: Server>() {
     let server = S::install();
     server.fill();
+    // One client shows tokens of several keys in turn, so they are all of one realm.
+    server.execute(if server.turnadmin()[0] == "-N" {
+        "hset turn/oauth/kid/north realm north.gov"
+    } else {
+        "UPDATE oauth_key SET realm = 'north.gov' WHERE kid = 'north'"
+    });
     lets_clients_in(&server.turnadmin(), &server.store());
 }
 
@@ -182,7 +189,6 @@ fn changes(server: &common::Server) -> [usize; 2] {
 
 /// While the store fails: whoever needs it is refused fast, everybody else is served.
 fn refuses_fast(server: &common::Server) {
-    let outages = changes(server)[0];
     for _ in 0..3 {
         let began = Instant::now();
         assert_eq!(log_in(server, "udp", "gorst", "hero"), Err(Refused(500)));
@@ -190,7 +196,12 @@ fn refuses_fast(server: &common::Server) {
         Client::new("udp", server.ipv4("udp"), None).binding();
         assert_eq!(log_in(server, "tcp", "own", "of the configuration"), Ok(()));
     }
-    server.await_log(|_| (changes(server)[0] <= outages + 1).then_some(()));
+}
+
+/// The log has one line for each of so many changes.
+fn has_logged(server: &common::Server, expected: [usize; 2]) {
+    server.await_log(|_| (changes(server) >= expected).then_some(()));
+    assert_eq!(changes(server), expected, "{}", server.log());
 }
 
 /// The store is back: logins work again by themselves.
@@ -216,13 +227,13 @@ fn disturbs_nobody<S: Server>() {
     refuses_fast(&server);
     database.start();
     recovers(&server);
-    assert_eq!(changes(&server), before.map(|count| count + 1), "{}", server.log());
+    has_logged(&server, before.map(|count| count + 1));
 
     database.hang(true);
     refuses_fast(&server);
     database.hang(false);
     recovers(&server);
-    assert_eq!(changes(&server), before.map(|count| count + 2), "{}", server.log());
+    has_logged(&server, before.map(|count| count + 2));
 
     // Slow, but in time; and too slow.
     drop(database.slow_down(LIMIT / 4));
@@ -236,8 +247,11 @@ fn disturbs_nobody<S: Server>() {
         let (trips, longest) = media.end();
         assert!(trips > 100 && longest < SLACK, "{trips} trips, the longest of {longest:?}");
     }
-    let [fails, answers] = changes(&server);
-    assert_eq!(fails, answers, "{}", server.log());
+    // How often the slow one answered a probe in between is not ours to say.
+    server.await_log(|_| {
+        let [fails, answers] = changes(&server);
+        (fails == answers && fails > before[0] + 2).then_some(())
+    });
     server.stop();
 }
 
