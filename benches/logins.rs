@@ -117,7 +117,7 @@ struct Gate {
 
 impl Gate {
     fn new(settings: &Settings) -> Self {
-        let directory = Directory::new(settings).unwrap();
+        let directory = Directory::new(settings, false).unwrap();
         let server = Server::new(rules(&directory), Box::new(Anything), &[1; 32], [2; 32], 1);
         let (client, own) = (SocketAddr::from(([10, 1, 0, 1], 5000)), SocketAddr::from(([203, 0, 113, 1], 3478)));
         let tuple = FiveTuple { client, server: own, transport: Transport::Udp };

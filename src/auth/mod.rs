@@ -2,6 +2,7 @@
 //!
 //! * [`subject`], [`credential`]: who a request is from, and what proves it; plain values that the other rooms keep.
 //! * [`directory`]: the mechanisms of every realm, tried in order.
+//! * `realm`: what the configured realms are, and what names and tokens say in them.
 //! * [`users`]: the accounts of the configuration. [`rest`]: time-limited credentials. [`token`]: access tokens.
 //! * [`mint`]: making time-limited credentials and telling clients of them.
 //! * [`prepare`]: OpaqueString, the one form in which names, realms and passwords are compared and hashed.
@@ -17,6 +18,7 @@ pub mod directory;
 pub mod key;
 pub mod mint;
 pub mod prepare;
+mod realm;
 pub mod rest;
 pub mod store;
 pub mod subject;

@@ -11,7 +11,9 @@ mod key;
 mod password;
 mod run;
 mod secret;
+mod signals;
 mod store;
+mod stored_realms;
 mod user;
 
 use std::{path::PathBuf, process::ExitCode};

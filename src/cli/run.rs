@@ -12,8 +12,16 @@ use std::{
 
 use tracing_subscriber::EnvFilter;
 
+use super::{
+    signals::{Signal, Signals},
+    stored_realms::StoredRealms,
+};
 use crate::{
     admin::{Admin, Lifecycle, LogLevel, Next, SetLevel, Sockets},
+    auth::{
+        directory::Slow,
+        store::{Stores, logins::Logins},
+    },
     config::{
         EMBEDDED_USER, Loaded, Settings,
         settings::{Log, LogFormat},
@@ -38,7 +46,7 @@ pub(super) fn run(loaded: Loaded, generated_password: Option<String>) -> ExitCod
     }
 }
 
-fn serve(settings: Settings, generated_password: Option<&str>, log: LogLevel) -> Result<(), String> {
+fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -47,7 +55,12 @@ fn serve(settings: Settings, generated_password: Option<&str>, log: LogLevel) ->
         // Before the first listener opens: a signal that comes early must not be lost.
         let mut signals = Signals::watch().map_err(|error| format!("cannot watch for signals: {error}"))?;
         let sockets = Sockets::open(&settings.management).map_err(|error| error.to_string())?;
-        let relay = Relay::start(settings.clone(), None, &sockets.addresses()).map_err(|error| error.to_string())?;
+        let stores = settings.store.as_ref().map(Stores::open).transpose().map_err(|error| error.to_string())?;
+        let logins = stores.clone().map(|stores| Logins::new(&settings, stores)).transpose();
+        let logins = logins.map_err(|error| format!("cannot start: {error}"))?;
+        let logins = logins.map(|logins| -> Arc<dyn Slow> { Arc::new(logins) });
+        let mut realms = StoredRealms::begin(stores, &mut settings).await;
+        let relay = Relay::start(settings.clone(), logins, &sockets.addresses()).map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }
@@ -65,6 +78,7 @@ fn serve(settings: Settings, generated_password: Option<&str>, log: LogLevel) ->
                 return Err(error);
             }
         };
+        realms.tell(&relay);
         let path = relay.datagram_path();
         tracing::info!(io = path.name(), on = path.on(), off = path.off(), "datagrams");
         tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = relay.workers(), io = path.name(), "ready");
@@ -72,7 +86,7 @@ fn serve(settings: Settings, generated_password: Option<&str>, log: LogLevel) ->
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
             let _ = print_ice_servers(&relay, password);
         }
-        wait_for_the_end(&relay, &lifecycle, &mut signals).await;
+        wait_for_the_end(&relay, &lifecycle, &mut realms, &mut signals).await;
         // Joining the workers takes no longer than closing their sockets.
         let counts = relay.stop();
         if let Some(admin) = admin {
@@ -115,7 +129,7 @@ fn manage(
 }
 
 /// Waits until the server is to end.
-async fn wait_for_the_end(relay: &Relay, lifecycle: &Lifecycle, signals: &mut Signals) {
+async fn wait_for_the_end(relay: &Relay, lifecycle: &Lifecycle, realms: &mut StoredRealms, signals: &mut Signals) {
     let mut ended = pin!(lifecycle.ended());
     let mut look = tokio::time::interval(LOOK);
     let mut drops = relay.kernel_drops();
@@ -130,6 +144,7 @@ async fn wait_for_the_end(relay: &Relay, lifecycle: &Lifecycle, signals: &mut Si
                 Signal::Drain => lifecycle.drain(None, false),
             },
             why = &mut ended => return tracing::info!(why, "stopping"),
+            () = realms.change() => realms.tell(relay),
             _ = look.tick() => warn_of_drops(&mut drops, relay.kernel_drops()),
         }
     }
@@ -177,63 +192,6 @@ fn start_logging(log: &Log) -> LogLevel {
 
 fn filter_of(level: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(level).map_err(|error| error.to_string())
-}
-
-/// What the process is asked for.
-enum Signal {
-    /// To end, when its sessions have, if it is to wait for them.
-    Terminate,
-    /// To end at once, by this signal.
-    Interrupt(&'static str),
-    /// To take no new sessions, and end when none is left.
-    #[cfg_attr(not(unix), allow(dead_code, reason = "there is no such signal"))]
-    Drain,
-}
-
-/// The signals that are heeded.
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    drain: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn watch() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            drain: signal(SignalKind::user_defined1())?,
-        })
-    }
-
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.terminate.recv() => Signal::Terminate,
-            _ = self.interrupt.recv() => Signal::Interrupt("SIGINT"),
-            _ = self.drain.recv() => Signal::Drain,
-        }
-    }
-}
-
-/// The signals that are heeded.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn watch() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) -> Signal {
-        // Without the handler the system's own default stops the process.
-        let _ = tokio::signal::ctrl_c().await;
-        Signal::Interrupt("Ctrl-C")
-    }
 }
 
 /// Prints where the server is reached and an `iceServers` entry to paste.

@@ -44,15 +44,17 @@ pub(super) fn auth(root: &Section<'_>, base: &Path, host: &Host, listeners: &[Li
     let sections = section.sections("user");
     let written = sections.as_ref().map_or(0, Vec::len);
     let users = users(sections.unwrap_or_default(), base, host);
-    let mechanisms = realms::mechanisms(&section, base, host);
+    let mechanisms = realms::mechanisms(&section, root.has_any("store"), base, host);
     let others = ["secret", "token-key"].into_iter().chain(STATIC_SECRET).any(|key| section.has(key));
     if anonymous && section.has("user") {
         let remedy = "remove `anonymous = true` or the users";
         section.report.error(&section.place_at("anonymous"), "users are listed, but nobody is asked", remedy);
-    } else if anonymous && (others || root.has_any("store")) {
-        let remedy = "remove `anonymous = true`, or the secrets, keys and [store]";
-        let given = if others { "secrets are" } else { "a store of users is" };
-        section.report.error(&section.place_at("anonymous"), format!("{given} given, but nobody is asked"), remedy);
+    } else if anonymous && others {
+        let remedy = "remove `anonymous = true`, or the secrets and keys";
+        section.report.error(&section.place_at("anonymous"), "secrets are given, but nobody is asked", remedy);
+    } else if anonymous && root.has_any("store") {
+        let remedy = "remove `anonymous = true` or [store]";
+        section.report.error(&section.place_at("anonymous"), "a store of users is given, but nobody is asked", remedy);
     } else if anonymous && listeners.iter().flat_map(|listener| &listener.addresses).any(|ip| !ip.is_loopback()) {
         let remedy = "list users, or listen on loopback only";
         section.report.warning(&section.place_at("anonymous"), "anyone who reaches this server may relay", remedy);
@@ -73,6 +75,7 @@ pub(super) fn auth(root: &Section<'_>, base: &Path, host: &Host, listeners: &[Li
         anonymous,
         users,
         mechanisms,
+        limits: None,
         expiry_grace: section.get("expiry-grace").or(PeriodOrZero(Duration::ZERO)).0,
         uris: section.list("uris").or(Vec::new()).into_iter().map(|(ClientUri(uri), _)| uri).collect(),
         stale_nonce: stale_nonce(&section),

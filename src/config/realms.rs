@@ -39,15 +39,15 @@ pub(super) fn realms(root: &Section<'_>, base: &Path, host: &Host, auth: &Auth, 
     let sections = root.sections("realm").unwrap_or_default();
     let mut realms: Vec<Realm> = Vec::new();
     for section in &sections {
-        let mechanisms = mechanisms(section, base, host);
+        let mechanisms = mechanisms(section, root.has_any("store"), base, host);
         let users = section.sections("user");
         let has_users = users.is_some();
         let users = access::users(users.unwrap_or_default(), base, host);
         let peers = section.has("peers").then(|| tables::peers_of(&section.section("peers")));
         let limits = section.has("limits").then(|| limits::realm(&section.section("limits"), &all.realm, &all.total));
         let others = ["secret", "token-key"].into_iter().chain(access::STATIC_SECRET);
-        if !has_users && !others.into_iter().any(|key| section.has(key)) {
-            let remedy = "add [[realm.user]], [[realm.secret]] or [[realm.token-key]] below it";
+        if !has_users && !others.into_iter().any(|key| section.has(key)) && !root.has_any("store") {
+            let remedy = "add [[realm.user]], [[realm.secret]] or [[realm.token-key]] below it, or a [store]";
             section.report.error(&section.place(""), "nobody can get into this realm", remedy);
         }
         let Some((name, place)) = name(section) else { continue };
@@ -117,14 +117,14 @@ pub(super) fn assign(
     }
 }
 
-/// Reads the secrets and token keys of `[auth]` or a `[[realm]]`.
-pub(super) fn mechanisms(section: &Section<'_>, base: &Path, host: &Host) -> Mechanisms {
+/// Reads the secrets and token keys of `[auth]` or a `[[realm]]`. `has_store`: there may be others in a store.
+pub(super) fn mechanisms(section: &Section<'_>, has_store: bool, base: &Path, host: &Host) -> Mechanisms {
     let names = RestNames {
         form: section.get("rest-api-username").or(RestForm::default()),
         separator: section.get("rest-api-separator").or(Separator(':')).0,
     };
     Mechanisms {
-        secrets: secrets(section, &names, base, host),
+        secrets: secrets(section, &names, has_store, base, host),
         rest: names,
         token_keys: token_keys(section, base, host),
         server_name: match section.get::<Text>("server-name") {
@@ -133,7 +133,7 @@ pub(super) fn mechanisms(section: &Section<'_>, base: &Path, host: &Host) -> Mec
                     let remedy = format!("write at most {LONGEST_SERVER_NAME} bytes");
                     section.report.error(&place, "is too long", remedy);
                 }
-                if !section.has("token-key") {
+                if !section.has("token-key") && !has_store {
                     let remedy = "add the keys of your authorization server, or remove it";
                     section.report.warning(&place, "is of use with access tokens only", remedy);
                 }
@@ -144,7 +144,7 @@ pub(super) fn mechanisms(section: &Section<'_>, base: &Path, host: &Host) -> Mec
     }
 }
 
-fn secrets(section: &Section<'_>, names: &RestNames, base: &Path, host: &Host) -> Vec<RestSecret> {
+fn secrets(section: &Section<'_>, names: &RestNames, has_store: bool, base: &Path, host: &Host) -> Vec<RestSecret> {
     let mut secrets = Vec::new();
     let mut places = Vec::new();
     if access::STATIC_SECRET.into_iter().any(|key| section.has(key))
@@ -190,7 +190,7 @@ fn secrets(section: &Section<'_>, names: &RestNames, base: &Path, host: &Host) -
         let what = format!("is one more than {MOST_SECRETS} secrets, which are all tried for each login");
         section.report.error(place, what, "remove those that are no longer used");
     }
-    if secrets.is_empty() && !section.has("secret") {
+    if secrets.is_empty() && !section.has("secret") && !has_store {
         for key in ["rest-api-username", "rest-api-separator"] {
             if section.has(key) {
                 let what = "is of use with secrets only";

@@ -131,6 +131,8 @@ pub struct Auth {
     pub users: Vec<User>,
     /// What else lets users in.
     pub mechanisms: Mechanisms,
+    /// What its users may take in place of what `[limits]` says; only a store has these.
+    pub limits: Option<RealmLimits>,
     /// How long allocations outlive the credential that they were made with (`expiry-grace`).
     pub expiry_grace: Duration,
     /// What clients are told to reach this server by, beside credentials; empty: what the listeners and relay addresses say.

@@ -28,6 +28,7 @@ mod open;
 mod outbox;
 mod outlets;
 mod pace;
+mod peers;
 mod ports;
 mod proxy;
 mod queue;

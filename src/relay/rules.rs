@@ -1,11 +1,13 @@
 //! From settings to what the protocol is told and asks: [`Rules`] and [`Policy`].
 
 use std::{
+    cell::RefCell,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use super::{
+    peers::{PeerBook, RealmRules},
     shared::Shared,
     system::{self, Io},
 };
@@ -95,8 +97,9 @@ fn discovery(settings: &NatDiscovery) -> Vec<Discovery> {
 
 /// What one worker's protocol asks: peer rules, shared by all, and rate limits of its own share of the sources.
 pub(super) struct WorkerPolicy {
-    /// By realm.
-    peers: Arc<[Arc<PeerRules>]>,
+    book: Arc<PeerBook>,
+    /// By realm; what the book had in its edition.
+    peers: RefCell<(u64, RealmRules)>,
     shared: Arc<Shared>,
     binding: SourceRate,
     challenge: SourceRate,
@@ -105,7 +108,7 @@ pub(super) struct WorkerPolicy {
 impl WorkerPolicy {
     /// The kernel spreads one source's ports over the workers, so each worker grants its part of the rate.
     pub(super) fn new(
-        peers: Arc<[Arc<PeerRules>]>,
+        book: Arc<PeerBook>,
         shared: Arc<Shared>,
         limits: &Limits,
         workers: usize,
@@ -117,7 +120,8 @@ impl WorkerPolicy {
             SourceRate::new(part, limits.ipv4_prefix, limits.ipv6_prefix, seed)
         };
         Self {
-            peers,
+            peers: RefCell::new((book.edition(), book.rules())),
+            book,
             shared,
             binding: rate(limits.binding_rate, seeds[0]),
             challenge: rate(limits.unauthorized_rate, seeds[1]),
@@ -126,26 +130,31 @@ impl WorkerPolicy {
 }
 
 impl WorkerPolicy {
-    /// What a realm that there is not may reach: nothing.
-    fn of(&self, realm: RealmId) -> Option<&PeerRules> {
-        self.peers.get(realm.index()).map(|peers| &**peers)
+    /// Asks the rules of a realm. What a realm that there is not may reach: nothing.
+    fn ask(&self, realm: RealmId, permits: impl FnOnce(&PeerRules) -> bool) -> bool {
+        let edition = self.book.edition();
+        if self.peers.borrow().0 != edition {
+            // What is newer than this edition is taken once more.
+            self.peers.replace((edition, self.book.rules()));
+        }
+        self.peers.borrow().1.get(realm.index()).is_some_and(|rules| permits(rules))
     }
 }
 
 impl Policy for WorkerPolicy {
     fn permits(&self, realm: RealmId, peer: SocketAddr) -> bool {
-        self.of(realm).is_some_and(|peers| peers.permits(peer).is_ok())
+        self.ask(realm, |rules| rules.permits(peer).is_ok())
     }
 
     /// Relay to relay is for relayed addresses in use: other services of this host may listen on ports of the relay range.
     fn permits_connection(&self, realm: RealmId, peer: SocketAddr) -> bool {
-        self.of(realm).is_some_and(|peers| {
-            peers.permits(peer).is_ok() && (!peers.is_relay_at_most(peer) || self.shared.relays_tcp_at(peer))
+        self.ask(realm, |rules| {
+            rules.permits(peer).is_ok() && (!rules.is_relay_at_most(peer) || self.shared.relays_tcp_at(peer))
         })
     }
 
     fn permits_ip(&self, realm: RealmId, peer: IpAddr) -> bool {
-        self.of(realm).is_some_and(|peers| peers.permits_ip(peer).is_ok())
+        self.ask(realm, |rules| rules.permits_ip(peer).is_ok())
     }
 
     fn refuses_allocations(&self) -> Option<ErrorCode> {

@@ -119,7 +119,9 @@ impl Shared {
     /// with the port of one of them, as that is refused as a peer.
     pub(super) fn new(settings: &Settings, peers: &PeerRules, seed: u64) -> Arc<Self> {
         let (relay, limits) = (&settings.relay, &settings.limits);
-        let own = settings.realms.iter().filter_map(|realm| Some((realm.name.as_str().into(), realm.limits?)));
+        let default = (settings.auth.realm.as_str(), settings.auth.limits);
+        let realms = settings.realms.iter().map(|realm| (realm.name.as_str(), realm.limits));
+        let own = [default].into_iter().chain(realms).filter_map(|(name, limits)| Some((name.into(), limits?)));
         let allocation_rate = SourceRate::new(limits.allocation_rate, limits.ipv4_prefix, limits.ipv6_prefix, seed);
         let ports = |address: &RelayAddress, space| {
             let serves = |port| peers.permits(SocketAddr::new(address.external, port)) != Err(Denied::OwnSocket);

@@ -17,6 +17,7 @@ use super::{
     limits::{Bookkeeper, StateError},
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
     monitor::Monitor,
+    peers::PeerBook,
     shared::Shared,
     supervise,
     system::{self, DatagramPath, Use},
@@ -29,7 +30,7 @@ use crate::{
         Settings,
         settings::{NatDiscovery, Peers},
     },
-    policy::{limiter::LimitCounts, peer::PeerRules},
+    policy::limiter::LimitCounts,
     turn::{Revocation, Totals},
 };
 
@@ -110,6 +111,7 @@ pub struct Relay {
     stop: watch::Sender<bool>,
     /// There if bytes of the month are limited.
     bookkeeper: Option<Bookkeeper>,
+    peers: Arc<PeerBook>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -129,7 +131,7 @@ impl Relay {
     }
 
     fn open(settings: Settings, store: Option<Arc<dyn Slow>>, reserved: &[SocketAddr]) -> Result<Self, StartError> {
-        let directory = Arc::new(Directory::new(&settings)?);
+        let directory = Arc::new(Directory::new(&settings, store.is_some())?);
         let path = DatagramPath::probe(settings.process.udp_io)?;
         let io = path.io();
         let workers = if system::CAN_SHARE_PORTS { settings.process.workers } else { 1 };
@@ -153,14 +155,10 @@ impl Relay {
             .chain(discovery)
             .chain(reserved.iter().copied())
             .collect();
-        let ports = settings.relay.min_port..=settings.relay.max_port;
-        let host = host_addresses();
-        let rules =
-            |peers: &Peers| Arc::new(PeerRules::new(peers, &settings.relay.addresses, ports.clone(), &own, &host));
-        let default = rules(&settings.peers);
-        let others =
-            settings.realms.iter().map(|realm| realm.peers.as_ref().map_or_else(|| Arc::clone(&default), rules));
-        let peers: Arc<[_]> = [Arc::clone(&default)].into_iter().chain(others).collect();
+        let peers = Arc::new(PeerBook::new(&settings, own, host_addresses()));
+        let default = peers.rules().first().cloned();
+        // The default realm is always there.
+        let default = default.ok_or_else(|| io::Error::other("there is no realm"))?;
         let seed = random()?.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
         let shared = Shared::new(&settings, &default, seed);
         let desk = store.map(|store| Desk::open(store, Arc::clone(&shared))).transpose()?;
@@ -175,7 +173,7 @@ impl Relay {
             settings: Arc::new(settings),
             directory,
             desk,
-            peers,
+            peers: Arc::clone(&peers),
             shared: Arc::clone(&shared),
             clock,
             io,
@@ -193,6 +191,7 @@ impl Relay {
             workers: Vec::with_capacity(workers),
             stop,
             bookkeeper,
+            peers,
             shared,
         };
         for (index, sockets) in relay.listeners.sockets.iter().enumerate() {
@@ -248,6 +247,11 @@ impl Relay {
     /// its sessions, and counts none.
     pub async fn revoke(&self, revocation: Revocation) -> usize {
         self.monitor.revoke_all(revocation).await
+    }
+
+    /// Adds peer rules, by realm, to those of the configuration, in place of what was added before.
+    pub fn add_peers(&self, added: &[Peers]) {
+        self.peers.add(added);
     }
 
     /// What the limits have done so far.

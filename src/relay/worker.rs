@@ -26,6 +26,7 @@ use super::{
     inquiries::{Desk, Inquiries},
     listeners::{Sockets, Window},
     pace::Pace,
+    peers::PeerBook,
     rules::{self, WorkerPolicy},
     shared::Shared,
     stream::Streams,
@@ -36,7 +37,6 @@ use super::{
 use crate::{
     auth::directory::Directory,
     config::Settings,
-    policy::peer::PeerRules,
     turn::{ConnectionIds, EndReason, Mobility, Server, Totals},
 };
 
@@ -49,7 +49,7 @@ pub(super) struct Plan {
     /// Where users are asked for who are kept elsewhere.
     pub(super) desk: Option<Desk>,
     /// By realm.
-    pub(super) peers: Arc<[Arc<PeerRules>]>,
+    pub(super) peers: Arc<PeerBook>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) io: Io,

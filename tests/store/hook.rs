@@ -25,7 +25,12 @@ use turnserver::auth::{
     store::{RealmOptions, Stores, TokenAlgorithm, Unavailable},
 };
 
-use crate::{common::tls::Authority, store_settings, text, wait_until};
+use crate::{
+    client::Refused,
+    common::{PATIENCE, tls::Authority},
+    logins::{log_in, server},
+    store_settings, text, wait_until,
+};
 
 const SECRET: &str = "a secret of the service";
 
@@ -241,4 +246,27 @@ async fn a_service_over_tls_is_trusted_by_the_authority_that_is_given() {
             wait_until("an outage", async || stores.counts().outages == 1).await;
         }
     }
+}
+
+/// Clients log in with what the service says, and are refused fast while it fails.
+#[test]
+fn users_of_a_service_log_in() {
+    let service = Service::start(None);
+    let server = server(&service.table("timeout = \"1s\"\ncache-entries = 0\nmax-failures = 1\nmax-pause = \"1s\"\n"));
+    assert_eq!(log_in(&server, "udp", "gorst", "hero"), Ok(()));
+    assert_eq!(log_in(&server, "tcp", "gorst", "villain"), Err(Refused(401)));
+    assert_eq!(log_in(&server, "tcp", "nobody", "hero"), Err(Refused(401)));
+    for manner in [Manner::Fails, Manner::Hangs, Manner::Redirects, Manner::Babbles] {
+        service.does(manner);
+        let began = Instant::now();
+        assert_eq!(log_in(&server, "udp", "gorst", "hero"), Err(Refused(500)), "{manner:?}");
+        assert!(began.elapsed() < PATIENCE / 4, "{manner:?} after {:?}", began.elapsed());
+        assert_eq!(log_in(&server, "udp", "own", "of the configuration"), Ok(()), "{manner:?}");
+        service.does(Manner::Answers);
+        let deadline = Instant::now() + PATIENCE;
+        while log_in(&server, "tcp", "gorst", "hero").is_err() {
+            assert!(Instant::now() < deadline, "{manner:?}");
+        }
+    }
+    server.stop();
 }

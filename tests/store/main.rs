@@ -1,9 +1,11 @@
 //! Users in databases and behind a service: real PostgreSQL, MariaDB and Redis servers that the tests start on loopback,
 //! SQLite in temporary files, filled by coturn's own `turnadmin` and example data, read by our stores; what happens to
-//! questions while a server is stopped, hangs, is slow, and is back; the commands.
+//! questions while a server is stopped, hangs, is slow, and is back; clients that log in with what is there; the commands.
 //!
 //! Runs as root: PostgreSQL and MariaDB refuse to, so their servers are started as the users of their packages.
 
+#[path = "../client/mod.rs"]
+mod client;
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -11,6 +13,7 @@ mod commands;
 mod coturn;
 mod fault;
 mod hook;
+mod logins;
 mod rate;
 mod servers;
 mod sqlite;

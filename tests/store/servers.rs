@@ -121,6 +121,22 @@ fn until_it_works(server: &Process, mut command: impl FnMut() -> Command) {
     }
 }
 
+/// Waits until every thread of a process that was sent SIGSTOP has stopped, which is a moment later.
+fn await_stopped(pid: u32) {
+    let is_stopped = |stat: String| stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+        // A thread that has just ended has no file.
+        let mut stats = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        if stats.all(is_stopped) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "process {pid} does not stop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// PostgreSQL.
 pub(crate) struct Postgresql {
     process: Process,
@@ -257,6 +273,8 @@ impl Mariadb {
 
     fn launch(folder: &Path, port: u16) -> Process {
         let mut command = command_of(Self::USER, &program("mariadbd", ""));
+        // Each that starts removes temporary tables of others where it has its own.
+        command.env("TMPDIR", folder.join("tmp"));
         let data = folder.join("data");
         command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
         command.arg(format!("--socket={}", data.join("socket").display())).arg(format!("--port={port}"));
@@ -283,7 +301,9 @@ impl Server for Mariadb {
     fn install() -> Self {
         let folder = open_folder();
         let data = folder_of(folder.path(), "data", Self::USER);
+        let temporary = folder_of(folder.path(), "tmp", Self::USER);
         let mut install = command_of(Self::USER, &program("mariadb-install-db", ""));
+        install.env("TMPDIR", temporary);
         install.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
         install.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
         run(install, INSTALLING);
@@ -328,6 +348,9 @@ impl Server for Mariadb {
 
     fn hang(&mut self, hang: bool) {
         self.process.signal(if hang { "STOP" } else { "CONT" });
+        if hang {
+            await_stopped(self.process.pid());
+        }
     }
 
     fn slow_down(&self, time: Duration) -> Option<Process> {
@@ -409,6 +432,9 @@ impl Server for Redis {
 
     fn hang(&mut self, hang: bool) {
         self.process.signal(if hang { "STOP" } else { "CONT" });
+        if hang {
+            await_stopped(self.process.pid());
+        }
     }
 
     fn slow_down(&self, time: Duration) -> Option<Process> {

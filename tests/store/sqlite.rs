@@ -6,8 +6,10 @@ use sqlx::{Connection, SqliteConnection};
 use turnserver::auth::store::{Stores, Unavailable};
 
 use crate::{
+    client::{Client, Refused},
     common::{PATIENCE, process::run},
     coturn::{fill_and_read, turnadmin},
+    logins::{lets_clients_in, server},
     registry, store_settings, text, wait_until,
 };
 
@@ -132,4 +134,39 @@ async fn a_change_is_seen_after_the_cache_time() {
         stores.user("north.gov", "late").await.unwrap().is_none()
     })
     .await;
+}
+
+#[test]
+fn users_of_sqlite_log_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("turndb");
+    turnadmin(&turnadmin_of(&path), &["-l"]);
+    sqlite3(&path, ".read /usr/share/coturn/testsqldbsetup.sql");
+    sqlite3(&path, "UPDATE oauth_key SET realm = 'north.gov' WHERE kid = 'north'");
+    lets_clients_in(&turnadmin_of(&path), &table(&path));
+}
+
+/// Limits of a realm are those of the file from the start on; peers, as they are there from time to time.
+#[test]
+fn limits_and_peers_of_a_realm_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("turndb");
+    turnadmin(&turnadmin_of(&path), &["-a", "-u", "gorst", "-r", "north.gov", "-p", "hero"]);
+    sqlite3(
+        &path,
+        "INSERT INTO turn_realm_option VALUES ('north.gov', 'user-quota', '1'); \
+         INSERT INTO denied_peer_ip VALUES ('north.gov', '127.0.0.9')",
+    );
+    let server = server(&format!("{}cache-time = \"100ms\"\n", table(&path)));
+    let client = || Client::new("udp", server.ipv4("udp"), Some(("gorst", "hero")));
+    let (mut first, mut second) = (client(), client());
+    first.allocate().unwrap();
+    assert_eq!(second.allocate().unwrap_err(), Refused(486));
+    let [before, later] = ["127.0.0.9:9", "127.0.0.8:9"].map(|peer| peer.parse().unwrap());
+    assert_eq!((first.permit(before), first.permit(later)), (Err(Refused(403)), Ok(())));
+    sqlite3(&path, "DELETE FROM denied_peer_ip; INSERT INTO denied_peer_ip VALUES ('', '127.0.0.8')");
+    server.await_logged("the store has other peer rules: they hold from now on");
+    assert_eq!((first.permit(before), first.permit(later)), (Ok(()), Err(Refused(403))));
+    first.delete().unwrap();
+    server.stop();
 }

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::{
-    auth::key::userhash,
+    auth::{
+        credential::Term,
+        key::{md5_key, userhash},
+    },
     config::{self, Host},
 };
 
@@ -15,7 +18,7 @@ fn now() -> Duration {
 fn directory(text: &str) -> Directory {
     let host = Host::detect().unwrap();
     let loaded = config::parse(text, "t.toml", &host).unwrap_or_else(|errors| panic!("{errors}"));
-    Directory::new(&loaded.settings).unwrap()
+    Directory::new(&loaded.settings, false).unwrap()
 }
 
 /// Three realms: the default one, one with a listener of its own, and one without.
@@ -208,6 +211,25 @@ fn what_is_offered_serves_everybody_who_is_let_in() {
     ));
     assert_eq!((mixed.offered(NORTH), mixed.takes_hashes(NORTH)), (vec![Md5], true));
     assert_eq!((mixed.realm("south.gov"), mixed.realm("east.gov")), (Some(RealmId(1)), None));
+}
+
+/// A store may have users with nothing but an MD5 key, whom it does not find by a hash, and token keys.
+#[test]
+fn what_is_offered_serves_everybody_who_may_be_in_a_store() {
+    let text = "[auth]\nrealm = \"north.gov\"\nserver-name = \"turn.north.gov\"\n[store]\ntype = \"http\"\n\
+                url = \"http://127.0.0.1:1/\"\nsecret = \"0123456789abcdef\"\n[[realm]]\nname = \"south.gov\"\n";
+    let loaded = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let offers = |has_store| {
+        let directory = Directory::new(&loaded.settings, has_store).unwrap();
+        let third_party = directory.third_party(NORTH).is_some();
+        (directory.offered(NORTH).len(), directory.takes_hashes(NORTH), third_party)
+    };
+    assert_eq!((offers(true), offers(false)), ((1, false, true), (2, true, false)));
+    let directory = Directory::new(&loaded.settings, true).unwrap();
+    assert_eq!(directory.offered(NORTH), [PasswordAlgorithm::Md5]);
+    // Tokens serve where the server's name for them is configured.
+    assert_eq!((directory.third_party(NORTH), directory.third_party(WEST)), (Some("turn.north.gov"), None));
 }
 
 /// 7635-7-01: by the key's id; and the token names no user.

@@ -4,7 +4,7 @@
 //!
 //! | question | answer |
 //! |---|---|
-//! | `{"question":"user","realm":"example.org","user":"alice"}` | `{"password":"…"}`, or the keys `{"key":"32 hex digits of MD5","key-sha256":"64 hex digits"}`; with `"user-quota"` and `"max-bps"` (bytes per second) if it has limits of its own |
+//! | `{"question":"user","realm":"example.org","user":"alice"}` | `{"password":"…"}`, or the keys `{"key":"32 hex digits of MD5","key-sha256":"64 hex digits"}`; `"user-quota"` and `"max-bps"` beside them are read, and have no effect: limits are those of the realm |
 //! | `{"question":"secrets","realm":"example.org"}` | `[{"secret":"…","name":"blue"}]`, with or without names |
 //! | `{"question":"token-key","kid":"oldempire"}` | `{"key":"base64","algorithm":"A256GCM","timestamp":0,"lifetime":0,"realm":"example.org"}`; the key and nothing else is needed |
 //! | `{"question":"realms"}` | `[{"realm":"example.org","user-quota":10,"total-quota":1000,"max-bps":500000}]` |

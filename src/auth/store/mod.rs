@@ -4,6 +4,7 @@
 //! * [`record`]: what a store answers with, and the texts that it is read from.
 //! * [`guard`]: [`Stores`], what the rest of the server sees: a store behind a cache, time limits and a circuit breaker.
 //!   [`cache`] and [`breaker`] are its pure parts, `question` what can be asked.
+//! * [`logins`]: clients are let in by what is in a store. [`realms`]: limits and peers of realms that a store has.
 //! * `sqlite`, `postgresql`, `mysql` with what they share in `sql`, `redis`, `hook`: the stores there are, each a feature.
 //! * [`open`]: from the configuration to one of them.
 //!
@@ -18,12 +19,14 @@ pub mod cache;
 pub mod guard;
 #[cfg(feature = "http-store")]
 pub mod hook;
+pub mod logins;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod open;
 #[cfg(feature = "postgresql")]
 pub mod postgresql;
 mod question;
+pub mod realms;
 pub mod record;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -30,7 +30,7 @@ pub struct Record {
     pub md5: Option<LongTermKey>,
     /// SHA-256(name ":" realm ":" password).
     pub sha256: Option<LongTermKey>,
-    /// Limits of this user alone.
+    /// Limits of this user alone; nothing holds anybody to them.
     pub limits: UserLimits,
 }
 

@@ -12,9 +12,9 @@ use super::*;
 use crate::{
     auth::directory::Directory,
     config::{self, Host},
-    policy::peer::PeerRules,
     relay::{
         clock::Clock,
+        peers::PeerBook,
         rules::{self, WorkerPolicy},
         shared::Shared,
         system::{DatagramPath, Poller},
@@ -31,12 +31,11 @@ fn streams() -> Rc<Streams> {
     let text = "[relay]\nrelay-ip = \"127.0.0.1\"\n[auth]\nanonymous = true\n[peers]\nallowed-peer-ip = [\"127.0.0.0/8\"]\n\
          [limits]\nbinding-rate = 0\n[process]\nworkers = 1\n";
     let settings = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap().settings;
-    let directory = Arc::new(Directory::new(&settings).unwrap());
-    let ports = settings.relay.min_port..=settings.relay.max_port;
-    let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &[], &[]));
+    let directory = Arc::new(Directory::new(&settings, false).unwrap());
+    let peers = Arc::new(PeerBook::new(&settings, Vec::new(), Vec::new()));
     let io = DatagramPath::probe(settings.process.udp_io).unwrap().io();
-    let shared = Shared::new(&settings, &peers, 1);
-    let policy = WorkerPolicy::new([peers].into(), Arc::clone(&shared), &settings.limits, 1, [1, 2]);
+    let shared = Shared::new(&settings, &peers.rules()[0], 1);
+    let policy = WorkerPolicy::new(peers, Arc::clone(&shared), &settings.limits, 1, [1, 2]);
     let rules = rules::rules(&settings, &directory, io, ConnectionIds { worker: 0, workers: 1 });
     let server = Server::new(rules, Box::new(policy), &[3; 32], [4; 32], 1);
     let poller = Rc::new(Poller::new(io).unwrap());
