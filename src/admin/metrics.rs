@@ -27,6 +27,7 @@ pub(super) async fn metrics(house: &House) -> Reply {
     let waiting: usize = survey.workers.iter().map(|worker| worker.inquiries).sum();
     let help = "Requests that wait until a store of users has answered.";
     text.single("turn_inquiries_waiting", Kind::Gauge, help, waiting);
+    store(&mut text, house);
     traffic(&mut text, &totals);
     limits(&mut text, house);
     resources(&mut text, house);
@@ -118,6 +119,37 @@ fn requests(text: &mut Exposition, totals: &Totals) {
             family.sample(&labels, totals.credentials(mechanism, verdict));
         }
     }
+}
+
+/// How the store of users fares, if there is one.
+fn store(text: &mut Exposition, house: &House) {
+    let Some((store, counts)) = house.standing.as_ref().map(super::Standing::counts) else { return };
+    let help = "Whether the store of users is asked; 0 while it is left alone after failures.";
+    let up = u8::from(!counts.resting);
+    text.family("turn_store_up", Kind::Gauge, help).sample(&[("store", store)], up);
+    let help = "How often the store of users has begun to fail.";
+    text.family("turn_store_outages_total", Kind::Counter, help).sample(&[("store", store)], counts.outages);
+    let help = "Questions about users, secrets, keys and realms, by what came of them; cached, joined and refused ones were not put to \
+                the store.";
+    let mut family = text.family("turn_store_questions_total", Kind::Counter, help);
+    for (result, count) in [
+        ("cached", counts.cached),
+        ("joined", counts.joined),
+        ("answered", counts.answered),
+        ("timed-out", counts.timed_out),
+        ("failed", counts.failed),
+        ("malformed", counts.malformed),
+        ("refused-resting", counts.refused_resting),
+        ("refused-busy", counts.refused_busy),
+    ] {
+        family.sample(&[("store", store), ("result", result)], count);
+    }
+    let help = "Questions that wait for the store's answer.";
+    text.family("turn_store_questions_waiting", Kind::Gauge, help).sample(&[("store", store)], counts.waiting);
+    let help = "Users and keys in the cache: found ones, and names that are known not to be there.";
+    let mut family = text.family("turn_store_cache_entries", Kind::Gauge, help);
+    family.sample(&[("store", store), ("kind", "found")], counts.kept);
+    family.sample(&[("store", store), ("kind", "absent")], counts.kept_absent);
 }
 
 fn traffic(text: &mut Exposition, totals: &Totals) {

@@ -3,7 +3,7 @@
 //! publishes.
 //!
 //! * `sockets`: where it listens. `http`: connections, within limits. `routes`: who may ask for what.
-//! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `control`: the answers. `reply`: their shape.
+//! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `control`, `standing`: the answers. `reply`: their shape.
 //! * `lifecycle`: serving, draining, stopping. `census`: what all workers have counted, asked for not too often.
 //!
 //! Nothing here trusts who connects: what they may send, and how slowly, is bounded, and so is how many they are. What
@@ -24,6 +24,7 @@ mod reply;
 mod routes;
 mod sessions;
 mod sockets;
+mod standing;
 mod users;
 
 use std::{
@@ -40,6 +41,7 @@ pub use self::{
     lifecycle::{Lifecycle, Next},
     query::encode,
     sockets::{OpenError, Sockets},
+    standing::Standing,
 };
 use crate::{
     config::{Effective, Settings},
@@ -76,6 +78,8 @@ struct House {
     monitor: Monitor,
     lifecycle: Arc<Lifecycle>,
     surveyor: Surveyor,
+    /// What a store has let in, if there is one.
+    standing: Option<Standing>,
     log: LogLevel,
     started: SystemTime,
     /// The effective configuration as TOML, secrets masked.
@@ -105,6 +109,7 @@ impl Admin {
         settings: &Settings,
         monitor: Monitor,
         lifecycle: Arc<Lifecycle>,
+        standing: Option<Standing>,
         log: LogLevel,
     ) -> io::Result<Self> {
         let management = &settings.management;
@@ -113,6 +118,7 @@ impl Admin {
             surveyor: Surveyor::new(monitor.clone()),
             monitor,
             lifecycle,
+            standing,
             log,
             started: SystemTime::now(),
             configuration: Effective(settings).to_string(),

@@ -73,10 +73,11 @@ enum Resource {
     LogLevel,
     Drain,
     Stop,
+    StoreChanges,
 }
 
 /// Every resource: its path, where `{id}` stands for one segment, for whom it is, and what can be done to it.
-const RESOURCES: [(&str, Resource, Audience, &[Method]); 14] = [
+const RESOURCES: [(&str, Resource, Audience, &[Method]); 15] = [
     ("/live", Resource::Live, Audience::Everybody, &[Method::GET]),
     ("/ready", Resource::Ready, Audience::Everybody, &[Method::GET]),
     ("/metrics", Resource::Metrics, Audience::Watchers, &[Method::GET]),
@@ -91,6 +92,7 @@ const RESOURCES: [(&str, Resource, Audience, &[Method]); 14] = [
     ("/v1/log-level", Resource::LogLevel, Audience::Operators, &[Method::GET, Method::PUT]),
     ("/v1/drain", Resource::Drain, Audience::Operators, &[Method::POST, Method::DELETE]),
     ("/v1/stop", Resource::Stop, Audience::Operators, &[Method::POST]),
+    ("/v1/store/changes", Resource::StoreChanges, Audience::Operators, &[Method::POST]),
 ];
 
 /// How management is spoken to, for programs (OpenAPI 3.1).
@@ -153,6 +155,7 @@ async fn respond(request: Request<Incoming>, house: &Arc<House>, entrance: Entra
         Resource::Drain if method == Method::POST => control::drain(house, &body),
         Resource::Drain => Ok(control::undrain(house)),
         Resource::Stop => Ok(control::stop(house)),
+        Resource::StoreChanges => control::store_has_changed(house, &body).await,
     }
 }
 

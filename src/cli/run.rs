@@ -1,6 +1,7 @@
 //! `turnserver` without a command: run the server in the foreground until it is told to stop.
 
 use std::{
+    future::pending,
     io::{self, IsTerminal, Write},
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -14,10 +15,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     signals::{Signal, Signals},
-    stored_realms::StoredRealms,
+    stored_realms::{SOONEST, StoredRealms},
 };
 use crate::{
-    admin::{Admin, Lifecycle, LogLevel, Next, SetLevel, Sockets},
+    admin::{Admin, Lifecycle, LogLevel, Next, SetLevel, Sockets, Standing},
     auth::{
         directory::Slow,
         store::{Stores, logins::Logins},
@@ -57,10 +58,10 @@ fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel
         let sockets = Sockets::open(&settings.management).map_err(|error| error.to_string())?;
         let stores = settings.store.as_ref().map(Stores::open).transpose().map_err(|error| error.to_string())?;
         let logins = stores.clone().map(|stores| Logins::new(&settings, stores)).transpose();
-        let logins = logins.map_err(|error| format!("cannot start: {error}"))?;
-        let logins = logins.map(|logins| -> Arc<dyn Slow> { Arc::new(logins) });
+        let logins = logins.map_err(|error| format!("cannot start: {error}"))?.map(Arc::new);
+        let slow = logins.clone().map(|logins| -> Arc<dyn Slow> { logins });
         let mut realms = StoredRealms::begin(stores, &mut settings).await;
-        let relay = Relay::start(settings.clone(), logins, &sockets.addresses()).map_err(|error| error.to_string())?;
+        let relay = Relay::start(settings.clone(), slow, &sockets.addresses()).map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }
@@ -71,7 +72,8 @@ fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel
             tracing::warn!("anonymous = true: anybody can relay through this server");
         }
         let lifecycle = Arc::new(Lifecycle::new(relay.monitor().clone(), settings.process.drain_timeout));
-        let admin = match manage(sockets, &settings, &relay, &lifecycle, log) {
+        let standing = logins.map(|logins| Standing::new(relay.monitor().clone(), logins));
+        let admin = match manage(sockets, &settings, &relay, &lifecycle, standing.clone(), log) {
             Ok(admin) => admin,
             Err(error) => {
                 let _ = relay.stop();
@@ -86,7 +88,16 @@ fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
             let _ = print_ice_servers(&relay, password);
         }
-        wait_for_the_end(&relay, &lifecycle, &mut realms, &mut signals).await;
+        let users = async {
+            match (&standing, &settings.store) {
+                (Some(standing), Some(store)) => standing.watch(store.limits.cache_time.max(SOONEST)).await,
+                _ => pending().await,
+            }
+        };
+        tokio::select! {
+            () = wait_for_the_end(&relay, &lifecycle, &mut realms, &mut signals) => {}
+            () = users => {}
+        }
         // Joining the workers takes no longer than closing their sockets.
         let counts = relay.stop();
         if let Some(admin) = admin {
@@ -104,13 +115,14 @@ fn manage(
     settings: &Settings,
     relay: &Relay,
     lifecycle: &Arc<Lifecycle>,
+    standing: Option<Standing>,
     log: LogLevel,
 ) -> Result<Option<Admin>, String> {
     if sockets.is_empty() {
         return Ok(None);
     }
     let (addresses, path) = (sockets.addresses(), sockets.path().map(Path::to_owned));
-    match Admin::start(sockets, settings, relay.monitor().clone(), Arc::clone(lifecycle), log) {
+    match Admin::start(sockets, settings, relay.monitor().clone(), Arc::clone(lifecycle), standing, log) {
         Ok(admin) => {
             for address in addresses {
                 tracing::info!(%address, "management");

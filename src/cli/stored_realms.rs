@@ -10,8 +10,8 @@ use crate::{
     relay::Relay,
 };
 
-/// The peer lists of a store are not read more often.
-const SOONEST: Duration = Duration::from_secs(5);
+/// What is in a store is not read again more often.
+pub(super) const SOONEST: Duration = Duration::from_secs(5);
 
 /// The realms of the store, if there is one, and when to read them again.
 pub(super) struct StoredRealms(Option<(KnownRealms, Interval)>);

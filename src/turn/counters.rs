@@ -161,7 +161,7 @@ fn error_place(response: &[u8]) -> usize {
 }
 
 /// What a request that needs credentials was made with: what let it in, or what was tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub enum Mechanism {
     /// Nothing: a client's first request.

@@ -53,7 +53,7 @@ pub use meter::Meter;
 pub use mobility::Mobility;
 pub use overview::{Detail, SessionView};
 pub use peak::Peak;
-pub use revoke::Revocation;
+pub use revoke::{Basis, Revocation};
 pub use rules::{Alternate, Policy, Realm, Redirect, Rules, Unauthenticated};
 pub use server::{Effect, Elsewhere, Server, Step};
 pub use table::Handle;

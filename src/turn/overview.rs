@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    AllocationId, FiveTuple, Handle, RelayProtocol, Server, Subject, Time, Totals, Traffic, allocation::Allocation,
+    AllocationId, FiveTuple, Handle, Mechanism, RelayProtocol, Server, Subject, Time, Totals, Traffic,
+    allocation::Allocation,
 };
 use crate::stun::ChannelNumber;
 
@@ -22,6 +23,8 @@ pub struct SessionView {
     pub subject: Arc<Subject>,
     /// The name of the secret, or the id of the key, that its credential was made with.
     pub secret: Option<Arc<str>>,
+    /// What let its client in.
+    pub mechanism: Mechanism,
     /// Its client.
     pub client: FiveTuple,
     /// What it relays.
@@ -73,6 +76,7 @@ impl Allocation {
             id: self.id,
             subject: Arc::clone(&self.owner.subject),
             secret: self.owner.secret.clone(),
+            mechanism: self.owner.mechanism(),
             client: self.client.tuple,
             protocol: if self.connections.is_some() { RelayProtocol::Tcp } else { RelayProtocol::Udp },
             relayed: self.relayed.map(|relayed| relayed.map(|relayed| relayed.address)),

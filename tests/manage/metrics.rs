@@ -238,7 +238,8 @@ fn families(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_name_is_documented_and_no_other() {
-    let server = Server::start(&managed(""));
+    let store = "[store]\ntype = \"sqlite\"\npath = \"turndb\"\n";
+    let server = Server::start(&format!("{}\n{store}", managed("")));
     let plain = families(&ask_locally(&server, "GET", "/metrics", "").body);
     let text = include_str!("../../docs/metrics.md");
     let table = text.lines().skip_while(|line| !line.starts_with("| name |")).skip(2);
@@ -247,7 +248,7 @@ fn every_name_is_documented_and_no_other() {
     let documented: BTreeSet<String> = names.map(|name| name.trim().trim_matches('`').to_owned()).collect();
     assert_eq!(plain, documented);
 
-    let server = Server::start(&managed("coturn-metrics = true"));
+    let server = Server::start(&format!("{}\n{store}", managed("coturn-metrics = true")));
     let all = families(&ask_locally(&server, "GET", "/metrics", "").body);
     assert!(all.is_superset(&plain));
     let section = text.split("## coturn's names").nth(1).expect("the section");

@@ -22,7 +22,7 @@ struct Configured(tempfile::TempDir);
 impl Configured {
     fn new(store: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let text = format!("[auth]\nrealm = \"north.gov\"\n[store]\n{store}");
+        let text = format!("[management]\nsocket = \"off\"\n[auth]\nrealm = \"north.gov\"\n[store]\n{store}");
         fs::write(folder.path().join("turnserver.toml"), text).unwrap();
         Self(folder)
     }

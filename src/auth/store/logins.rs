@@ -19,10 +19,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{NamedSecret, Stores, TokenAlgorithm};
+use super::{NamedSecret, StoreCounts, Stores, TokenAlgorithm};
 use crate::{
     auth::{
-        credential::Credential,
+        credential::{Credential, Proof},
         directory::{Finding, Name, Question, Slow, Unavailable},
         prepare::prepare,
         realm::{Realm, Realms},
@@ -182,6 +182,32 @@ impl Logins {
             return Ok(Vec::new());
         };
         Ok(realm.by_token(told, &key, token, now).unwrap_or_default())
+    }
+}
+
+impl Logins {
+    /// What the store is called, and what it has been asked.
+    #[must_use]
+    pub fn counts(&self) -> (&'static str, StoreCounts) {
+        (self.stores.name(), self.stores.counts())
+    }
+
+    /// Whether the store still has what let clients in. It is asked, whatever is in the cache.
+    ///
+    /// # Errors
+    /// The store has not said.
+    pub async fn has(&self, realm: &str, proof: &Proof) -> Result<bool, super::Unavailable> {
+        let Some(realm) = self.realms.iter().find(|known| *known.name == *realm) else { return Ok(false) };
+        let prepared = realm.prepared();
+        match proof {
+            Proof::Password(user) => self.stores.has_user(&prepared, user).await,
+            Proof::Secret(name) => {
+                let secrets = self.stores.secrets_now(&prepared).await?;
+                // A name from here is never a key's id, and a service's may be: then either serves.
+                Ok(secrets.iter().any(|secret| self.name(secret) == *name)
+                    || self.stores.token_key_now(name).await?.is_some())
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `turnserver ctl`: asks a running server over its Unix socket, and prints the answer for people or as JSON.
 
-mod client;
+pub(super) mod client;
 mod table;
 
 use std::{
