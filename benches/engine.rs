@@ -13,10 +13,16 @@ use std::{
 use criterion::{Criterion, criterion_group};
 use support::{bench, bench_prepared};
 use turnserver::{
+    auth::subject::Subject,
+    config::settings::{HolderLimits, Limits, RealmLimits},
+    policy::{
+        account::Direction,
+        limiter::{Allowance, Limiter},
+    },
     stun::{AttributeType, ChannelData, ChannelNumber, Class, MessageWriter, Method, TransactionId},
     turn::{
-        Answer, Client, ConnectionIds, Family, FiveTuple, Grant, HEADROOM, Handle, Policy, REPLY_LEN, RelayId, Route,
-        Rules, Server, Step, Time, Transport, Unauthenticated,
+        Answer, Client, ConnectionIds, Drop, Family, FiveTuple, Grant, HEADROOM, Handle, Meter, Policy, REPLY_LEN,
+        Realm, RealmId, RelayId, Route, Rules, Server, Step, Time, Transport, Unauthenticated,
     },
 };
 
@@ -25,15 +31,15 @@ mod support;
 struct Anything;
 
 impl Policy for Anything {
-    fn permits(&self, _: SocketAddr) -> bool {
+    fn permits(&self, _: RealmId, _: SocketAddr) -> bool {
         true
     }
 
-    fn permits_connection(&self, _: SocketAddr) -> bool {
+    fn permits_connection(&self, _: RealmId, _: SocketAddr) -> bool {
         true
     }
 
-    fn permits_ip(&self, _: IpAddr) -> bool {
+    fn permits_ip(&self, _: RealmId, _: IpAddr) -> bool {
         true
     }
 
@@ -47,9 +53,13 @@ const CHANNEL: ChannelNumber = ChannelNumber(0x4000);
 
 fn rules() -> Rules {
     Rules {
-        realm: "example.org".into(),
+        realms: vec![Realm {
+            name: "example.org".into(),
+            password_algorithms: Vec::new(),
+            user_hashes: true,
+            third_party: None,
+        }],
         anonymous: true,
-        password_algorithms: Vec::new(),
         nonce_lifetime: Duration::from_secs(3600),
         default_lifetime: Duration::from_secs(600),
         max_lifetime: Duration::from_secs(3600),
@@ -87,7 +97,7 @@ fn peer(number: u32) -> SocketAddr {
 fn client(number: u32) -> Client {
     let server = SocketAddr::from(([203, 0, 113, 1], 3478));
     let tuple = FiveTuple { client: address([10, 1], number, 5000), server, transport: Transport::Udp };
-    Client { tuple, route: Route(0) }
+    Client { tuple, route: Route(0), realm: RealmId::DEFAULT }
 }
 
 fn request(method: Method, class: Class, attributes: impl Fn(&mut MessageWriter<'_>)) -> Vec<u8> {
@@ -218,16 +228,101 @@ fn hot_path(criterion: &mut Criterion) {
     }
 }
 
+/// Holds an allocation to limits, as the relay does.
+struct Limited(Arc<Allowance>);
+
+impl Meter for Limited {
+    fn to_peer(&mut self, bytes: usize, now: Time) -> Result<(), Drop> {
+        self.0.pass(0, Direction::ToPeer, bytes, now.0).map_err(|_| Drop::Bandwidth)
+    }
+
+    fn to_client(&mut self, bytes: usize, now: Time) -> Result<(), Drop> {
+        self.0.pass(0, Direction::ToClient, bytes, now.0).map_err(|_| Drop::Bandwidth)
+    }
+
+    fn wait(&mut self, bytes: usize, now: Time) -> Option<Time> {
+        self.0.wait_ms(0, Direction::ToPeer, bytes, now.0).map(Time)
+    }
+
+    fn add_peers(&mut self, _: usize, _: Time) -> Result<(), &'static str> {
+        Ok(())
+    }
+}
+
+/// The same data, held to limits that are not reached: of bandwidth per user and in total, or of everything at every level.
+/// Without limits it is `channel-data-up` and `channel-data-down`.
+fn limited(criterion: &mut Criterion) {
+    const WIDE: HolderLimits = HolderLimits {
+        allocations: None,
+        unused: None,
+        bits_per_second: Some(90_000_000_000),
+        packets_per_second: None,
+        new_peers_per_second: None,
+        bytes_per_month: None,
+    };
+    const EVERYTHING: HolderLimits =
+        HolderLimits { packets_per_second: Some(900_000_000), bytes_per_month: Some(1 << 60), ..WIDE };
+    let none = RealmLimits::default();
+    let few = RealmLimits { user: WIDE, ..none };
+    let all = RealmLimits { realm: EVERYTHING, tenant: EVERYTHING, user: EVERYTHING, allocation: EVERYTHING };
+    let channel_data = [&ChannelData { number: CHANNEL, len: 160 }.header(), &[7u8; 160][..]].concat();
+    for (name, realm, total) in [("bandwidth of user and total", few, WIDE), ("all limits", all, EVERYTHING)] {
+        let limits = Limits {
+            total,
+            realm,
+            burst: Duration::from_millis(200),
+            allocation_rate: None,
+            state_directory: None,
+            permissions_per_allocation: 100,
+            channels_per_allocation: 100,
+            connections_per_allocation: 100,
+            unauthorized_rate: None,
+            binding_rate: None,
+            ipv4_prefix: 32,
+            ipv6_prefix: 56,
+        };
+        for allocations in [10u32, 10_000] {
+            let limiter = Arc::new(Limiter::new(&limits, [], 1));
+            let (mut engine, handles) = engine(allocations, 0);
+            for (user, handle) in handles.iter().enumerate() {
+                let (user, tenant) = (user.to_string().into(), Some(Arc::from("tenant")));
+                let subject = Subject { user, realm: "example.org".into(), tenant };
+                let allowance = limiter.allowance(&subject, false, NOW.0).unwrap().unwrap();
+                engine.server.set_meter(*handle, Box::new(Limited(allowance)));
+            }
+            let (mut at, mut turn, mut headroom) = (0, 0u32, [0; HEADROOM]);
+            // A million datagrams per second, in a worker's steps of time.
+            let mut advance = |now: &mut Time| {
+                turn += 1;
+                now.0 += u64::from(turn.is_multiple_of(1000));
+            };
+            bench(criterion, &format!("channel-data-up, {name}/{allocations}"), || {
+                advance(&mut engine.now);
+                let client = client(next(&mut at, allocations));
+                let step = engine.take(&client, black_box(&channel_data));
+                assert!(matches!(step, Step::ToPeer(_)));
+            });
+            bench(criterion, &format!("channel-data-down, {name}/{allocations}"), || {
+                advance(&mut engine.now);
+                let number = next(&mut at, allocations);
+                let handle = handles[number as usize];
+                let now = engine.now;
+                let sent = engine.server.from_peer(handle, peer(number), 160, black_box(&mut headroom), now);
+                assert!(sent.is_some());
+            });
+        }
+    }
+}
+
 /// What a client that has proved nothing can make the server do.
 fn unauthenticated(criterion: &mut Criterion) {
     let mut engine = Engine::new(Rules { anonymous: false, ..rules() });
     let client = client(1);
     let binding = request(Method::Binding, Class::Request, |_| {});
     let allocate = allocate_request();
-    let user: Arc<str> = Arc::from("nobody");
     for (name, message) in [("binding", &binding), ("challenge-401", &allocate)] {
         bench(criterion, name, || {
-            let answer = Answer::Known { user: &user, key: b"key" };
+            let answer = Answer::Known { credentials: &[], more: false };
             let step = engine.server.from_client(&client, black_box(message), answer, &mut engine.reply, NOW);
             assert!(matches!(step, Step::Reply(_)));
         });
@@ -331,7 +426,7 @@ fn timers(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = hot_path, unauthenticated, life, timers
+    targets = hot_path, limited, unauthenticated, life, timers
 }
 
 fn main() {

@@ -4,14 +4,17 @@
 //!
 //! * [`stun`]: the wire. Bytes to values and back; pure.
 //! * [`turn`]: the protocol. Allocations, permissions, channels, nonces; pure: (time, who, bytes) to effects.
-//! * [`auth`]: who may. Users and their keys.
+//! * [`auth`]: who may. Users, secrets, access tokens, realms; in the configuration and in stores elsewhere.
 //! * [`policy`]: what they may. Peer address rules, quotas, rate limits.
 //! * [`relay`]: the data path and its input/output. Workers, UDP, TCP, relay sockets.
+//! * [`admin`]: management. Metrics, health, sessions, drain; over HTTP and a Unix socket.
 //! * [`config`]: TOML text to [`config::Settings`].
 //! * [`cli`]: the commands.
 //!
-//! Arrows go one way: `cli` to `config` and `relay`; `relay` to `turn`, `auth` and `policy`; those to `stun`.
+//! Arrows go one way: `cli` to `config`, `relay` and `admin`; `admin` to `relay`, which it only reads; `relay` to `turn`, `auth`
+//! and `policy`; those to `stun`. `turn` uses the plain values of `auth`: who somebody is, and what proves it.
 
+pub mod admin;
 pub mod auth;
 pub mod cli;
 pub mod config;

@@ -22,7 +22,7 @@ use turnserver::{
     config::{self, Host},
     relay::Relay,
     stun::{AttributeType as A, ChannelNumber, Class, Message, MessageWriter, Method, TransactionId},
-    turn::Transport,
+    turn::{Drop, Transport},
 };
 
 struct Counting;
@@ -139,7 +139,7 @@ fn stretches(client: &mut TcpStream, peer: &mut TcpStream) {
 /// Starts a server in this process; returns where it serves this transport.
 fn start(configuration: &str, transport: Transport) -> (Relay, SocketAddr) {
     let loaded = config::parse(configuration, "heap.toml", &Host::detect().unwrap()).unwrap();
-    let relay = Relay::start(loaded.settings).unwrap();
+    let relay = Relay::start(loaded.settings, None, &[]).unwrap();
     let server =
         relay.endpoints().iter().find(|endpoint| endpoint.transport == transport && endpoint.address.is_ipv4());
     let address = server.unwrap().address;
@@ -149,15 +149,112 @@ fn start(configuration: &str, transport: Transport) -> (Relay, SocketAddr) {
 /// Design §4: user-space heap allocations per relayed packet: 0. Memory that a peak took is given back.
 #[test]
 fn packets_allocate_nothing_and_peaks_leave_nothing() {
-    datagrams_allocate_nothing();
-    frames_on_streams_allocate_nothing();
-    tcp_relaying_allocates_nothing();
+    for limits in ["", &every_limit()] {
+        datagrams_allocate_nothing(limits);
+        frames_on_streams_allocate_nothing(limits);
+        tcp_relaying_allocates_nothing(limits);
+    }
+    what_waits_or_is_dropped_allocates_nothing();
+    counting_a_month_allocates_nothing();
     slow_streams_give_memory_back();
 }
 
+/// All limits of rates, wide enough for what is done here.
+fn every_limit() -> String {
+    let rates = ["max", "user-max", "tenant-max", "realm-max"]
+        .map(|of| format!("{of}-bps = \"90Gbit/s\"\n{of}-pps = 90000000\n"));
+    let peers = ["", "user-", "tenant-", "realm-", "total-"].map(|of| format!("{of}new-peer-rate = 1000\n"));
+    let unused = "user-unused-quota = 100\ntotal-unused-quota = 100\n";
+    format!(
+        "[limits]\nbps-capacity = \"90Gbit/s\"\npps-capacity = 90000000\n{unused}{}{}",
+        rates.concat(),
+        peers.concat()
+    )
+}
+
+/// Bytes of the month. Every 10 seconds a thread writes them to a file, which does allocate: of three tries, two at least are
+/// undisturbed.
+fn counting_a_month_allocates_nothing() {
+    let state = tempfile::tempdir().unwrap();
+    let months = ["user", "tenant", "realm", "total"].map(|of| format!("{of}-bytes-per-month = \"900TB\"\n")).concat();
+    let limits = format!("[limits]\n{months}state-directory = {:?}\n", state.path().display().to_string());
+    let (relay, server) = start(&format!("{}{limits}", common::LOOPBACK), Transport::Udp);
+    let (mut client, peer) = (TurnClient::new(loopback_socket(), server), loopback_peer());
+    let relayed = client.allocate();
+    client.bind(CHANNEL, peer.local_addr().unwrap());
+    let allocated = [(); 4].map(|()| {
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        traffic(&client, &channel_data(CHANNEL, &DATA), &peer, relayed, DATA.len() + 4);
+        ALLOCATIONS.load(Ordering::SeqCst) - before
+    });
+    // The message is one.
+    assert!(allocated[1..].iter().filter(|allocated| **allocated == 1).count() >= 2, "{allocated:?}");
+    let _ = relay.stop();
+}
+
+/// Beyond limits: datagrams that are dropped, messages and stretches of TCP that have to wait.
+fn what_waits_or_is_dropped_allocates_nothing() {
+    let limits = "[limits]\nuser-max-bps = \"4Mbit/s\"\nbps-capacity = \"8Mbit/s\"\n";
+    let configuration = common::LOOPBACK.replace("[relay]", "[relay]\ntcp-relaying = true") + limits;
+    let (relay, server) = start(&configuration, Transport::Tcp);
+    let (_control, mut data, mut far) = tcp_connection(server);
+    let mut connection = || {
+        let mut buffer = [7; 20_000];
+        for _ in 0..10 {
+            data.write_all(&buffer).unwrap();
+            far.read_exact(&mut buffer).unwrap();
+        }
+    };
+    connection();
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    connection();
+    assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "of connections that wait");
+
+    let mut client = connect(server);
+    let peer_socket = loopback_peer();
+    client.allocate();
+    client.bind(CHANNEL, peer_socket.local_addr().unwrap());
+    let frames = channel_data(CHANNEL, &[7; 1200]).repeat(10);
+    let mut messages = || {
+        let mut buffer = [0; 1500];
+        for _ in 0..20 {
+            client.socket.write_all(&frames).unwrap();
+            for _ in 0..10 {
+                assert_eq!(peer_socket.recv(&mut buffer).unwrap(), 1200);
+            }
+        }
+    };
+    messages();
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    messages();
+    assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "of messages that wait");
+
+    let udp =
+        relay.endpoints().iter().find(|endpoint| endpoint.transport == Transport::Udp && endpoint.address.is_ipv4());
+    let udp = udp.unwrap().address;
+    let mut client = TurnClient::new(loopback_socket(), udp);
+    let relayed = client.allocate();
+    client.bind(CHANNEL, peer_socket.local_addr().unwrap());
+    let datagram = channel_data(CHANNEL, &[7; 1200]);
+    let flood = || {
+        for _ in 0..PACKETS {
+            client.socket.send_to(&datagram, udp).unwrap();
+            peer_socket.send_to(&datagram, relayed).unwrap();
+        }
+    };
+    flood();
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    flood();
+    assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "of datagrams that are dropped");
+    let counts = relay.stop();
+    assert!(counts.totals.dropped(Drop::Bandwidth) > 0);
+    assert!(counts.limits.refused.iter().any(|(limit, count)| limit.key() == "user-max-bps" && *count > 0));
+}
+
 /// Over connections of RFC 6062; a few, as their two ends are on one worker or on two.
-fn tcp_relaying_allocates_nothing() {
-    let (relay, server) = start(&common::LOOPBACK.replace("[relay]", "[relay]\ntcp-relaying = true"), Transport::Tcp);
+fn tcp_relaying_allocates_nothing(limits: &str) {
+    let configuration = common::LOOPBACK.replace("[relay]", "[relay]\ntcp-relaying = true") + limits;
+    let (relay, server) = start(&configuration, Transport::Tcp);
     for _ in 0..4 {
         let (_control, mut data, mut peer) = tcp_connection(server);
         stretches(&mut data, &mut peer);
@@ -168,8 +265,8 @@ fn tcp_relaying_allocates_nothing() {
     let _ = relay.stop();
 }
 
-fn datagrams_allocate_nothing() {
-    let (relay, server) = start(common::LOOPBACK, Transport::Udp);
+fn datagrams_allocate_nothing(limits: &str) {
+    let (relay, server) = start(&format!("{}{limits}", common::LOOPBACK), Transport::Udp);
     let (mut client, peer_socket) = (TurnClient::new(loopback_socket(), server), loopback_peer());
     let peer = peer_socket.local_addr().unwrap();
     let relayed = client.allocate();
@@ -274,8 +371,8 @@ fn read_all(client: &mut TurnClient<TcpStream>) {
     client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
 }
 
-fn frames_on_streams_allocate_nothing() {
-    let (relay, server) = start(common::LOOPBACK, Transport::Tcp);
+fn frames_on_streams_allocate_nothing(limits: &str) {
+    let (relay, server) = start(&format!("{}{limits}", common::LOOPBACK), Transport::Tcp);
     let mut client = connect(server);
     let peer_socket = loopback_peer();
     let peer = peer_socket.local_addr().unwrap();

@@ -292,7 +292,7 @@ fn too_few_descriptors_to_start_are_an_error() {
         let (mut process, _directory) = launch(&["prlimit", &limit], BASE, &[]);
         let ready = process.find_line(PATIENCE, |line| {
             let udp = line.contains("\"ready\"").then_some(true);
-            udp.or_else(|| (line.contains("error") || line.contains("ERROR")).then_some(false))
+            udp.or_else(|| (line.starts_with("error") || line.contains("\"ERROR\"")).then_some(false))
         });
         if ready {
             started += 1;

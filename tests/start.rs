@@ -143,7 +143,9 @@ fn configured(file: &Path) {
         None => HOST.iter().map(|address| address.parse().expect("an address")).collect(),
     };
     let user = settings["auth"].get("user").map(|users| &users[0]);
-    let credentials = user.map(|user| (user["name"].as_str().expect("a name"), user["password"].as_str().expect("it")));
+    let credentials = user.map(|user| ["name", "password"].map(|key| user[key].as_str().expect("a text").to_owned()));
+    let credentials = credentials.or_else(|| settings["auth"].get("static-auth-secret").map(|_| mint(file)));
+    let credentials = credentials.as_ref().map(|[user, password]| (user.as_str(), password.as_str()));
     assert!(credentials.is_some() || settings["auth"]["anonymous"] == toml::Value::Boolean(true));
     let discovery = settings.get("nat-discovery").filter(|table| table.get("primary-ip").is_some()).map(|discovery| {
         let alternate = discovery["alternate-ip"].as_str().expect("one address");
@@ -207,6 +209,15 @@ fn configured(file: &Path) {
         }
     }
     stop(server);
+}
+
+/// A credential that the program makes with the configuration's secret.
+fn mint(file: &Path) -> [String; 2] {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
+    command.args(["credentials", "--json", "--shape", "rest", "--user", "zoe", "-c"]).arg(file);
+    let output = run(command, PATIENCE);
+    let minted = output.lines().find_map(|line| serde_json::from_str::<Value>(line).ok()).expect("JSON");
+    ["username", "password"].map(|key| minted[key].as_str().expect("a text").to_owned())
 }
 
 fn built_in(host: &[&str]) {

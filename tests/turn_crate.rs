@@ -8,11 +8,15 @@ mod common;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout};
 use turn::client::{Client, ClientConfig};
+use turnserver::auth::{
+    mint::mint,
+    rest::{RestAlgorithm, RestNames, RestSecret},
+};
 use webrtc_util::Conn;
 
 use common::ports::peer_socket;
@@ -34,16 +38,16 @@ struct Relay {
 impl Relay {
     /// Allocates as the configured user.
     async fn allocate(server: SocketAddr) -> Self {
-        Self::allocate_with(server, PASSWORD).await.expect("an allocation")
+        Self::allocate_as(server, USER, PASSWORD).await.expect("an allocation")
     }
 
-    async fn allocate_with(server: SocketAddr, password: &str) -> Result<Self, turn::Error> {
+    async fn allocate_as(server: SocketAddr, user: &str, password: &str) -> Result<Self, turn::Error> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
         let local = socket.local_addr().expect("its address");
         let client = Client::new(ClientConfig {
             stun_serv_addr: server.to_string(),
             turn_serv_addr: server.to_string(),
-            username: USER.to_owned(),
+            username: user.to_owned(),
             password: password.to_owned(),
             realm: REALM.to_owned(),
             software: String::new(),
@@ -191,9 +195,31 @@ async fn lets_in_only_whom_the_client_permits() {
 #[tokio::test]
 async fn wrong_password_gets_401() {
     let server = Server::start(LOOPBACK);
-    let refused = Relay::allocate_with(server.ipv4("udp"), "wrong").await.err().map(|error| error.to_string());
+    let refused = Relay::allocate_as(server.ipv4("udp"), USER, "wrong").await.err().map(|error| error.to_string());
     let refused = refused.expect("no allocation with a wrong password");
     assert!(refused.contains("401"), "{refused}");
+    server.stop();
+}
+
+/// A credential as an application would make it, good for a minute; and one that is over.
+#[tokio::test]
+async fn time_limited_credentials() {
+    let secret = "static-auth-secret = \"a secret of these times\"\n[[auth.user]]";
+    let server = Server::start(&LOOPBACK.replacen("[[auth.user]]", secret, 1));
+    let secret = RestSecret {
+        name: "theirs".into(),
+        tenant: None,
+        algorithm: RestAlgorithm::Sha1,
+        key: b"a secret of these times".to_vec().into(),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+    let made = |at| mint(&secret, &RestNames::default(), "zoe", Duration::from_secs(60), at).expect("a credential");
+    let good = made(now);
+    let relay = Relay::allocate_as(server.ipv4("udp"), &good.username, &good.password).await.expect("an allocation");
+    relay.close().await;
+    let over = made(now - Duration::from_secs(61));
+    let refused = Relay::allocate_as(server.ipv4("udp"), &over.username, &over.password).await;
+    assert!(refused.err().expect("no allocation").to_string().contains("401"));
     server.stop();
 }
 

@@ -33,6 +33,7 @@ impl std::fmt::Display for Workload {
             Path::Udp => "UDP",
             Path::Tcp => "TCP",
             Path::Tls => "TLS",
+            Path::Dtls => "DTLS",
             Path::RelayToRelay => "relay to relay",
         };
         let direction = match self.direction {
@@ -44,12 +45,14 @@ impl std::fmt::Display for Workload {
     }
 }
 
-/// Where a server offers TLS, and how it is known.
+/// Where a server offers TLS or DTLS, and how it is known.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Secured {
     pub(crate) server: SocketAddrV4,
     /// A PEM file.
     pub(crate) certificate: PathBuf,
+    /// It is DTLS.
+    pub(crate) dtls: bool,
 }
 
 /// One start of the generator.

@@ -218,19 +218,21 @@ pub(crate) enum Path {
     Tcp,
     /// A TLS client and a peer that is no client.
     Tls,
+    /// A DTLS client and a peer that is no client.
+    Dtls,
     /// Two UDP clients of the same server, relayed address to relayed address.
     RelayToRelay,
 }
 
 impl Path {
-    /// Whether clients come over connections.
-    pub(crate) const fn is_stream(self) -> bool {
-        matches!(self, Self::Tcp | Self::Tls)
+    /// Whether clients send bare datagrams.
+    pub(crate) const fn is_plain_udp(self) -> bool {
+        matches!(self, Self::Udp | Self::RelayToRelay)
     }
 
     /// Whether the server needs a certificate for it.
     pub(crate) const fn is_secured(self) -> bool {
-        matches!(self, Self::Tls)
+        matches!(self, Self::Tls | Self::Dtls)
     }
 }
 

@@ -43,11 +43,17 @@ pub(crate) fn svg(summaries: &[Summary]) -> Option<String> {
         let _ = writeln!(
             text,
             "<text x=\"{LEFT}\" y=\"20\" font-size=\"14\">CPU ns per relayed packet: {heading}</text>\n\
-             <text x=\"{LEFT}\" y=\"38\" fill=\"#666\">{title}; medians, bars from lowest to highest</text>"
+             <text x=\"{LEFT}\" y=\"38\" fill=\"#666\">{title}</text>"
         );
         panel(&mut text, &swept, &flows, name);
         text.push_str("</g>\n");
     }
+    let _ = writeln!(
+        text,
+        "<text x=\"{}\" y=\"{}\" fill=\"#666\">medians; bars from the lowest to the highest</text>",
+        WIDTH + LEFT,
+        HEIGHT + 12.0
+    );
     legend(&mut text, &swept);
     text.push_str("</svg>\n");
     Some(text)

@@ -100,7 +100,12 @@ fn workloads(options: &RunOptions) -> Vec<Workload> {
         all.push(Workload { path: Path::Tcp, ..base });
         all.push(Workload { path: Path::RelayToRelay, ..base });
     }
-    all.extend([Path::Tcp, Path::Tls].map(|path| Workload { path, payload: 1200, burst: 4, ..standard(10) }));
+    all.extend([Path::Tcp, Path::Tls, Path::Dtls].map(|path| Workload {
+        path,
+        payload: 1200,
+        burst: 4,
+        ..standard(10)
+    }));
     all
 }
 

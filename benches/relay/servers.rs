@@ -63,8 +63,8 @@ impl Server {
     pub(crate) fn supports(&self, measure: Measure, path: Option<Path>) -> bool {
         match self.kind {
             Kind::Ours | Kind::Baseline | Kind::Coturn => true,
-            Kind::Native | Kind::Generic => path.is_some_and(|path| !path.is_stream()),
-            Kind::TurnCrate => !path.is_some_and(Path::is_stream),
+            Kind::Native | Kind::Generic => path.is_some_and(Path::is_plain_udp),
+            Kind::TurnCrate => path.is_none_or(Path::is_plain_udp),
             Kind::TurnServer => path == Some(Path::RelayToRelay) && measure != Measure::Memory,
         }
     }
@@ -81,7 +81,11 @@ impl Server {
         let [listen, listen_secured] = topology.listen()?;
         let directory = tempfile::tempdir()?;
         let secured = if path.is_some_and(Path::is_secured) {
-            Some(Secured { server: listen_secured, certificate: certify(directory.path())? })
+            Some(Secured {
+                server: listen_secured,
+                certificate: certify(directory.path())?,
+                dtls: path == Some(Path::Dtls),
+            })
         } else {
             None
         };
@@ -200,14 +204,15 @@ fn certify(directory: &FilePath) -> io::Result<PathBuf> {
 
 /// This server, with everything off that would count the generator's clients as one attacker. Logs as by default.
 fn ours(kind: Kind, listen: SocketAddrV4, secured: Option<&Secured>, options: &RunOptions) -> String {
-    let tls = secured.map(|Secured { server, certificate }| {
+    let tls = secured.map(|Secured { server, certificate, dtls }| {
         let (ip, port, certificate) = (server.ip(), server.port(), certificate.display());
+        let transport = if *dtls { "dtls" } else { "tls" };
         format!(
             r#"
 [[listener]]
 listening-ip = "{ip}"
 listening-port = {port}
-transports = ["tls"]
+transports = ["{transport}"]
 [tls]
 cert = "{certificate}"
 pkey = "{KEY}"
@@ -253,21 +258,22 @@ workers = {workers}
     )
 }
 
-/// Coturn: its default engine, UDP, TCP and where needed TLS, one user. Its log, which has no levels, goes to /dev/null.
+/// Coturn: its default engine, UDP, TCP and where needed TLS or DTLS, one user. Its log, which has no levels, goes to /dev/null.
 fn coturn(listen: SocketAddrV4, secured: Option<&Secured>, workers: usize, directory: &FilePath) -> String {
     let tls = match secured {
-        Some(Secured { server, certificate }) => {
+        Some(Secured { server, certificate, dtls }) => {
             let (port, certificate, key) = (server.port(), certificate.display(), directory.join(KEY));
-            format!("tls-listening-port={port}\ncert={certificate}\npkey={}", key.display())
+            let other = if *dtls { "no-tls" } else { "no-dtls" };
+            format!("tls-listening-port={port}\ncert={certificate}\npkey={}\n{other}", key.display())
         }
-        None => "no-tls".to_owned(),
+        None => "no-tls\nno-dtls".to_owned(),
     };
     let (ip, port, directory) = (listen.ip(), listen.port(), directory.display());
     let (first, last) = (RELAY_PORTS.start(), RELAY_PORTS.end());
     format!(
         "listening-ip={ip}\nlistening-port={port}\nrelay-ip={ip}\nmin-port={first}\nmax-port={last}\n\
          lt-cred-mech\nrealm={REALM}\nuser={USER}:{PASSWORD}\nrelay-threads={workers}\n\
-         {tls}\nno-dtls\nno-cli\nallow-loopback-peers\nno-stdout-log\nsimple-log\nlog-file=/dev/null\n\
+         {tls}\nno-cli\nallow-loopback-peers\nno-stdout-log\nsimple-log\nlog-file=/dev/null\n\
          userdb={directory}/turndb\npidfile={directory}/pid\n"
     )
 }

@@ -12,13 +12,15 @@ use zeroize::Zeroize;
 
 use super::prepare::{PrepareError, prepare};
 
-/// The key of a long-term credential: what the MAC of a request is computed with. Wiped when dropped.
+/// The key of a credential: what the MAC of a request is computed with. Wiped when dropped.
 #[derive(Clone)]
 pub enum LongTermKey {
     /// MD5(username ":" realm ":" password), 16 bytes.
     Md5([u8; 16]),
     /// SHA-256(username ":" realm ":" password), 32 bytes.
     Sha256([u8; 32]),
+    /// The mac_key of an access token, of any length (RFC 7635 §6.2).
+    Token(Box<[u8]>),
 }
 
 impl LongTermKey {
@@ -27,6 +29,7 @@ impl LongTermKey {
         match self {
             Self::Md5(key) => key,
             Self::Sha256(key) => key,
+            Self::Token(key) => key,
         }
     }
 }
@@ -36,6 +39,7 @@ impl fmt::Debug for LongTermKey {
         f.write_str(match self {
             Self::Md5(_) => "Md5(****)",
             Self::Sha256(_) => "Sha256(****)",
+            Self::Token(_) => "Token(****)",
         })
     }
 }
@@ -45,6 +49,7 @@ impl Drop for LongTermKey {
         match self {
             Self::Md5(key) => key.zeroize(),
             Self::Sha256(key) => key.zeroize(),
+            Self::Token(key) => key.zeroize(),
         }
     }
 }

@@ -5,7 +5,16 @@
 
 mod certificate;
 mod check;
+mod credentials;
+mod ctl;
+mod key;
+mod password;
 mod run;
+mod secret;
+mod signals;
+mod store;
+mod stored_realms;
+mod user;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -50,8 +59,15 @@ Examples:
       turnserver check -c /etc/turnserver.toml
   Run with it:
       turnserver -c /etc/turnserver.toml
+  Make a credential for a day, with the configuration's secret:
+      turnserver credentials -c /etc/turnserver.toml --user alice
   Make a certificate to test TLS with:
       turnserver certificate --self-signed --name turn.example.org --out-cert cert.pem --out-key key.pem
+  Add a user to the store that the configuration names:
+      turnserver user add alice -c /etc/turnserver.toml
+  See how it does, and whose sessions there are:
+      turnserver ctl info
+      turnserver ctl sessions
 
 Exit status:
   0 after a clean stop, 2 for a wrong command line, 78 for a wrong configuration,
@@ -69,6 +85,23 @@ enum Command {
     /// Clients refuse it unless they are told to trust it. Writes two PEM files, the key readable for its owner only, and
     /// never over files that exist.
     Certificate(certificate::Certificate),
+    /// Ask a running server, over its Unix socket
+    Ctl(ctl::Ctl),
+    /// Make a time-limited credential, and print what to give to a WebRTC application
+    ///
+    /// It is made with a secret of the configuration, and the server knows it without being told.
+    Credentials(credentials::Credentials),
+    /// Print the keys that stand for a password in the configuration or a database
+    ///
+    /// The password is asked for, or read from standard input. Keys are made of the user's name, the realm and the password, and
+    /// change with each of them.
+    Key(key::Key),
+    /// Add, remove and list users of the configured store, and change their passwords
+    ///
+    /// A running server sees what was changed when its cache of the store has expired (cache-time, negative-cache-time).
+    User(user::User),
+    /// Add, remove and list the secrets of time-limited credentials in the configured store
+    Secret(secret::Secret),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -93,7 +126,15 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     match &args.command {
         Some(Command::Certificate(certificate)) => certificate.make(),
+        Some(Command::Ctl(ctl)) => ctl.run(args.config.as_deref()),
+        Some(Command::Credentials(credentials)) => configured(&args, |loaded, _| credentials.print(&loaded.settings)),
+        Some(Command::Key(key)) => match &key.realm {
+            Some(realm) => key.print(realm),
+            None => configured(&args, |loaded, _| key.print(&loaded.settings.auth.realm)),
+        },
         Some(Command::Check) => configured(&args, |loaded, _| check::check(&loaded)),
+        Some(Command::User(user)) => configured(&args, |loaded, _| user.run(&loaded.settings)),
+        Some(Command::Secret(secret)) => configured(&args, |loaded, _| secret.run(&loaded.settings)),
         None => configured(&args, run::run),
     }
 }

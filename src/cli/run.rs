@@ -1,31 +1,44 @@
 //! `turnserver` without a command: run the server in the foreground until it is told to stop.
 
 use std::{
+    future::pending,
     io::{self, IsTerminal, Write},
     net::{IpAddr, SocketAddr},
+    path::Path,
     pin::pin,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use tracing_subscriber::EnvFilter;
 
+use super::{
+    signals::{Signal, Signals},
+    stored_realms::{SOONEST, StoredRealms},
+};
 use crate::{
+    admin::{Admin, Lifecycle, LogLevel, Next, SetLevel, Sockets, Standing},
+    auth::{
+        directory::Slow,
+        store::{Stores, logins::Logins},
+    },
     config::{
         EMBEDDED_USER, Loaded, Settings,
         settings::{Log, LogFormat},
     },
+    policy::limit::Limit,
     relay::{Counts, Endpoint, FORWARDING_OFF, KernelDrops, OffloadReport, Relay},
     turn::{Drop, Transport},
 };
 
 /// Starts the server with `loaded`; `generated_password` is set if the built-in configuration is used.
 pub(super) fn run(loaded: Loaded, generated_password: Option<String>) -> ExitCode {
-    start_logging(&loaded.settings.log);
+    let log = start_logging(&loaded.settings.log);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match serve(loaded.settings, generated_password.as_deref()) {
+    match serve(loaded.settings, generated_password.as_deref(), log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             tracing::error!("{message}");
@@ -34,26 +47,40 @@ pub(super) fn run(loaded: Loaded, generated_password: Option<String>) -> ExitCod
     }
 }
 
-fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), String> {
+fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
     runtime.block_on(async {
         // Before the first listener opens: a signal that comes early must not be lost.
-        let stop = stop_signal().map_err(|error| format!("cannot watch for signals: {error}"))?;
-        let relayed = settings.relay.addresses.clone();
-        let anonymous = settings.auth.anonymous;
-        let relay = Relay::start(settings).map_err(|error| error.to_string())?;
+        let mut signals = Signals::watch().map_err(|error| format!("cannot watch for signals: {error}"))?;
+        let sockets = Sockets::open(&settings.management).map_err(|error| error.to_string())?;
+        let stores = settings.store.as_ref().map(Stores::open).transpose().map_err(|error| error.to_string())?;
+        let logins = stores.clone().map(|stores| Logins::new(&settings, stores)).transpose();
+        let logins = logins.map_err(|error| format!("cannot start: {error}"))?.map(Arc::new);
+        let slow = logins.clone().map(|logins| -> Arc<dyn Slow> { logins });
+        let mut realms = StoredRealms::begin(stores, &mut settings).await;
+        let relay = Relay::start(settings.clone(), slow, &sockets.addresses()).map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }
-        for address in relayed {
+        for address in &settings.relay.addresses {
             tracing::info!(local = %address.local, external = %address.external, "relaying");
         }
-        if anonymous {
+        if settings.auth.anonymous {
             tracing::warn!("anonymous = true: anybody can relay through this server");
         }
+        let lifecycle = Arc::new(Lifecycle::new(relay.monitor().clone(), settings.process.drain_timeout));
+        let standing = logins.map(|logins| Standing::new(relay.monitor().clone(), logins));
+        let admin = match manage(sockets, &settings, &relay, &lifecycle, standing.clone(), log) {
+            Ok(admin) => admin,
+            Err(error) => {
+                let _ = relay.stop();
+                return Err(error);
+            }
+        };
+        realms.tell(&relay);
         let path = relay.datagram_path();
         tracing::info!(io = path.name(), on = path.on(), off = path.off(), "datagrams");
         match relay.offload() {
@@ -66,24 +93,82 @@ fn serve(settings: Settings, generated_password: Option<&str>) -> Result<(), Str
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
             let _ = print_ice_servers(&relay, password);
         }
-        let mut stop = pin!(stop);
-        let mut look = tokio::time::interval(LOOK);
-        let mut drops = relay.kernel_drops();
-        let mut idle = 0;
-        let signal = loop {
-            tokio::select! {
-                signal = &mut stop => break signal,
-                _ = look.tick() => {
-                    warn_of_drops(&mut drops, relay.kernel_drops());
-                    warn_of_idle_offload(&mut idle, &relay);
-                }
+        let users = async {
+            match (&standing, &settings.store) {
+                (Some(standing), Some(store)) => standing.watch(store.limits.cache_time.max(SOONEST)).await,
+                _ => pending().await,
             }
         };
-        tracing::info!(signal, "stopping");
+        tokio::select! {
+            () = wait_for_the_end(&relay, &lifecycle, &mut realms, &mut signals) => {}
+            () = users => {}
+        }
         // Joining the workers takes no longer than closing their sockets.
-        log_counts(&relay.stop());
+        let counts = relay.stop();
+        if let Some(admin) = admin {
+            admin.stop();
+        }
+        log_counts(&counts);
         Ok(())
     })
+}
+
+/// Serves whoever watches and manages this server, if there is a way to. What is there by default only is done without where it
+/// cannot be had.
+fn manage(
+    sockets: Sockets,
+    settings: &Settings,
+    relay: &Relay,
+    lifecycle: &Arc<Lifecycle>,
+    standing: Option<Standing>,
+    log: LogLevel,
+) -> Result<Option<Admin>, String> {
+    if sockets.is_empty() {
+        return Ok(None);
+    }
+    let (addresses, path) = (sockets.addresses(), sockets.path().map(Path::to_owned));
+    match Admin::start(sockets, settings, relay.monitor().clone(), Arc::clone(lifecycle), standing, log) {
+        Ok(admin) => {
+            for address in addresses {
+                tracing::info!(%address, "management");
+            }
+            if let Some(path) = path {
+                tracing::info!(path = %path.display(), "management socket");
+            }
+            Ok(Some(admin))
+        }
+        Err(error) if settings.management.is_required() => Err(format!("cannot start management: {error}")),
+        Err(error) => {
+            tracing::warn!(why = %error, "no management");
+            Ok(None)
+        }
+    }
+}
+
+/// Waits until the server is to end.
+async fn wait_for_the_end(relay: &Relay, lifecycle: &Lifecycle, realms: &mut StoredRealms, signals: &mut Signals) {
+    let mut ended = pin!(lifecycle.ended());
+    let mut look = tokio::time::interval(LOOK);
+    let mut drops = relay.kernel_drops();
+    let mut idle = 0;
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Terminate => match lifecycle.terminate() {
+                    Next::Drains => {}
+                    Next::Stops => return tracing::info!(signal = "SIGTERM", "stopping"),
+                },
+                Signal::Interrupt(name) => return tracing::info!(signal = name, "stopping"),
+                Signal::Drain => lifecycle.drain(None, false),
+            },
+            why = &mut ended => return tracing::info!(why, "stopping"),
+            () = realms.change() => realms.tell(relay),
+            _ = look.tick() => {
+                warn_of_drops(&mut drops, relay.kernel_drops());
+                warn_of_idle_offload(&mut idle, relay);
+            }
+        }
+    }
 }
 
 /// Between two looks at what the kernel drops.
@@ -118,40 +203,30 @@ fn warn_of_idle_offload(before: &mut u64, relay: &Relay) {
     *before = now;
 }
 
-/// Logs to standard error, as the settings say.
-fn start_logging(log: &Log) {
+/// Logs to standard error, as the settings say. Returns what changes the level.
+fn start_logging(log: &Log) -> LogLevel {
     // The level was validated with the settings.
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match log.format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-}
-
-/// Resolves with the signal's name when the process is asked to stop.
-#[cfg(unix)]
-fn stop_signal() -> io::Result<impl Future<Output = &'static str>> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+    let set: SetLevel = match log.format {
+        LogFormat::Text => {
+            let builder = builder.with_ansi(io::stderr().is_terminal()).with_target(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |level| handle.reload(filter_of(level)?).map_err(|error| error.to_string()))
         }
-    })
+        LogFormat::Json => {
+            let builder = builder.json().with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |level| handle.reload(filter_of(level)?).map_err(|error| error.to_string()))
+        }
+    };
+    LogLevel::new(log.level.clone(), set)
 }
 
-/// Resolves when the process is asked to stop.
-#[cfg(not(unix))]
-fn stop_signal() -> io::Result<impl Future<Output = &'static str>> {
-    Ok(async {
-        // Without the handler the system's own default stops the process.
-        let _ = tokio::signal::ctrl_c().await;
-        "Ctrl-C"
-    })
+fn filter_of(level: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(level).map_err(|error| error.to_string())
 }
 
 /// Prints where the server is reached and an `iceServers` entry to paste.
@@ -190,12 +265,20 @@ fn primary_address(ipv6: bool) -> Option<IpAddr> {
     host.primary.into_iter().find(|ip| ip.is_ipv6() == ipv6)
 }
 
-fn log_counts(Counts { totals, kernel_drops, offload }: &Counts) {
+fn log_counts(Counts { totals, limits, kernel_drops, offload }: &Counts) {
     let drops: Vec<String> = Drop::ALL
         .iter()
         .filter(|reason| totals.dropped(**reason) > 0)
         .map(|reason| format!("{}={}", reason.name(), totals.dropped(*reason)))
         .collect();
+    let list = |counts: &[(Limit, u64)]| {
+        let counts = counts.iter().filter(|(_, count)| *count > 0);
+        counts.map(|(limit, count)| format!("{}={count}", limit.key())).collect::<Vec<_>>()
+    };
+    let (mut limited, held_up) = (list(&limits.refused), list(&limits.held_up));
+    if limits.refused_by_rate > 0 {
+        limited.push(format!("allocation-rate={}", limits.refused_by_rate));
+    }
     let kernel_drops: Vec<String> = kernel_drops
         .iter()
         .filter(|drops| drops.datagrams > 0)
@@ -219,14 +302,16 @@ fn log_counts(Counts { totals, kernel_drops, offload }: &Counts) {
         );
     }
     tracing::info!(
-        allocations = totals.allocations,
-        successes = totals.successes,
-        errors = totals.errors,
+        allocations = totals.allocations(),
+        successes = totals.successes(),
+        errors = totals.errors(),
         to_peer_packets = totals.to_peers.packets,
         to_peer_bytes = totals.to_peers.bytes,
         to_client_packets = totals.to_clients.packets,
         to_client_bytes = totals.to_clients.bytes,
         drops = drops.join(" "),
+        limited = limited.join(" "),
+        held_up = held_up.join(" "),
         kernel_drops = kernel_drops.join(" "),
         "stopped"
     );

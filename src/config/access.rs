@@ -1,4 +1,4 @@
-//! `[auth]` and `[[auth.user]]`: who may, and where their secrets come from.
+//! `[auth]` and `[[auth.user]]`: who may, and where secrets come from. What `[auth]` shares with `[[realm]]` is in [`super::realms`].
 
 use std::{
     env::VarError,
@@ -8,12 +8,15 @@ use std::{
     time::Duration,
 };
 
+use zeroize::Zeroizing;
+
 use super::{
     finding::Place,
     host::Host,
     reader::{Entry, Section},
+    realms,
     settings::{Auth, Listener, Secret, User, UserSecret},
-    value::{Period, Text},
+    value::{ClientUri, Period, PeriodOrZero, Text},
 };
 
 /// The password in the example files, which everybody knows.
@@ -23,8 +26,11 @@ pub(super) const EXAMPLE_PASSWORD: &str = "change-me";
 const ANONYMOUS_REALM: &str = "turnserver";
 
 /// RFC 8489 §14.9 and §14.3: REALM has fewer than 128 characters, USERNAME fewer than 509 bytes.
-const LONGEST_REALM: usize = 127;
+pub(super) const LONGEST_REALM: usize = 127;
 const LONGEST_NAME: usize = 508;
+
+/// Where the one secret of a realm may be given.
+pub(super) const STATIC_SECRET: [&str; 3] = ["static-auth-secret", "static-auth-secret-file", "static-auth-secret-env"];
 
 /// Largest secret file read; a secret is one line.
 const LARGEST_SECRET: u64 = 64 * 1024;
@@ -38,17 +44,42 @@ pub(super) fn auth(root: &Section<'_>, base: &Path, host: &Host, listeners: &[Li
     let sections = section.sections("user");
     let written = sections.as_ref().map_or(0, Vec::len);
     let users = users(sections.unwrap_or_default(), base, host);
+    let mechanisms = realms::mechanisms(&section, root.has_any("store"), base, host);
+    let others = ["secret", "token-key"].into_iter().chain(STATIC_SECRET).any(|key| section.has(key));
     if anonymous && section.has("user") {
         let remedy = "remove `anonymous = true` or the users";
         section.report.error(&section.place_at("anonymous"), "users are listed, but nobody is asked", remedy);
+    } else if anonymous && others {
+        let remedy = "remove `anonymous = true`, or the secrets and keys";
+        section.report.error(&section.place_at("anonymous"), "secrets are given, but nobody is asked", remedy);
+    } else if anonymous && root.has_any("store") {
+        let remedy = "remove `anonymous = true` or [store]";
+        section.report.error(&section.place_at("anonymous"), "a store of users is given, but nobody is asked", remedy);
     } else if anonymous && listeners.iter().flat_map(|listener| &listener.addresses).any(|ip| !ip.is_loopback()) {
         let remedy = "list users, or listen on loopback only";
         section.report.warning(&section.place_at("anonymous"), "anyone who reaches this server may relay", remedy);
-    } else if !anonymous && !anonymous_is_bad && written == 0 && !section.has("user") {
-        let remedy = "add [[auth.user]] with name and password, or write `anonymous = true` to serve everyone";
+    } else if !anonymous
+        && !anonymous_is_bad
+        && written == 0
+        && !section.has("user")
+        && !others
+        && !root.has("realm")
+        && !root.has_any("store")
+    {
+        let remedy = "add [[auth.user]] with name and password, or static-auth-secret, or a [store], or write \
+                      `anonymous = true` to serve everyone";
         section.report.error(&section.place("user"), "there are no credentials", remedy);
     }
-    Auth { realm: realm(&section, anonymous), anonymous, users, stale_nonce: stale_nonce(&section) }
+    Auth {
+        realm: realm(&section, anonymous),
+        anonymous,
+        users,
+        mechanisms,
+        limits: None,
+        expiry_grace: section.get("expiry-grace").or(PeriodOrZero(Duration::ZERO)).0,
+        uris: section.list("uris").or(Vec::new()).into_iter().map(|(ClientUri(uri), _)| uri).collect(),
+        stale_nonce: stale_nonce(&section),
+    }
 }
 
 fn realm(section: &Section<'_>, anonymous: bool) -> String {
@@ -75,7 +106,8 @@ fn stale_nonce(section: &Section<'_>) -> Duration {
     section.get("stale-nonce").or(Period(Duration::from_secs(3_600))).0
 }
 
-fn users(sections: Vec<Section<'_>>, base: &Path, host: &Host) -> Vec<User> {
+/// Reads user tables.
+pub(super) fn users(sections: Vec<Section<'_>>, base: &Path, host: &Host) -> Vec<User> {
     let mut seen: Vec<(String, usize)> = Vec::new();
     let mut users = Vec::new();
     for section in sections {
@@ -131,7 +163,7 @@ fn user_secret(section: &Section<'_>, base: &Path, host: &Host) -> Option<UserSe
         }
         _ if !passwords.is_empty() => {
             let (password, place) = secret(section, PASSWORD, base, host)?;
-            if password == EXAMPLE_PASSWORD {
+            if *password == EXAMPLE_PASSWORD {
                 section.report.warning(&place, "is the password of the examples", "write a password of your own");
             }
             Some(UserSecret::Password(Secret(password)))
@@ -144,19 +176,48 @@ fn user_secret(section: &Section<'_>, base: &Path, host: &Host) -> Option<UserSe
                 None => Some(None),
                 Some(_) => secret(section, KEY_SHA256, base, host).and_then(|(text, place)| {
                     let text = text.strip_prefix("0x").unwrap_or(&text);
-                    hex(section, &place, text, "SHA-256(name:realm:password)").map(|key| Some(Secret(key)))
+                    hex(section, &place, text, "SHA-256(name:realm:password)").map(|key| Some(Secret(key.into())))
                 }),
             };
-            Some(UserSecret::Keys { md5: Secret(md5?), sha256: sha256? })
+            Some(UserSecret::Keys { md5: Secret(md5?.into()), sha256: sha256? })
+        }
+    }
+}
+
+/// The text of a secret that is given in exactly one of the ways of its names; `None` once an error is reported.
+pub(super) fn one_secret(
+    section: &Section<'_>,
+    names: [&'static str; 3],
+    base: &Path,
+    host: &Host,
+) -> Option<(Zeroizing<String>, Place)> {
+    let given: Vec<&str> = names.into_iter().filter(|name| section.has(name)).collect();
+    match given[..] {
+        [] => {
+            let [plain, file, variable] = names;
+            section.report.error(&section.place(plain), "is missing", format!("write {plain}, {file} or {variable}"));
+            None
+        }
+        [_] => secret(section, names, base, host),
+        [first, second, ..] => {
+            let what = format!("the secret is given twice, as {first} and as {second}");
+            section.report.error(&section.place_at(second), what, "keep one");
+            None
         }
     }
 }
 
 /// The text of a secret, from the place that it was given at.
-fn secret(section: &Section<'_>, names: [&'static str; 3], base: &Path, host: &Host) -> Option<(String, Place)> {
+pub(super) fn secret(
+    section: &Section<'_>,
+    names: [&'static str; 3],
+    base: &Path,
+    host: &Host,
+) -> Option<(Zeroizing<String>, Place)> {
     let [plain, file, variable] = names;
     if let Entry::Given(Text(text), place) = section.get(plain) {
-        return Some((text, place));
+        section.report.note_secret();
+        return Some((text.into(), place));
     }
     if let Entry::Given(Text(path), place) = section.get(file) {
         return secret_file(section, &place, &base.join(path)).map(|text| (text, place));
@@ -165,7 +226,7 @@ fn secret(section: &Section<'_>, names: [&'static str; 3], base: &Path, host: &H
         let fault = match (host.variable)(&name) {
             Ok(text) if text.is_empty() => "the environment variable is empty",
             Ok(text) if text.chars().any(char::is_control) => "the environment variable holds control characters",
-            Ok(text) => return Some((text, place)),
+            Ok(text) => return Some((text.into(), place)),
             Err(VarError::NotPresent) => "the environment variable is not set",
             Err(VarError::NotUnicode(_)) => "the environment variable is not UTF-8",
         };
@@ -174,7 +235,7 @@ fn secret(section: &Section<'_>, names: [&'static str; 3], base: &Path, host: &H
     None
 }
 
-fn secret_file(section: &Section<'_>, place: &Place, path: &Path) -> Option<String> {
+fn secret_file(section: &Section<'_>, place: &Place, path: &Path) -> Option<Zeroizing<String>> {
     let shown = path.display();
     let content = match read_secret(path) {
         Ok(content) => content,
@@ -191,15 +252,15 @@ fn secret_file(section: &Section<'_>, place: &Place, path: &Path) -> Option<Stri
             if readable_by_others(path) {
                 section.report.warning(place, format!("{shown} is readable by everyone"), format!("chmod 600 {shown}"));
             }
-            return Some(text.to_owned());
+            return Some(text.to_owned().into());
         }
     };
     section.report.error(place, format!("{shown} {fault}"), "write the secret into it, on one line");
     None
 }
 
-fn read_secret(path: &Path) -> io::Result<String> {
-    let mut content = String::new();
+fn read_secret(path: &Path) -> io::Result<Zeroizing<String>> {
+    let mut content = Zeroizing::new(String::new());
     let length = File::open(path)?.take(LARGEST_SECRET + 1).read_to_string(&mut content)?;
     if length as u64 > LARGEST_SECRET {
         return Err(io::Error::other("is too large for a secret"));

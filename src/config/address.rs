@@ -86,22 +86,26 @@ pub(super) struct PeerRange(pub(super) Vec<IpNet>);
 
 impl Leaf for PeerRange {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
-        let written = text(value, "a network, an address or a range")?.trim();
-        if let Some((first, last)) = written.split_once('-') {
-            return range(address(first)?, address(last)?).map(Self);
-        }
-        let Some((network, _)) = written.split_once('/') else {
-            return Ok(Self(vec![IpNet::from(address(written)?)]));
-        };
-        address(network)?;
-        let network = IpNet::from_str(written).map_err(|_| {
-            Mistake::new("is not a network", "write a prefix length, e.g. \"10.0.0.0/8\" or \"2001:db8::/32\"")
-        })?;
-        if network != network.trunc() {
-            return Err(Mistake::new("has bits set after its prefix", format!("write \"{}\"", network.trunc())));
-        }
-        Ok(Self(vec![network]))
+        peer_range(text(value, "a network, an address or a range")?.trim()).map(Self)
     }
+}
+
+/// The networks of `network`, `address` or `first-last`.
+pub(super) fn peer_range(written: &str) -> Result<Vec<IpNet>, Mistake> {
+    if let Some((first, last)) = written.split_once('-') {
+        return range(address(first)?, address(last)?);
+    }
+    let Some((network, _)) = written.split_once('/') else {
+        return Ok(vec![IpNet::from(address(written)?)]);
+    };
+    address(network)?;
+    let network = IpNet::from_str(written).map_err(|_| {
+        Mistake::new("is not a network", "write a prefix length, e.g. \"10.0.0.0/8\" or \"2001:db8::/32\"")
+    })?;
+    if network != network.trunc() {
+        return Err(Mistake::new("has bits set after its prefix", format!("write \"{}\"", network.trunc())));
+    }
+    Ok(vec![network])
 }
 
 /// The networks that cover exactly `first..=last`.

@@ -11,6 +11,7 @@ use super::{
     settings::{Listener, MappedAddress, NatDiscovery, Relay},
     value::Int,
 };
+use crate::auth::credential::RealmId;
 
 /// Port that clients of NAT discovery know (RFC 5780 §9.2).
 const PRIMARY_PORT: u16 = 3478;
@@ -221,7 +222,8 @@ fn serve(discovery: &NatDiscovery, listeners: &mut Vec<Listener>) {
         }
         for (addresses, (udp, tcp)) in missing.into_iter().zip([(true, false), (false, true), (true, true)]) {
             if !addresses.is_empty() {
-                listeners.push(Listener { addresses, port, udp, tcp, tls: false, dtls: false, proxies: Vec::new() });
+                let (tls, dtls, proxies, realm) = (false, false, Vec::new(), RealmId::DEFAULT);
+                listeners.push(Listener { addresses, port, udp, tcp, tls, dtls, proxies, realm });
             }
         }
     }

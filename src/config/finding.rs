@@ -1,7 +1,10 @@
 //! What is said about a configuration: one [`Finding`] per thing, with its place and its remedy, and the [`Report`] that
 //! collects them while the file is read.
 
-use std::{cell::RefCell, fmt};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+};
 
 /// One error or warning about the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,11 +108,12 @@ pub(super) struct Report<'t> {
     text: &'t str,
     errors: RefCell<Vec<(usize, Finding)>>,
     warnings: RefCell<Vec<(usize, Finding)>>,
+    holds_secrets: Cell<bool>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(file: &'t str, text: &'t str) -> Self {
-        Self { file, text, errors: RefCell::default(), warnings: RefCell::default() }
+        Self { file, text, errors: RefCell::default(), warnings: RefCell::default(), holds_secrets: Cell::default() }
     }
 
     /// The text of the file.
@@ -123,6 +127,16 @@ impl<'t> Report<'t> {
 
     pub(super) fn warning(&self, place: &Place, what: impl Into<String>, remedy: impl Into<String>) {
         self.warnings.borrow_mut().push(self.finding(place, what.into(), remedy.into()));
+    }
+
+    /// A secret stands in the text itself.
+    pub(super) fn note_secret(&self) {
+        self.holds_secrets.set(true);
+    }
+
+    /// Whether any secret stands in the text itself.
+    pub(super) fn holds_secrets(&self) -> bool {
+        self.holds_secrets.get()
     }
 
     /// Whether an error was reported.

@@ -10,8 +10,9 @@ use super::{
     host::Host,
     reader::{Entry, Section},
     settings::{DefaultFamily, Listener, Relay, RelayAddress},
-    value::{Buffer, Int, Transport},
+    value::{Buffer, Int, Text, Transport},
 };
+use crate::auth::credential::RealmId;
 
 /// Port of STUN and TURN over UDP and TCP (RFC 8656 §4.1).
 const DEFAULT_PORT: u16 = 3478;
@@ -20,10 +21,15 @@ const DEFAULT_PORT: u16 = 3478;
 const RELAY_PORTS: (u16, u16) = (49_152, 65_535);
 
 /// Reads every `[[listener]]`; without any, one with the defaults.
-pub(super) fn listeners(root: &Section<'_>, host: &Host) -> Vec<Listener> {
+/// Returns with each the realm that it names, which is not looked up yet.
+pub(super) fn listeners(root: &Section<'_>, host: &Host) -> (Vec<Listener>, Vec<Option<(String, Place)>>) {
     let sections = root.sections("listener").unwrap_or_else(|| vec![root.section("listener")]);
     let mut bound: Vec<(IpAddr, u16, &'static str, usize)> = Vec::new();
-    sections.iter().map(|section| listener(section, host, &mut bound)).collect()
+    let realm = |section: &Section<'_>| match section.get::<Text>("realm") {
+        Entry::Given(Text(name), place) => Some((name, place)),
+        Entry::Absent | Entry::Bad => None,
+    };
+    sections.iter().map(|section| (listener(section, host, &mut bound), realm(section))).unzip()
 }
 
 fn listener(section: &Section<'_>, host: &Host, bound: &mut Vec<(IpAddr, u16, &'static str, usize)>) -> Listener {
@@ -67,6 +73,7 @@ fn listener(section: &Section<'_>, host: &Host, bound: &mut Vec<(IpAddr, u16, &'
         tls: transports.contains(&Transport::Tls),
         dtls: transports.contains(&Transport::Dtls),
         proxies: proxies(section, &transports),
+        realm: RealmId::DEFAULT,
     }
 }
 
@@ -159,7 +166,7 @@ pub(super) fn relay(root: &Section<'_>, host: &Host, listeners: &[Listener]) -> 
         addresses,
         min_port,
         max_port,
-        socket_buffer: section.get("socket-buffer").or(Buffer(None)).0,
+        socket_buffer: section.get("socket-buffer").or(Buffer(Some(1 << 20))).0,
         default_family,
         udp,
         tcp,

@@ -5,7 +5,8 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `redirect`, `tls`, `tables`: the tables.
+//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `realms`, `store`, `limits`, `redirect`,
+//!   `tls`, `management`, `tables`: the tables. `uri`: what clients are told to reach the server by.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
@@ -13,33 +14,42 @@ mod address;
 mod discovery;
 mod finding;
 mod host;
+mod limits;
 mod listen;
+mod management;
 mod reader;
+mod realms;
 mod redirect;
 mod render;
 mod schema;
 pub mod settings;
+mod store;
 mod tables;
 mod tls;
+mod uri;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
 
 pub use self::{
     finding::{ConfigErrors, Finding, Position},
     host::Host,
+    limits::{ALLOCATION_KEYS, HolderKeys, REALM_KEYS, TENANT_KEYS, TOTAL_KEYS, USER_KEYS},
+    management::SOCKET as DEFAULT_SOCKET,
     render::Effective,
     settings::Settings,
+    uri::client_uris,
 };
 use self::{
     finding::{Place, Report},
-    reader::Section,
+    reader::{Leaf, Section},
 };
 
 /// A configuration that was accepted.
@@ -70,7 +80,8 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
         let remedy = "name an existing, readable file with -c";
         ConfigErrors::whole_file(&name, format!("cannot read the configuration: {error}"), remedy)
     })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    // Secrets may stand in it.
+    let text = String::from_utf8(bytes).map(Zeroizing::new).map_err(|error| {
         let line =
             error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|byte| **byte == b'\n').count() + 1;
         ConfigErrors::whole_file(&name, format!("line {line} is not UTF-8"), "save the file as UTF-8")
@@ -115,6 +126,17 @@ pub fn check_log_level(level: &str) -> Result<String, String> {
     value::log_level(level).map_err(|mistake| format!("{}; {}", mistake.what, mistake.remedy))
 }
 
+/// Reads a duration given on the command line as strictly as one in a file.
+pub fn parse_period(written: &str) -> Result<Duration, String> {
+    let read = value::Period::read(&DeValue::String(written.into()));
+    read.map(|value::Period(period)| period).map_err(|mistake| format!("{}; {}", mistake.what, mistake.remedy))
+}
+
+/// Reads a set of addresses as `[peers]` does: a network, one address, or `first-last`. The error says what is wrong with it.
+pub(crate) fn parse_peer_range(text: &str) -> Result<Vec<ipnet::IpNet>, String> {
+    address::peer_range(text).map_err(|mistake| mistake.what)
+}
+
 fn detect(name: &str) -> Result<Host, ConfigErrors> {
     Host::detect().map_err(|error| {
         let remedy = "check that this process may list network interfaces";
@@ -140,13 +162,25 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
     }
     let root = Section::root(report, tree.get_ref());
     let base = Path::new(file_name).parent().unwrap_or(Path::new(""));
-    let mut listeners = listen::listeners(&root, host);
+    let (mut listeners, named) = listen::listeners(&root, host);
     let relay = listen::relay(&root, host, &listeners);
     let nat_discovery = discovery::nat_discovery(&root, host, &relay, &mut listeners);
+    let auth = access::auth(&root, base, host, &listeners);
+    let bounds = root.section("limits");
+    let mut limits = limits::limits(&bounds);
+    let mut realms = realms::realms(&root, base, host, &auth, &limits);
+    limits.state_directory = limits::state_directory(&bounds, base, &limits, &realms);
+    realms::assign(&root, &mut listeners, named, &auth, &mut realms);
+    if report.holds_secrets() && access::readable_by_others(Path::new(file_name)) {
+        let remedy = format!("chmod 640 {file_name}, or keep secrets in files of their own");
+        report.warning(&root.place(""), "this file holds secrets and is readable by everyone", remedy);
+    }
     Some(Settings {
-        auth: access::auth(&root, base, host, &listeners),
+        auth,
+        realms,
+        store: store::store(&root, base, host),
         lifetimes: tables::lifetimes(&root),
-        limits: tables::limits(&root),
+        limits,
         peers: tables::peers(&root),
         redirect: redirect::redirect(&root, host, &listeners, &relay),
         nat_discovery,
@@ -155,6 +189,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
         compatibility: tables::compatibility(&root),
         process: tables::process(&root, host),
         offload: tables::offload(&root),
+        management: management::management(&root, base, host, &listeners, &relay),
         log: tables::log(&root),
         listeners,
         relay,

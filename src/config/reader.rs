@@ -123,6 +123,11 @@ impl<'r> Section<'r> {
         self.value(key).is_some()
     }
 
+    /// Whether there is anything in a table below this one.
+    pub(super) fn has_any(&self, table: &str) -> bool {
+        self.value(table).is_some_and(|value| value.get_ref().as_table().is_none_or(|table| !table.is_empty()))
+    }
+
     /// One value.
     pub(super) fn get<T: Leaf>(&self, key: &'static str) -> Entry<T> {
         match self.value(key) {

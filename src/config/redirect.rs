@@ -59,7 +59,7 @@ pub(super) fn redirect(root: &Section<'_>, host: &Host, listeners: &[Listener], 
 /// How many of 100 requests are redirected.
 fn share(section: &Section<'_>) -> u8 {
     // The bound fits.
-    section.get("share").or(Int::<1, 100>(100)).0 as u8
+    section.get("share").or(Int::<0, 100>(100)).0 as u8
 }
 
 /// The servers of `alternate-server`, for clients over UDP and TCP, and of `tls-alternate-server`, for those over TLS and DTLS:

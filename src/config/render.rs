@@ -3,11 +3,19 @@
 use std::fmt::{self, Display};
 
 use super::{
-    settings::{Certificate, ClientCa, DefaultFamily, LogFormat, Settings, TlsVersion, UdpIo, User, UserSecret},
-    value::{Transport, gather_text, period_text, size_text},
+    limits,
+    settings::{
+        Access, Certificate, ClientCa, DefaultFamily, DrainError, HttpStore, LogFormat, Mechanisms, Secret, Settings,
+        Store, StoreBackend, TlsVersion, TokenKey, UdpIo, User, UserSecret,
+    },
+    store::masked_url,
+    value::{Transport, gather_text, period_or_off_text, period_text, size_text},
 };
+use crate::auth::rest::RestSecret;
 
-const MASK: &str = "****";
+pub(super) const MASK: &str = "****";
+/// As long as a token has to be.
+const MASK_OF_TOKEN: &str = "****************";
 
 /// Prints all settings, masked, as TOML.
 #[derive(Debug, Clone, Copy)]
@@ -15,10 +23,11 @@ pub struct Effective<'s>(pub &'s Settings);
 
 impl Display for Effective<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { lifetimes, limits, peers, tcp, compatibility, process, offload, log, .. } = self.0;
+        let Settings { lifetimes, limits: bounds, peers, tcp, compatibility, process, offload, log, .. } = self.0;
         self.listeners(f)?;
         self.relay(f)?;
         self.auth(f)?;
+        self.store(f)?;
 
         writeln!(f, "\n[lifetimes]")?;
         writeln!(f, "default-allocate-lifetime = {}", text(period_text(lifetimes.default_allocate)))?;
@@ -30,15 +39,7 @@ impl Display for Effective<'_> {
         writeln!(f, "connection-bind-timeout = {}", text(period_text(lifetimes.connection_bind)))?;
 
         writeln!(f, "\n[limits]")?;
-        writeln!(f, "user-quota = {}", limits.user_quota.unwrap_or(0))?;
-        writeln!(f, "total-quota = {}", limits.total_quota.unwrap_or(0))?;
-        writeln!(f, "permissions-per-allocation = {}", limits.permissions_per_allocation)?;
-        writeln!(f, "channels-per-allocation = {}", limits.channels_per_allocation)?;
-        writeln!(f, "connections-per-allocation = {}", limits.connections_per_allocation)?;
-        writeln!(f, "unauthorized-rate = {}", limits.unauthorized_rate.unwrap_or(0))?;
-        writeln!(f, "binding-rate = {}", limits.binding_rate.unwrap_or(0))?;
-        writeln!(f, "source-prefix-ipv4 = {}", limits.ipv4_prefix)?;
-        writeln!(f, "source-prefix-ipv6 = {}", limits.ipv6_prefix)?;
+        limits::render(f, bounds)?;
 
         writeln!(f, "\n[peers]")?;
         writeln!(f, "allowed-peer-ip = {}", list(&peers.allowed))?;
@@ -89,6 +90,14 @@ impl Display for Effective<'_> {
         writeln!(f, "gather = {}", text(gather_text(process.gather)))?;
         writeln!(f, "software-attribute = {}", process.software_attribute)?;
         writeln!(f, "fingerprint = {}", process.fingerprint)?;
+        writeln!(f, "drain-timeout = {}", text(period_or_off_text(process.drain_timeout)))?;
+        let drain_error = match process.drain_error {
+            DrainError::Quota => 486,
+            DrainError::Capacity => 508,
+        };
+        writeln!(f, "drain-error = {drain_error}")?;
+
+        self.management(f)?;
 
         writeln!(f, "\n[offload]")?;
         writeln!(f, "mode = {}", text(offload.mode.name()))?;
@@ -117,6 +126,9 @@ impl Effective<'_> {
             writeln!(f, "transports = {}", list(&transports))?;
             if !listener.proxies.is_empty() {
                 writeln!(f, "proxy-protocol = {}", list(&listener.proxies))?;
+            }
+            if let Some(realm) = self.0.realms.get(listener.realm.index().wrapping_sub(1)) {
+                writeln!(f, "realm = {}", text(&realm.name))?;
             }
             writeln!(f)?;
         }
@@ -176,6 +188,27 @@ impl Effective<'_> {
         Ok(())
     }
 
+    /// What is there by default, where it can be had, is a comment: written down it would be required.
+    fn management(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let management = &self.0.management;
+        writeln!(f, "\n[management]")?;
+        match &management.listen {
+            None => writeln!(f, "listen = \"off\"")?,
+            Some(Access { at, required: true }) => writeln!(f, "listen = {}", text(at))?,
+            Some(Access { at, required: false }) => writeln!(f, "# listen = {}", text(at))?,
+        }
+        match &management.socket {
+            None => writeln!(f, "socket = \"off\"")?,
+            Some(Access { at, required: true }) => writeln!(f, "socket = {}", text(at.display()))?,
+            Some(Access { at, required: false }) => writeln!(f, "# socket = {}", text(at.display()))?,
+        }
+        if management.token.is_some() {
+            writeln!(f, "token = {}", text(MASK_OF_TOKEN))?;
+        }
+        writeln!(f, "public-metrics = {}", management.public_metrics)?;
+        writeln!(f, "coturn-metrics = {}", management.coturn_metrics)
+    }
+
     fn nat_discovery(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(discovery) = &self.0.nat_discovery else { return Ok(()) };
         let local = |at: usize| discovery.pairs.iter().map(|pair| pair[at].local).collect::<Vec<_>>();
@@ -195,19 +228,101 @@ impl Effective<'_> {
         writeln!(f, "realm = {}", text(&auth.realm))?;
         writeln!(f, "anonymous = {}", auth.anonymous)?;
         writeln!(f, "stale-nonce = {}", text(period_text(auth.stale_nonce)))?;
-        for User { name, secret } in &auth.users {
-            writeln!(f, "\n[[auth.user]]\nname = {}", text(name))?;
-            match secret {
-                UserSecret::Password(_) => writeln!(f, "password = {}", text(MASK))?,
-                UserSecret::Keys { sha256, .. } => {
-                    writeln!(f, "key = {}", text(MASK))?;
-                    if sha256.is_some() {
-                        writeln!(f, "key-sha256 = {}", text(MASK))?;
-                    }
-                }
+        writeln!(f, "expiry-grace = {}", text(period_text(auth.expiry_grace)))?;
+        writeln!(f, "uris = {}", list(&auth.uris))?;
+        mechanisms(f, "auth", &auth.mechanisms)?;
+        users(f, "auth", &auth.users)?;
+        for realm in &self.0.realms {
+            writeln!(f, "\n[[realm]]")?;
+            writeln!(f, "name = {}", text(&realm.name))?;
+            mechanisms(f, "realm", &realm.mechanisms)?;
+            users(f, "realm", &realm.users)?;
+            if let Some(peers) = &realm.peers {
+                writeln!(f, "\n[realm.peers]")?;
+                writeln!(f, "allowed-peer-ip = {}", list(&peers.allowed))?;
+                writeln!(f, "denied-peer-ip = {}", list(&peers.denied))?;
+            }
+            if let Some(bounds) = &realm.limits {
+                writeln!(f, "\n[realm.limits]")?;
+                limits::realm_lines(f, bounds)?;
             }
         }
         Ok(())
+    }
+}
+
+/// Secrets and token keys of `[auth]` or a realm: its own keys first, then its tables.
+fn mechanisms(f: &mut fmt::Formatter<'_>, table: &str, mechanisms: &Mechanisms) -> fmt::Result {
+    let Mechanisms { secrets, rest, token_keys, server_name } = mechanisms;
+    if !secrets.is_empty() {
+        writeln!(f, "rest-api-username = {}", text(rest.form.text()))?;
+        writeln!(f, "rest-api-separator = {}", text(rest.separator))?;
+    }
+    if let Some(server_name) = server_name {
+        writeln!(f, "server-name = {}", text(server_name))?;
+    }
+    for RestSecret { name, tenant, algorithm, key: _ } in secrets {
+        writeln!(f, "\n[[{table}.secret]]")?;
+        writeln!(f, "name = {}", text(name))?;
+        writeln!(f, "secret = {}", text(MASK))?;
+        writeln!(f, "algorithm = {}", text(algorithm.text()))?;
+        if let Some(tenant) = tenant {
+            writeln!(f, "tenant = {}", text(tenant))?;
+        }
+    }
+    for TokenKey { kid, algorithm, key: _ } in token_keys {
+        writeln!(f, "\n[[{table}.token-key]]")?;
+        writeln!(f, "kid = {}", text(kid))?;
+        writeln!(f, "key = {}", text(MASK))?;
+        writeln!(f, "algorithm = {}", text(algorithm.text()))?;
+    }
+    Ok(())
+}
+
+fn users(f: &mut fmt::Formatter<'_>, table: &str, users: &[User]) -> fmt::Result {
+    for User { name, secret } in users {
+        writeln!(f, "\n[[{table}.user]]\nname = {}", text(name))?;
+        match secret {
+            UserSecret::Password(_) => writeln!(f, "password = {}", text(MASK))?,
+            UserSecret::Keys { sha256, .. } => {
+                writeln!(f, "key = {}", text(MASK))?;
+                if sha256.is_some() {
+                    writeln!(f, "key-sha256 = {}", text(MASK))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Effective<'_> {
+    fn store(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Store { backend, connections, limits }) = &self.0.store else { return Ok(()) };
+        writeln!(f, "\n[store]")?;
+        writeln!(f, "type = {}", text(backend.name()))?;
+        match backend {
+            StoreBackend::Sqlite(path) => writeln!(f, "path = {}", text(path.display()))?,
+            StoreBackend::Postgresql(Secret(url))
+            | StoreBackend::Mysql(Secret(url))
+            | StoreBackend::Redis(Secret(url)) => {
+                writeln!(f, "url = {}", text(masked_url(url)))?;
+            }
+            StoreBackend::Http(HttpStore { url: Secret(url), ca, .. }) => {
+                writeln!(f, "url = {}", text(masked_url(url)))?;
+                writeln!(f, "secret = {}", text(MASK))?;
+                if let Some((file, _)) = ca {
+                    writeln!(f, "ca = {}", text(file.display()))?;
+                }
+            }
+        }
+        writeln!(f, "timeout = {}", text(period_text(limits.timeout)))?;
+        writeln!(f, "connections = {connections}")?;
+        writeln!(f, "max-questions = {}", limits.max_questions)?;
+        writeln!(f, "cache-entries = {}", limits.cache_entries)?;
+        writeln!(f, "cache-time = {}", text(period_text(limits.cache_time)))?;
+        writeln!(f, "negative-cache-time = {}", text(period_text(limits.negative_cache_time)))?;
+        writeln!(f, "max-failures = {}", limits.max_failures)?;
+        writeln!(f, "max-pause = {}", text(period_text(limits.max_pause)))
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) const ROOT: Table = Table {
         "listener",
         "relay",
         "auth",
+        "realm",
+        "store",
         "lifetimes",
         "limits",
         "peers",
@@ -29,16 +31,37 @@ pub(super) const ROOT: Table = Table {
         "compatibility",
         "process",
         "offload",
+        "management",
         "log",
     ],
 };
+
+/// The keys of a user.
+const USER: &[&str] = &[
+    "name",
+    "password",
+    "password-file",
+    "password-env",
+    "key",
+    "key-file",
+    "key-env",
+    "key-sha256",
+    "key-sha256-file",
+    "key-sha256-env",
+];
+
+/// The keys of a secret of time-limited credentials.
+const SECRET: &[&str] = &["name", "secret", "secret-file", "secret-env", "algorithm", "tenant"];
+
+/// The keys of a key of access tokens.
+const TOKEN_KEY: &[&str] = &["kid", "key", "key-file", "key-env", "algorithm"];
 
 /// Every table in the order of the example file.
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "listener",
         repeated: true,
-        keys: &["listening-ip", "listening-port", "transports", "proxy-protocol"],
+        keys: &["listening-ip", "listening-port", "transports", "proxy-protocol", "realm"],
     },
     Table {
         name: "relay",
@@ -55,21 +78,99 @@ pub(super) const TABLES: &[Table] = &[
             "mobility",
         ],
     },
-    Table { name: "auth", repeated: false, keys: &["realm", "anonymous", "stale-nonce", "user"] },
     Table {
-        name: "auth.user",
+        name: "auth",
+        repeated: false,
+        keys: &[
+            "realm",
+            "anonymous",
+            "stale-nonce",
+            "expiry-grace",
+            "uris",
+            "static-auth-secret",
+            "static-auth-secret-file",
+            "static-auth-secret-env",
+            "rest-api-username",
+            "rest-api-separator",
+            "server-name",
+            "user",
+            "secret",
+            "token-key",
+        ],
+    },
+    Table { name: "auth.user", repeated: true, keys: USER },
+    Table { name: "auth.secret", repeated: true, keys: SECRET },
+    Table { name: "auth.token-key", repeated: true, keys: TOKEN_KEY },
+    Table {
+        name: "realm",
         repeated: true,
         keys: &[
             "name",
-            "password",
-            "password-file",
-            "password-env",
-            "key",
-            "key-file",
-            "key-env",
-            "key-sha256",
-            "key-sha256-file",
-            "key-sha256-env",
+            "static-auth-secret",
+            "static-auth-secret-file",
+            "static-auth-secret-env",
+            "rest-api-username",
+            "rest-api-separator",
+            "server-name",
+            "user",
+            "secret",
+            "token-key",
+            "peers",
+            "limits",
+        ],
+    },
+    Table { name: "realm.user", repeated: true, keys: USER },
+    Table { name: "realm.secret", repeated: true, keys: SECRET },
+    Table { name: "realm.token-key", repeated: true, keys: TOKEN_KEY },
+    Table { name: "realm.peers", repeated: false, keys: &["allowed-peer-ip", "denied-peer-ip"] },
+    Table {
+        name: "realm.limits",
+        repeated: false,
+        keys: &[
+            "user-quota",
+            "tenant-quota",
+            "realm-quota",
+            "user-unused-quota",
+            "tenant-unused-quota",
+            "realm-unused-quota",
+            "max-bps",
+            "user-max-bps",
+            "tenant-max-bps",
+            "realm-max-bps",
+            "max-pps",
+            "user-max-pps",
+            "tenant-max-pps",
+            "realm-max-pps",
+            "new-peer-rate",
+            "user-new-peer-rate",
+            "tenant-new-peer-rate",
+            "realm-new-peer-rate",
+            "user-bytes-per-month",
+            "tenant-bytes-per-month",
+            "realm-bytes-per-month",
+        ],
+    },
+    Table {
+        name: "store",
+        repeated: false,
+        keys: &[
+            "type",
+            "path",
+            "url",
+            "url-file",
+            "url-env",
+            "secret",
+            "secret-file",
+            "secret-env",
+            "ca",
+            "timeout",
+            "connections",
+            "max-questions",
+            "cache-entries",
+            "cache-time",
+            "negative-cache-time",
+            "max-failures",
+            "max-pause",
         ],
     },
     Table {
@@ -90,7 +191,35 @@ pub(super) const TABLES: &[Table] = &[
         repeated: false,
         keys: &[
             "user-quota",
+            "tenant-quota",
+            "realm-quota",
             "total-quota",
+            "user-unused-quota",
+            "tenant-unused-quota",
+            "realm-unused-quota",
+            "total-unused-quota",
+            "allocation-rate",
+            "max-bps",
+            "user-max-bps",
+            "tenant-max-bps",
+            "realm-max-bps",
+            "bps-capacity",
+            "max-pps",
+            "user-max-pps",
+            "tenant-max-pps",
+            "realm-max-pps",
+            "pps-capacity",
+            "burst",
+            "new-peer-rate",
+            "user-new-peer-rate",
+            "tenant-new-peer-rate",
+            "realm-new-peer-rate",
+            "total-new-peer-rate",
+            "user-bytes-per-month",
+            "tenant-bytes-per-month",
+            "realm-bytes-per-month",
+            "total-bytes-per-month",
+            "state-directory",
             "permissions-per-allocation",
             "channels-per-allocation",
             "connections-per-allocation",
@@ -143,7 +272,22 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "process",
         repeated: false,
-        keys: &["workers", "pin-workers", "udp-io", "listener-buffer", "gather", "software-attribute", "fingerprint"],
+        keys: &[
+            "workers",
+            "pin-workers",
+            "udp-io",
+            "listener-buffer",
+            "gather",
+            "software-attribute",
+            "fingerprint",
+            "drain-timeout",
+            "drain-error",
+        ],
+    },
+    Table {
+        name: "management",
+        repeated: false,
+        keys: &["listen", "socket", "token", "token-file", "token-env", "public-metrics", "coturn-metrics"],
     },
     Table { name: "offload", repeated: false, keys: &["mode", "interfaces", "channels"] },
     Table { name: "log", repeated: false, keys: &["level", "format"] },
@@ -169,7 +313,11 @@ pub(super) fn remedy(table: &Table, key: &str) -> String {
     if let Some(near) = closest(&written, table.keys) {
         return format!("did you mean `{near}`?");
     }
-    let home = |key: &str| TABLES.iter().find(|other| other.name != table.name && other.keys.contains(&key));
+    // Of the tables that have a key, one that is not about a single realm.
+    let home = |key: &str| {
+        let has = TABLES.iter().filter(|other| other.name != table.name && other.keys.contains(&key));
+        has.min_by_key(|other| other.name.starts_with("realm."))
+    };
     if let Some(home) = home(&written) {
         return format!("`{written}` lives in {}", header(home));
     }
@@ -190,12 +338,42 @@ pub(super) fn closest(written: &str, candidates: &[&'static str]) -> Option<&'st
 
 /// Whether a value under this key could be a secret, however the key is spelt.
 pub(super) fn is_secret(table: &Table, key: &str) -> bool {
-    const SECRET_TABLES: [&str; 2] = ["auth", "auth.user"];
+    const SECRET_TABLES: [&str; 8] = [
+        "auth",
+        "auth.user",
+        "auth.secret",
+        "auth.token-key",
+        "realm",
+        "realm.user",
+        "realm.secret",
+        "realm.token-key",
+    ];
     const SECRET_WORDS: [&str; 7] = ["pass", "pwd", "secret", "key", "token", "cred", "psk"];
     const SECRET_NAMES: [&str; 3] = ["user", "users", "auth"];
+    // A URL holds a password.
+    const STORE_SECRETS: [&str; 2] = ["url", "secret"];
     let known = table.keys.contains(&key);
+    if table.name == "management" && key == "token" {
+        return true;
+    }
+    if table.name == "store" {
+        return !known || STORE_SECRETS.contains(&key);
+    }
     if SECRET_TABLES.contains(&table.name) {
-        const PLAIN: [&str; 4] = ["realm", "anonymous", "stale-nonce", "name"];
+        const PLAIN: [&str; 12] = [
+            "realm",
+            "anonymous",
+            "stale-nonce",
+            "expiry-grace",
+            "uris",
+            "rest-api-username",
+            "rest-api-separator",
+            "server-name",
+            "name",
+            "algorithm",
+            "tenant",
+            "kid",
+        ];
         return !(known && (PLAIN.contains(&key) || key.ends_with("-file") || key.ends_with("-env")));
     }
     let key = key.to_lowercase();
@@ -232,7 +410,12 @@ mod tests {
         let user = table("auth.user").unwrap();
         assert!(is_secret(user, "password") && is_secret(user, "key") && is_secret(user, "passwrd"));
         assert!(!is_secret(user, "name") && !is_secret(user, "password-file"));
+        let management = table("management").unwrap();
+        assert!(is_secret(management, "token") && !is_secret(management, "token-file"));
         assert!(is_secret(&ROOT, "password") && is_secret(table("log").unwrap(), "static-auth-secret"));
         assert!(!is_secret(table("limits").unwrap(), "user-quota"));
+        let store = table("store").unwrap();
+        assert!(is_secret(store, "url") && is_secret(store, "secret") && is_secret(store, "ulr"));
+        assert!(!is_secret(store, "url-file") && !is_secret(store, "path"));
     }
 }

@@ -12,6 +12,14 @@ use std::{
 
 use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::auth::{
+    credential::RealmId,
+    rest::{RestNames, RestSecret},
+    token::TokenAlgorithm,
+};
 
 /// Everything an operator can decide, resolved against this host.
 #[derive(Debug, Clone)]
@@ -22,6 +30,10 @@ pub struct Settings {
     pub relay: Relay,
     /// Who may use the relay.
     pub auth: Auth,
+    /// Realms beside the one of `auth`; a [`RealmId`] above 0 is one more than an index of these.
+    pub realms: Vec<Realm>,
+    /// Where further users are kept, if anywhere.
+    pub store: Option<Store>,
     /// Lifetimes of what the protocol creates.
     pub lifetimes: Lifetimes,
     /// How much one user, one allocation, one source may take.
@@ -42,6 +54,8 @@ pub struct Settings {
     pub process: Process,
     /// Relaying in the kernel.
     pub offload: Offload,
+    /// Where the server is watched and managed.
+    pub management: Management,
     /// What is logged and how.
     pub log: Log,
 }
@@ -63,6 +77,8 @@ pub struct Listener {
     pub dtls: bool,
     /// Networks of load balancers, whose TCP and TLS connections begin with a PROXY protocol header.
     pub proxies: Vec<IpNet>,
+    /// The realm that clients are told here.
+    pub realm: RealmId,
 }
 
 /// The relay side (`[relay]`).
@@ -113,10 +129,59 @@ pub struct Auth {
     pub realm: String,
     /// Serve anyone without credentials.
     pub anonymous: bool,
-    /// Static users; empty only if `anonymous`.
+    /// Static users.
     pub users: Vec<User>,
+    /// What else lets users in.
+    pub mechanisms: Mechanisms,
+    /// What its users may take in place of what `[limits]` says; only a store has these.
+    pub limits: Option<RealmLimits>,
+    /// How long allocations outlive the credential that they were made with (`expiry-grace`).
+    pub expiry_grace: Duration,
+    /// What clients are told to reach this server by, beside credentials; empty: what the listeners and relay addresses say.
+    pub uris: Vec<String>,
     /// Nonce lifetime (`stale-nonce`).
     pub stale_nonce: Duration,
+}
+
+/// What lets users into a realm who have no account in the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Mechanisms {
+    /// Secrets that time-limited credentials are made with; any of them will do, so that they can be changed one by one.
+    pub secrets: Vec<RestSecret>,
+    /// The form of the user names of such credentials.
+    pub rest: RestNames,
+    /// Keys that access tokens are encrypted with (RFC 7635).
+    pub token_keys: Vec<TokenKey>,
+    /// What authorization servers call this one; the realm if `None`.
+    pub server_name: Option<String>,
+}
+
+/// A key of access tokens (`[[auth.token-key]]`).
+#[derive(Debug, Clone)]
+pub struct TokenKey {
+    /// Its id, which clients send as USERNAME.
+    pub kid: String,
+    /// What tokens are encrypted with.
+    pub algorithm: TokenAlgorithm,
+    /// The key, at least as long as the algorithm needs.
+    pub key: Secret<Zeroizing<Vec<u8>>>,
+}
+
+/// A further realm (`[[realm]]`).
+#[derive(Debug, Clone)]
+pub struct Realm {
+    /// Its name.
+    pub name: String,
+    /// Static users.
+    pub users: Vec<User>,
+    /// What else lets users in.
+    pub mechanisms: Mechanisms,
+    /// Peer rules in place of `[peers]`.
+    pub peers: Option<Peers>,
+    /// What its users may take in place of what `[limits]` says.
+    pub limits: Option<RealmLimits>,
+    /// Clients of some listener are told this realm; otherwise it is chosen by the user's name, or by what proves the user.
+    pub announced: bool,
 }
 
 /// A static account (`[[auth.user]]`).
@@ -132,13 +197,13 @@ pub struct User {
 #[derive(Debug, Clone)]
 pub enum UserSecret {
     /// A password; all keys derive from it.
-    Password(Secret<String>),
+    Password(Secret<Zeroizing<String>>),
     /// Keys computed beforehand for exactly this realm.
     Keys {
         /// MD5(name ":" realm ":" password).
-        md5: Secret<[u8; 16]>,
+        md5: Secret<Zeroizing<[u8; 16]>>,
         /// SHA-256(name ":" realm ":" password), if given.
-        sha256: Option<Secret<[u8; 32]>>,
+        sha256: Option<Secret<Zeroizing<[u8; 32]>>>,
     },
 }
 
@@ -150,6 +215,76 @@ impl<T> fmt::Debug for Secret<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("****")
     }
+}
+
+/// Users and secrets that are kept elsewhere (`[store]`).
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Where.
+    pub backend: StoreBackend,
+    /// Connections at a time.
+    pub connections: u32,
+    /// What its guard holds it to.
+    pub limits: StoreLimits,
+}
+
+/// Where users are kept (`type`). URLs hold passwords.
+#[derive(Debug, Clone)]
+pub enum StoreBackend {
+    /// An SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database.
+    Postgresql(Secret<Url>),
+    /// A MySQL or MariaDB database.
+    Mysql(Secret<Url>),
+    /// A Redis database.
+    Redis(Secret<Url>),
+    /// A service that is asked by POST.
+    Http(HttpStore),
+}
+
+impl StoreBackend {
+    /// Its name as written in the file.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "sqlite",
+            Self::Postgresql(_) => "postgresql",
+            Self::Mysql(_) => "mysql",
+            Self::Redis(_) => "redis",
+            Self::Http(_) => "http",
+        }
+    }
+}
+
+/// A service that knows the users.
+#[derive(Debug, Clone)]
+pub struct HttpStore {
+    /// Where it is asked.
+    pub url: Secret<Url>,
+    /// What requests are signed with.
+    pub secret: Secret<Zeroizing<String>>,
+    /// File of the certificates that vouch for it, and these; `None` for those that the system trusts.
+    pub ca: Option<(PathBuf, Vec<CertificateDer<'static>>)>,
+}
+
+/// What a store is held to, and how long its answers are good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// A question that is not answered within this time has failed.
+    pub timeout: Duration,
+    /// Questions that may wait at a time.
+    pub max_questions: usize,
+    /// Answers kept of each kind, found and not found apart.
+    pub cache_entries: usize,
+    /// For how long an answer is kept.
+    pub cache_time: Duration,
+    /// For how long it is kept that there is nothing.
+    pub negative_cache_time: Duration,
+    /// After so many failures in a row the store is left alone for a while.
+    pub max_failures: u32,
+    /// The longest such while.
+    pub max_pause: Duration,
 }
 
 /// Lifetimes (`[lifetimes]`).
@@ -174,10 +309,16 @@ pub struct Lifetimes {
 /// Quotas and limits (`[limits]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Allocations per user name; `None` is unlimited.
-    pub user_quota: Option<u32>,
-    /// Allocations in total; `None` is unlimited.
-    pub total_quota: Option<u32>,
+    /// Of all realms together.
+    pub total: HolderLimits,
+    /// Of a realm and what is in it.
+    pub realm: RealmLimits,
+    /// How much of what flows into a bandwidth or packet bucket may come at once (`burst`).
+    pub burst: Duration,
+    /// New allocations per second and source prefix; `None` is unlimited.
+    pub allocation_rate: Option<u32>,
+    /// Where counts are kept that outlive the process; there if bytes per month are limited.
+    pub state_directory: Option<PathBuf>,
     /// Permissions per allocation.
     pub permissions_per_allocation: usize,
     /// Channels per allocation.
@@ -192,6 +333,36 @@ pub struct Limits {
     pub ipv4_prefix: u8,
     /// Length in bits of an IPv6 source prefix.
     pub ipv6_prefix: u8,
+}
+
+/// The limits of one realm and of each that is in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RealmLimits {
+    /// Of the realm as a whole.
+    pub realm: HolderLimits,
+    /// Of each tenant (a key id inside time-limited user names).
+    pub tenant: HolderLimits,
+    /// Of each user.
+    pub user: HolderLimits,
+    /// Of each allocation.
+    pub allocation: HolderLimits,
+}
+
+/// What one holder may take: an allocation, a user, a tenant, a realm, or all together. `None` is unlimited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HolderLimits {
+    /// Allocations; all of them unless those that are not used are counted apart. Not of an allocation.
+    pub allocations: Option<u32>,
+    /// Allocations that are not used, which are then counted apart. Not of an allocation.
+    pub unused: Option<u32>,
+    /// Application data in each direction, bits per second.
+    pub bits_per_second: Option<u64>,
+    /// Datagrams in each direction per second.
+    pub packets_per_second: Option<u32>,
+    /// Peers that get a permission, channel or connection anew, per second.
+    pub new_peers_per_second: Option<u32>,
+    /// Application data in both directions together, bytes per calendar month (UTC). Not of an allocation.
+    pub bytes_per_month: Option<u64>,
 }
 
 /// Peer rules on top of the built-in ones (`[peers]`).
@@ -370,6 +541,52 @@ pub struct Process {
     pub software_attribute: bool,
     /// Add FINGERPRINT to every response, not only where the request had one (`fingerprint`).
     pub fingerprint: bool,
+    /// How long sessions may go on after SIGTERM; `None` ends them at once.
+    pub drain_timeout: Option<Duration>,
+    /// What new clients get while the server drains and there is no other server to name.
+    pub drain_error: DrainError,
+}
+
+/// `drain-error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainError {
+    /// 486 (Allocation Quota Reached).
+    Quota,
+    /// 508 (Insufficient Capacity).
+    Capacity,
+}
+
+/// Management (`[management]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Management {
+    /// Where HTTP is served.
+    pub listen: Option<Access<SocketAddr>>,
+    /// The Unix socket, for whoever may open it.
+    pub socket: Option<Access<PathBuf>>,
+    /// What HTTP clients show to be let in.
+    pub token: Option<Secret<Zeroizing<String>>>,
+    /// `/metrics` and `/status` for everybody who reaches the listener.
+    pub public_metrics: bool,
+    /// Metrics also by the names that coturn gives them.
+    pub coturn_metrics: bool,
+}
+
+impl Management {
+    /// Whether any of it was asked for.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        self.listen.as_ref().is_some_and(|listen| listen.required)
+            || self.socket.as_ref().is_some_and(|socket| socket.required)
+    }
+}
+
+/// A place where management is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access<T> {
+    /// The place.
+    pub at: T,
+    /// It was asked for: a server that cannot have it does not start. Otherwise it does without.
+    pub required: bool,
 }
 
 /// How datagrams cross the system boundary (`udp-io`).

@@ -1,4 +1,4 @@
-//! The tables of plain numbers and switches: lifetimes, limits, peers, tcp, compatibility, process, offload, log.
+//! The tables of plain numbers and switches: lifetimes, peers, tcp, compatibility, process, offload, log.
 
 use std::time::Duration;
 
@@ -9,15 +9,14 @@ use super::{
     finding::Place,
     host::Host,
     reader::{Entry, Section},
-    settings::{Compatibility, Lifetimes, Limits, Log, LogFormat, Offload, OffloadMode, Peers, Process, Tcp, UdpIo},
-    value::{Buffer, Gather, Int, InterfaceName, LogLevel, MAX_WORKERS, Period, Size, Workers, period_text},
+    settings::{Compatibility, DrainError, Lifetimes, Log, LogFormat, Offload, OffloadMode, Peers, Process, Tcp, UdpIo},
+    value::{
+        Buffer, Gather, Int, InterfaceName, LogLevel, MAX_WORKERS, Period, PeriodOrOff, Size, Workers, period_text,
+    },
 };
 
-/// Largest number taken for a quota or a rate.
+/// Most connections.
 const MANY: u32 = 1_000_000_000;
-
-/// Channel numbers that RFC 8656 §12 allows: 0x4000–0x4FFF; RFC 5766 allowed 0x4000–0x7FFF.
-const MOST_CHANNELS: u32 = 0x4000;
 
 fn period(section: &Section<'_>, key: &'static str, seconds: u64) -> Duration {
     section.get(key).or(Period(Duration::from_secs(seconds))).0
@@ -79,40 +78,15 @@ fn rfc_period(
     }
 }
 
-/// Reads `[limits]`.
-pub(super) fn limits(root: &Section<'_>) -> Limits {
-    let section = root.section("limits");
-    let unlimited_at_zero = |entry: Entry<Int<0, MANY>>, default| match entry {
-        Entry::Given(Int(number), _) => (number != 0).then_some(number),
-        Entry::Absent | Entry::Bad => default,
-    };
-    let user_quota = unlimited_at_zero(section.get("user-quota"), None);
-    let total_quota = unlimited_at_zero(section.get("total-quota"), None);
-    if let (Some(user), Some(total)) = (user_quota, total_quota)
-        && user > total
-    {
-        let what = format!("is above total-quota ({total}) and never reached");
-        section.report.warning(&section.place_at("user-quota"), what, "write a smaller one");
-    }
-    Limits {
-        user_quota,
-        total_quota,
-        permissions_per_allocation: section.get("permissions-per-allocation").or(Int::<1, MANY>(1_000)).0 as usize,
-        channels_per_allocation: section.get("channels-per-allocation").or(Int::<1, MOST_CHANNELS>(1_000)).0 as usize,
-        connections_per_allocation: section.get("connections-per-allocation").or(Int::<1, 10_000>(100)).0 as usize,
-        unauthorized_rate: unlimited_at_zero(section.get("unauthorized-rate"), Some(100)),
-        binding_rate: unlimited_at_zero(section.get("binding-rate"), Some(200)),
-        // The bounds fit.
-        ipv4_prefix: section.get("source-prefix-ipv4").or(Int::<1, 32>(32)).0 as u8,
-        ipv6_prefix: section.get("source-prefix-ipv6").or(Int::<1, 128>(56)).0 as u8,
-    }
-}
-
 /// Reads `[peers]`.
 pub(super) fn peers(root: &Section<'_>) -> Peers {
-    let section = root.section("peers");
-    let allowed = peer_list(&section, "allowed-peer-ip");
-    let denied = peer_list(&section, "denied-peer-ip");
+    peers_of(&root.section("peers"))
+}
+
+/// Reads peer rules.
+pub(super) fn peers_of(section: &Section<'_>) -> Peers {
+    let allowed = peer_list(section, "allowed-peer-ip");
+    let denied = peer_list(section, "denied-peer-ip");
     for (network, place) in &denied {
         if allowed.iter().any(|(other, _)| other == network) {
             let what = format!("{network} is both allowed and denied");
@@ -192,7 +166,7 @@ pub(super) fn compatibility(root: &Section<'_>) -> Compatibility {
 }
 
 /// Far below what a jitter buffer notices. With less than some 300 µs the timer costs what fewer wake-ups save.
-const GATHER: Duration = Duration::from_micros(500);
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Reads `[process]`.
 pub(super) fn process(root: &Section<'_>, host: &Host) -> Process {
@@ -205,6 +179,8 @@ pub(super) fn process(root: &Section<'_>, host: &Host) -> Process {
         gather: section.get("gather").or(Gather(Some(GATHER))).0,
         software_attribute: section.get("software-attribute").or(false),
         fingerprint: section.get("fingerprint").or(false),
+        drain_timeout: section.get("drain-timeout").or(PeriodOrOff(None)).0,
+        drain_error: section.get("drain-error").or(DrainError::Capacity),
     }
 }
 

@@ -124,7 +124,7 @@ fn certificate(section: &Section<'_>, base: &Path) -> Option<Certificate> {
     Some(Certificate { cert, pkey, chain, key: Secret(Arc::new(key)), names })
 }
 
-fn chain(section: &Section<'_>, (path, place): &(PathBuf, Place)) -> Option<Vec<CertificateDer<'static>>> {
+pub(super) fn chain(section: &Section<'_>, (path, place): &(PathBuf, Place)) -> Option<Vec<CertificateDer<'static>>> {
     let pem = pem(section, path, place)?;
     let shown = path.display();
     let remedy = "give a file with -----BEGIN CERTIFICATE-----, the server's own first, then those that signed it";

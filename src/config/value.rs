@@ -8,7 +8,11 @@ use tracing_subscriber::EnvFilter;
 use super::{
     reader::{Leaf, Mistake},
     schema,
-    settings::{DefaultFamily, LogFormat, OffloadMode, TlsVersion, UdpIo},
+    settings::{DefaultFamily, DrainError, LogFormat, OffloadMode, TlsVersion, UdpIo},
+};
+use crate::auth::{
+    rest::{RestAlgorithm, RestForm},
+    token::TokenAlgorithm,
 };
 
 /// Longest duration taken; keeps sums of instants far from overflow.
@@ -91,6 +95,40 @@ impl Leaf for Period {
     }
 }
 
+/// A duration, or `"off"`.
+#[derive(Debug)]
+pub(super) struct PeriodOrOff(pub(super) Option<Duration>);
+
+impl Leaf for PeriodOrOff {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        if value.as_str() == Some("off") {
+            return Ok(Self(None));
+        }
+        let Period(period) = Period::read(value)
+            .map_err(|Mistake { what, remedy }| Mistake::new(what, format!("{remedy}, or \"off\"")))?;
+        Ok(Self(Some(period)))
+    }
+}
+
+/// As [`PeriodOrOff`] reads it.
+pub(super) fn period_or_off_text(period: Option<Duration>) -> String {
+    period.map_or_else(|| "off".to_owned(), period_text)
+}
+
+/// A duration, or zero.
+#[derive(Debug)]
+pub(super) struct PeriodOrZero(pub(super) Duration);
+
+impl Leaf for PeriodOrZero {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        match Period::read(value) {
+            Ok(Period(period)) => Ok(Self(period)),
+            Err(mistake) if mistake.what == "is zero" => Ok(Self(Duration::ZERO)),
+            Err(mistake) => Err(mistake),
+        }
+    }
+}
+
 /// A number of bytes within bounds: `"256KiB"`, or an integer of bytes.
 #[derive(Debug)]
 pub(super) struct Size<const MIN: u32, const MAX: u32>(pub(super) usize);
@@ -124,6 +162,110 @@ impl<const MIN: u32, const MAX: u32> Leaf for Size<MIN, MAX> {
                 Mistake::new("is out of range", remedy)
             })
     }
+}
+
+/// A bandwidth: `"10Mbit/s"`, or 0 for none. Without a unit it could be bits or, as coturn has it, bytes.
+#[derive(Debug)]
+pub(super) struct BitRate(pub(super) Option<u64>);
+
+/// Largest bandwidth taken, in bits per second.
+const FASTEST: u64 = 10_000_000_000_000;
+
+impl Leaf for BitRate {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        const EXAMPLES: &str =
+            "write a bandwidth like \"500kbit/s\", \"10Mbit/s\", \"1Gbit/s\", \"2MB/s\" (bytes), or 0";
+        const UNITS: [(&str, u64); 8] = [
+            ("bit/s", 1),
+            ("kbit/s", 1_000),
+            ("Mbit/s", 1_000_000),
+            ("Gbit/s", 1_000_000_000),
+            ("B/s", 8),
+            ("KB/s", 8_000),
+            ("MB/s", 8_000_000),
+            ("GB/s", 8_000_000_000),
+        ];
+        let (number, unit) = match value {
+            DeValue::Integer(_) => match integer(value) {
+                Some(0) => return Ok(Self(None)),
+                _ => {
+                    return Err(Mistake::new(
+                        "has no unit",
+                        format!("{EXAMPLES}; coturn's numbers are bytes, \"B/s\""),
+                    ));
+                }
+            },
+            DeValue::String(text) => quantity(text, &UNITS, 0)
+                .filter(|(_, unit)| *unit != 0)
+                .ok_or_else(|| Mistake::new("is not a bandwidth", EXAMPLES))?,
+            _ => return Err(Mistake::new(format!("is of type {}, expected a bandwidth", value.type_str()), EXAMPLES)),
+        };
+        number
+            .and_then(|number| number.checked_mul(unit))
+            .filter(|bits| (8_000..=FASTEST).contains(bits))
+            .map(|bits| Self(Some(bits)))
+            .ok_or_else(|| {
+                Mistake::new("is out of range", "write a bandwidth from \"8kbit/s\" to \"10000Gbit/s\", or 0")
+            })
+    }
+}
+
+/// A bandwidth as one would write it, in quotes.
+pub(super) fn bit_rate_text(bits: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1_000_000_000, "Gbit/s"), (1_000_000, "Mbit/s"), (1_000, "kbit/s"), (1, "bit/s")];
+    let (unit, name) = UNITS.into_iter().find(|(unit, _)| bits.is_multiple_of(*unit)).unwrap_or((1, "bit/s"));
+    format!("\"{}{name}\"", bits / unit)
+}
+
+/// A number of bytes that may be very large: `"500GB"`, or 0 for none.
+#[derive(Debug)]
+pub(super) struct Volume(pub(super) Option<u64>);
+
+impl Leaf for Volume {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        const EXAMPLES: &str = "write an amount like \"500MB\", \"100GB\", \"2TB\", \"50GiB\", or 0";
+        const UNITS: [(&str, u64); 6] = [
+            ("MB", 1_000_000),
+            ("GB", 1_000_000_000),
+            ("TB", 1_000_000_000_000),
+            ("MiB", 1 << 20),
+            ("GiB", 1 << 30),
+            ("TiB", 1 << 40),
+        ];
+        let (number, unit) = match value {
+            DeValue::Integer(_) => match integer(value) {
+                Some(0) => return Ok(Self(None)),
+                _ => return Err(Mistake::new("has no unit", EXAMPLES)),
+            },
+            DeValue::String(text) => quantity(text, &UNITS, 0)
+                .filter(|(_, unit)| *unit != 0)
+                .ok_or_else(|| Mistake::new("is not an amount of data", EXAMPLES))?,
+            _ => {
+                let what = format!("is of type {}, expected an amount of data", value.type_str());
+                return Err(Mistake::new(what, EXAMPLES));
+            }
+        };
+        number
+            .and_then(|number| number.checked_mul(unit))
+            .filter(|bytes| (1..=1 << 60).contains(bytes))
+            .map(|bytes| Self(Some(bytes)))
+            .ok_or_else(|| Mistake::new("is out of range", "write an amount from \"1MB\" to \"1000000TB\", or 0"))
+    }
+}
+
+/// An amount as one would write it, in quotes.
+pub(super) fn volume_text(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 6] = [
+        (1_000_000_000_000, "TB"),
+        (1 << 40, "TiB"),
+        (1_000_000_000, "GB"),
+        (1 << 30, "GiB"),
+        (1_000_000, "MB"),
+        (1 << 20, "MiB"),
+    ];
+    // It is read in whole units of these, so that one of them always divides it.
+    let (unit, name) = UNITS.into_iter().find(|(unit, _)| bytes.is_multiple_of(*unit)).unwrap_or((1, "B"));
+    format!("\"{}{name}\"", bytes / unit)
 }
 
 /// Splits `"10 m"` into number and unit. `None` if it is neither; a number too big is `(None, unit)`.
@@ -316,9 +458,71 @@ impl Leaf for InterfaceName {
     }
 }
 
+impl Leaf for DrainError {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        match integer(value) {
+            Some(486) => Ok(Self::Quota),
+            Some(508) => Ok(Self::Capacity),
+            Some(_) => Err(Mistake::new("is not an error that new clients can get", "write 486 or 508")),
+            None => Err(Mistake::wrong_type(value, "486 or 508")),
+        }
+    }
+}
+
 impl Leaf for LogFormat {
     fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
         choose(value, &[("text", Self::Text), ("json", Self::Json)])
+    }
+}
+
+impl Leaf for RestForm {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        choose(value, &Self::ALL)
+    }
+}
+
+impl Leaf for RestAlgorithm {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        choose(value, &Self::ALL)
+    }
+}
+
+impl Leaf for TokenAlgorithm {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        choose(value, &Self::ALL)
+    }
+}
+
+/// What stands between the parts of a user name: one character that no part has to have.
+#[derive(Debug)]
+pub(super) struct Separator(pub(super) char);
+
+impl Leaf for Separator {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        let text = text(value, "one character")?;
+        let mut characters = text.chars();
+        match (characters.next(), characters.next()) {
+            (Some(separator), None) if separator.is_ascii_punctuation() && separator != '@' => Ok(Self(separator)),
+            _ => Err(Mistake::new("is no separator", "write one punctuation character other than \"@\", like \":\"")),
+        }
+    }
+}
+
+/// A URI that clients reach a server by.
+#[derive(Debug)]
+pub(super) struct ClientUri(pub(super) String);
+
+impl Leaf for ClientUri {
+    fn read(value: &DeValue<'_>) -> Result<Self, Mistake> {
+        let Text(text) = Text::read(value)?;
+        let is_known = ["stun:", "stuns:", "turn:", "turns:"].iter().any(|scheme| text.starts_with(scheme));
+        if is_known && !text.contains(char::is_whitespace) {
+            return Ok(Self(text));
+        }
+        Err(Mistake::new(
+            "is no URI of a STUN or TURN server",
+            "write one like \"turn:turn.example.org?transport=udp\"",
+        ))
     }
 }
 
@@ -385,6 +589,17 @@ mod tests {
         assert_eq!(read::<Period>("\"99999999999999999999s\"").unwrap_err().what, "is out of range");
         assert_eq!(read::<Period>("\"366d\"").unwrap_err().what, "is out of range");
         assert_eq!(read::<Period>("1.5").unwrap_err().what, "is of type float, expected a duration");
+        assert!(read::<PeriodOrOff>("\"on\"").unwrap_err().remedy.ends_with("or \"off\""));
+    }
+
+    #[test]
+    fn draining_takes_a_time_and_one_of_two_errors() {
+        assert_eq!(read::<PeriodOrOff>("\"off\"").unwrap().0, None);
+        assert_eq!(read::<PeriodOrOff>("\"5m\"").unwrap().0, Some(Duration::from_secs(300)));
+        assert_eq!(read::<DrainError>("486").unwrap(), DrainError::Quota);
+        assert_eq!(read::<DrainError>("508").unwrap(), DrainError::Capacity);
+        assert_eq!(read::<DrainError>("500").unwrap_err().remedy, "write 486 or 508");
+        assert_eq!(read::<DrainError>("\"508\"").unwrap_err().remedy, "write 486 or 508 without quotes");
     }
 
     #[test]
@@ -473,5 +688,42 @@ mod tests {
         assert!(read::<Text>("\"\"").is_err());
         assert!(read::<Text>("\"a\\nb\"").is_err());
         assert_eq!(read::<Text>("5").unwrap_err().remedy, "write a string, in quotes");
+    }
+
+    #[test]
+    fn bandwidths_say_their_unit() {
+        for (written, bits) in [
+            ("\"8000bit/s\"", 8_000),
+            ("\"500kbit/s\"", 500_000),
+            ("\"10 Mbit/s\"", 10_000_000),
+            ("\"1Gbit/s\"", 1_000_000_000),
+            ("\"125KB/s\"", 1_000_000),
+            ("\"2MB/s\"", 16_000_000),
+        ] {
+            assert_eq!(read::<BitRate>(written).unwrap().0, Some(bits), "{written}");
+            assert_eq!(read::<BitRate>(&bit_rate_text(bits)).unwrap().0, Some(bits));
+        }
+        assert_eq!(read::<BitRate>("0").unwrap().0, None);
+        let bare = read::<BitRate>("64000").unwrap_err();
+        assert!(bare.what == "has no unit" && bare.remedy.contains("coturn's numbers are bytes"), "{bare:?}");
+        for wrong in ["\"64000\"", "\"10mbit/s\"", "\"10Mbps\"", "\"\""] {
+            assert_eq!(read::<BitRate>(wrong).unwrap_err().what, "is not a bandwidth", "{wrong}");
+        }
+        for wrong in ["\"1bit/s\"", "\"99999Gbit/s\"", "\"99999999999999999999bit/s\""] {
+            assert_eq!(read::<BitRate>(wrong).unwrap_err().what, "is out of range", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn amounts_say_their_unit() {
+        for (written, bytes) in [("\"500MB\"", 500_000_000), ("\"3GiB\"", 3 << 30), ("\"2TB\"", 2_000_000_000_000)] {
+            assert_eq!(read::<Volume>(written).unwrap().0, Some(bytes), "{written}");
+            assert_eq!(volume_text(bytes), written);
+        }
+        assert_eq!(read::<Volume>("0").unwrap().0, None);
+        assert_eq!(read::<Volume>("5").unwrap_err().what, "has no unit");
+        assert_eq!(read::<Volume>("\"5\"").unwrap_err().what, "is not an amount of data");
+        assert_eq!(read::<Volume>("\"0MB\"").unwrap_err().what, "is out of range");
+        assert_eq!(read::<Volume>("\"99999999TB\"").unwrap_err().what, "is out of range");
     }
 }

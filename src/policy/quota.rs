@@ -1,144 +1,171 @@
-//! Allocation quotas: per user and in total (RFC 8656 §7.2, 486; §21.3.1).
+//! Allocation quotas: per user, tenant, realm and in total (RFC 8656 §5, §7.2, 486).
+//!
+//! An allocation is *used* from its first permission, channel or peer connection on: before that it can relay nothing in either
+//! direction (RFC 8656 §9), and costs no more than a port. Clients gather candidates by making allocations that they never use,
+//! one for each of a server's transports and of their interfaces, and let them go within seconds.
+//!
+//! * Where a holder has a quota of unused allocations, its unused ones count against that one alone, and its used ones against
+//!   its ordinary quota. A new allocation needs a place among the unused ones, and the ordinary quota must not be used up, since
+//!   otherwise it could never be used. Its first use needs a place among the used ones.
+//! * Where a holder has none, all of its allocations count against its ordinary quota from the start.
 //!
 //! Pure counting. Who calls it holds a lock around it, since a user's allocations may live on several workers. The
-//! invariant: the total is the sum of all users' counts, and a user without allocations takes no memory.
+//! invariant: what is counted for a holder is what was taken and not given back, and a holder without allocations takes no
+//! memory.
+
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-/// Which quota is used up (486 Allocation Quota Reached for a user's, 508 Insufficient Capacity for the server's).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum QuotaExceeded {
-    /// The user holds as many allocations as a user may (`user-quota`).
-    #[error("user quota reached")]
-    User,
-    /// The server holds as many allocations as it may (`total-quota`).
-    #[error("total quota reached")]
+use super::limit::{Kind, Limit, Scope};
+use crate::{
+    auth::subject::Subject,
+    config::settings::{HolderLimits, RealmLimits},
+};
+
+/// Who holds allocations together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Holder {
+    /// A user of a realm.
+    User {
+        /// The realm.
+        realm: Arc<str>,
+        /// The user.
+        user: Arc<str>,
+    },
+    /// A tenant of a realm.
+    Tenant {
+        /// The realm.
+        realm: Arc<str>,
+        /// The tenant.
+        tenant: Arc<str>,
+    },
+    /// A realm.
+    Realm(Arc<str>),
+    /// Everybody.
     Total,
 }
 
+impl Holder {
+    /// Those who hold the allocations of this subject, from the narrowest.
+    pub fn of(subject: &Subject) -> impl Iterator<Item = Self> + use<> {
+        let Subject { user, realm, tenant } = subject.clone();
+        let tenant = tenant.map(|tenant| Self::Tenant { realm: Arc::clone(&realm), tenant });
+        let user = Self::User { realm: Arc::clone(&realm), user };
+        [Some(user), tenant, Some(Self::Realm(realm)), Some(Self::Total)].into_iter().flatten()
+    }
+
+    /// The kind of holder.
+    pub const fn scope(&self) -> Scope {
+        match self {
+            Self::User { .. } => Scope::User,
+            Self::Tenant { .. } => Scope::Tenant,
+            Self::Realm(_) => Scope::Realm,
+            Self::Total => Scope::Total,
+        }
+    }
+
+    /// What it may take.
+    pub const fn limits<'l>(&self, realm: &'l RealmLimits, total: &'l HolderLimits) -> &'l HolderLimits {
+        match self {
+            Self::User { .. } => &realm.user,
+            Self::Tenant { .. } => &realm.tenant,
+            Self::Realm(_) => &realm.realm,
+            Self::Total => total,
+        }
+    }
+}
+
+/// Allocations of a holder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Those that count against the ordinary quota.
+    pub used: u32,
+    /// Those that count as unused.
+    pub unused: u32,
+}
+
+impl Held {
+    const fn place(&mut self, counts_apart: bool) -> &mut u32 {
+        if counts_apart { &mut self.unused } else { &mut self.used }
+    }
+}
+
 /// Counts allocations against the quotas.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Quotas {
-    per_user: Option<u32>,
-    in_total: Option<u32>,
-    users: HashMap<Box<str>, u32>,
-    total: u32,
+    holders: HashMap<Holder, Held>,
 }
 
 impl Quotas {
-    /// Quotas per user and in total; `None` is unlimited.
-    pub fn new(per_user: Option<u32>, in_total: Option<u32>) -> Self {
-        Self { per_user, in_total, users: HashMap::new(), total: 0 }
-    }
-
-    /// Counts one allocation for `user`, unless that exceeds a quota; then nothing changes.
-    pub fn try_take(&mut self, user: &str) -> Result<(), QuotaExceeded> {
-        if self.total >= self.in_total.unwrap_or(u32::MAX) {
-            return Err(QuotaExceeded::Total);
+    /// Counts one new allocation for `subject`, unless that exceeds a quota; then nothing changes.
+    ///
+    /// # Errors
+    /// The widest limit that is reached.
+    pub fn try_take(&mut self, subject: &Subject, realm: &RealmLimits, total: &HolderLimits) -> Result<(), Limit> {
+        let holders: Vec<Holder> = Holder::of(subject).collect();
+        for holder in holders.iter().rev() {
+            let (limits, held) = (holder.limits(realm, total), self.held_by(holder));
+            if held.used >= limits.allocations.unwrap_or(u32::MAX) {
+                return Err(Limit(Kind::Allocations, holder.scope()));
+            }
+            if limits.unused.is_some_and(|unused| held.unused >= unused) || held.unused == u32::MAX {
+                return Err(Limit(Kind::Unused, holder.scope()));
+            }
         }
-        let held = self.held_by(user);
-        if held >= self.per_user.unwrap_or(u32::MAX) {
-            return Err(QuotaExceeded::User);
+        for holder in holders {
+            let counts_apart = holder.limits(realm, total).unused.is_some();
+            // It is below a limit of at most u32::MAX.
+            *self.holders.entry(holder).or_default().place(counts_apart) += 1;
         }
-        // Neither addition overflows: both are below a limit of at most u32::MAX.
-        match self.users.get_mut(user) {
-            Some(count) => *count = held + 1,
-            None => drop(self.users.insert(user.into(), 1)),
-        }
-        self.total += 1;
         Ok(())
     }
 
-    /// Gives one allocation of `user` back. Without one, nothing changes.
-    pub fn give_back(&mut self, user: &str) {
-        let Some(held) = self.users.get_mut(user) else { return };
-        // Neither subtraction underflows: entries are never 0, and the total is their sum.
-        *held -= 1;
-        self.total -= 1;
-        if *held == 0 {
-            self.users.remove(user);
-            if self.users.len() <= self.users.capacity() / 8 {
-                self.users.shrink_to(self.users.len() * 2);
+    /// Counts an allocation of `subject` as used from now on, unless that exceeds a quota; then nothing changes.
+    ///
+    /// # Errors
+    /// The widest limit that is reached.
+    pub fn try_use(&mut self, subject: &Subject, realm: &RealmLimits, total: &HolderLimits) -> Result<(), Limit> {
+        let moves = |holder: &Holder| holder.limits(realm, total).unused.is_some();
+        let moved: Vec<Holder> = Holder::of(subject).filter(moves).collect();
+        for holder in moved.iter().rev() {
+            let limit = holder.limits(realm, total).allocations.unwrap_or(u32::MAX);
+            if self.held_by(holder).used >= limit {
+                return Err(Limit(Kind::Allocations, holder.scope()));
             }
+        }
+        for holder in moved {
+            if let Some(held) = self.holders.get_mut(&holder)
+                && held.unused > 0
+            {
+                held.unused -= 1;
+                held.used += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an allocation of `subject` back, that was used or not. Without one, nothing changes.
+    pub fn give_back(&mut self, subject: &Subject, used: bool, realm: &RealmLimits, total: &HolderLimits) {
+        for holder in Holder::of(subject) {
+            let counts_apart = !used && holder.limits(realm, total).unused.is_some();
+            let Some(held) = self.holders.get_mut(&holder) else { continue };
+            let place = held.place(counts_apart);
+            *place = place.saturating_sub(1);
+            if *held == Held::default() {
+                self.holders.remove(&holder);
+            }
+        }
+        if self.holders.len() <= self.holders.capacity() / 8 {
+            self.holders.shrink_to(self.holders.len() * 2);
         }
     }
 
-    /// Allocations of `user`.
-    pub fn held_by(&self, user: &str) -> u32 {
-        self.users.get(user).copied().unwrap_or(0)
-    }
-
-    /// Allocations of all users.
-    pub fn total(&self) -> u32 {
-        self.total
+    /// Allocations of a holder.
+    pub fn held_by(&self, holder: &Holder) -> Held {
+        self.holders.get(holder).copied().unwrap_or_default()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn h05_a_user_stops_at_the_quota_and_others_do_not() {
-        let mut quotas = Quotas::new(Some(2), Some(3));
-        assert_eq!(quotas.try_take("a"), Ok(()));
-        assert_eq!(quotas.try_take("a"), Ok(()));
-        assert_eq!(quotas.try_take("a"), Err(QuotaExceeded::User));
-        assert_eq!(quotas.try_take("b"), Ok(()));
-        assert_eq!(quotas.try_take("c"), Err(QuotaExceeded::Total));
-        quotas.give_back("a");
-        assert_eq!(quotas.try_take("c"), Ok(()));
-        assert_eq!((quotas.held_by("a"), quotas.total()), (1, 3));
-    }
-
-    #[test]
-    fn a_quota_of_nothing_serves_nobody() {
-        assert_eq!(Quotas::new(Some(0), None).try_take("a"), Err(QuotaExceeded::User));
-        assert_eq!(Quotas::new(None, Some(0)).try_take("a"), Err(QuotaExceeded::Total));
-    }
-
-    #[test]
-    fn memory_returns_with_the_last_allocation() {
-        let mut quotas = Quotas::new(None, None);
-        for user in 0..1000 {
-            quotas.try_take(&user.to_string()).unwrap();
-        }
-        for user in 0..1000 {
-            quotas.give_back(&user.to_string());
-        }
-        assert_eq!((quotas.total(), quotas.users.len(), quotas.users.capacity()), (0, 0, 0));
-    }
-
-    proptest! {
-        #[test]
-        fn any_sequence_keeps_the_books(
-            per_user in proptest::option::of(0u32..4),
-            in_total in proptest::option::of(0u32..8),
-            steps in proptest::collection::vec((any::<bool>(), 0usize..5), 0..200),
-        ) {
-            let mut quotas = Quotas::new(per_user, in_total);
-            let mut model = [0u32; 5];
-            for (take, user) in steps {
-                let name = user.to_string();
-                if take {
-                    let expected = if in_total.is_some_and(|limit| model.iter().sum::<u32>() >= limit) {
-                        Err(QuotaExceeded::Total)
-                    } else if per_user.is_some_and(|limit| model[user] >= limit) {
-                        Err(QuotaExceeded::User)
-                    } else {
-                        model[user] += 1;
-                        Ok(())
-                    };
-                    prop_assert_eq!(quotas.try_take(&name), expected);
-                } else {
-                    quotas.give_back(&name);
-                    model[user] = model[user].saturating_sub(1);
-                }
-                prop_assert_eq!(quotas.total(), model.iter().sum::<u32>());
-                prop_assert_eq!(quotas.held_by(&name), model[user]);
-                prop_assert_eq!(quotas.users.len(), model.iter().filter(|held| **held > 0).count());
-            }
-        }
-    }
-}
+mod tests;

@@ -21,7 +21,7 @@ use super::{
     stream::{self, Streams},
     tls::{self, Tls},
 };
-use crate::turn::{FiveTuple, Transport};
+use crate::turn::{FiveTuple, RealmId, Transport};
 
 /// A listening TCP socket and what is served there.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) struct Door {
     pub(super) tls: bool,
     /// Load balancers: connections from there begin with a PROXY protocol header, all others never do.
     pub(super) proxies: Arc<[IpNet]>,
+    /// The realm that clients are told there.
+    pub(super) realm: RealmId,
 }
 
 impl Door {
@@ -61,15 +63,21 @@ impl Reception {
 /// Opens a door; what is returned accepts connections as long as the worker runs.
 pub(super) fn open(door: Door, reception: Rc<Reception>) -> io::Result<impl Future<Output = ()>> {
     let listener = TcpListener::from_std(door.listener)?;
-    let Door { plain, tls, proxies, .. } = door;
+    let Door { plain, tls, proxies, realm, .. } = door;
     Ok(async move {
-        while outlive(accept(&listener, (plain, tls), &proxies, &reception)).await.is_none() {
+        while outlive(accept(&listener, (plain, tls), realm, &proxies, &reception)).await.is_none() {
             complaint::about_fault();
         }
     })
 }
 
-async fn accept(listener: &TcpListener, (plain, tls): (bool, bool), proxies: &[IpNet], reception: &Rc<Reception>) {
+async fn accept(
+    listener: &TcpListener,
+    (plain, tls): (bool, bool),
+    realm: RealmId,
+    proxies: &[IpNet],
+    reception: &Rc<Reception>,
+) {
     loop {
         match listener.accept().await {
             Ok((connection, source)) => {
@@ -82,7 +90,7 @@ async fn accept(listener: &TcpListener, (plain, tls): (bool, bool), proxies: &[I
                 let lease = shared.take_connection((!by_proxy).then_some(source.ip()));
                 // Over the limit: closed at once.
                 let Some(lease) = lease else { continue };
-                let arrival = Arrival { client: source, server, by_proxy, plain, tls, lease };
+                let arrival = Arrival { client: source, server, realm, by_proxy, plain, tls, lease };
                 if by_proxy || tls {
                     tokio::task::spawn_local(admit(Rc::clone(reception), connection, arrival));
                 } else {
@@ -102,6 +110,7 @@ async fn accept(listener: &TcpListener, (plain, tls): (bool, bool), proxies: &[I
 struct Arrival {
     client: SocketAddr,
     server: SocketAddr,
+    realm: RealmId,
     by_proxy: bool,
     plain: bool,
     tls: bool,
@@ -143,7 +152,7 @@ where
     S: ClientStream + 'static,
 {
     let tuple = FiveTuple { client: arrival.client, server: arrival.server, transport };
-    tokio::task::spawn_local(stream::serve(Rc::clone(&reception.streams), stream, tuple, arrival.lease));
+    tokio::task::spawn_local(stream::serve(Rc::clone(&reception.streams), stream, tuple, arrival.realm, arrival.lease));
 }
 
 /// Reads a PROXY protocol header, and nothing beyond it.

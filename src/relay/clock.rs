@@ -1,6 +1,6 @@
-//! The one clock: milliseconds since the UNIX epoch at start, then monotonic.
+//! The one clock: milliseconds since the UNIX epoch at start, then monotonic; and the one on the wall.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::turn::Time;
 
@@ -21,9 +21,14 @@ impl Clock {
         Time(self.epoch_ms) + self.start.elapsed()
     }
 
+    /// What the clock on the wall says, since the UNIX epoch: for what somebody else has written a time on. Cold.
+    pub(super) fn wall() -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
     /// When `time` will be.
     pub(super) fn instant(&self, time: Time) -> Instant {
         // Rounded up by a millisecond: what is due at `time` is due when a timer set to this fires.
-        self.start + time.since(Time(self.epoch_ms)) + std::time::Duration::from_millis(1)
+        self.start + time.since(Time(self.epoch_ms)) + Duration::from_millis(1)
     }
 }

@@ -18,23 +18,26 @@ use super::{
     complaint,
     dtls::Dtls,
     errands::{self, Errand, NOTHING},
+    events::{Event, Refusals},
+    inquiries::Inquiries,
+    limits::{AllocationMeter, QuotaLease},
     mail::{LONGEST, Letter, Posted},
     offload::{self, Mirror},
     open,
     outlets::Outlets,
     ports::{Owner, Place, PortLease},
-    rules,
-    shared::{QuotaLease, Shared},
+    shared::Shared,
     system::{self, Io, Poller, SendOptions, UdpSocket},
     tcp_relay::TcpRelays,
 };
 use crate::{
-    auth::users::StaticUsers,
+    auth::{directory::Directory, subject::Subject},
+    policy::limiter::Allowance,
     stun::{AttributeType, Message, Method},
     turn::{
         Answer, Bound, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError,
-        Peak, PendingAllocate, PendingBind, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary, Step, Time,
-        ToClient, ToPeer, Transport,
+        Peak, PendingAllocate, PendingBind, RealmId, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary,
+        Step, Time, ToClient, ToPeer, Transport,
     },
 };
 
@@ -137,6 +140,8 @@ pub(super) struct Listener {
     pub(super) plain: bool,
     /// Serves DTLS; with `plain`, told apart by the first byte.
     pub(super) dtls: bool,
+    /// The realm that clients are told here.
+    pub(super) realm: RealmId,
     /// Whether the last batch was full, so that there is probably more.
     pub(super) busy: bool,
 }
@@ -156,7 +161,9 @@ pub(super) struct RelaySocket {
 struct Session {
     relayed: Addresses,
     /// Its place in the quotas, given back with it.
-    _quota: QuotaLease,
+    _quota: Arc<QuotaLease>,
+    /// What it may take, if that is limited.
+    allowance: Option<Arc<Allowance>>,
 }
 
 /// The relayed addresses that an allocation began with, by family.
@@ -219,9 +226,16 @@ pub(super) struct Core {
     pub(super) reply: Box<[u8]>,
     /// The traffic class of the datagram that is being handled.
     pub(super) tos: u8,
-    users: Arc<StaticUsers>,
+    directory: Arc<Directory>,
+    /// Requests that wait until a store has answered.
+    pub(super) inquiries: Inquiries,
+    /// Rates or bytes of the month are limited: streams may have to wait.
+    pub(super) limits_data: bool,
+    /// Allocations are to have meters.
+    has_meters: bool,
     poller: Rc<Poller>,
     sessions: HashMap<Handle, Session>,
+    refusals: Refusals,
     /// When reservations that this worker made expire.
     pub(super) reservation_deadline: Option<Time>,
     /// Decides when the table of relay sockets gives memory back.
@@ -237,13 +251,16 @@ impl Core {
     pub(super) fn new(
         worker: u16,
         server: Server,
-        users: Arc<StaticUsers>,
+        directory: Arc<Directory>,
+        inquiries: Inquiries,
         shared: Arc<Shared>,
         clock: Clock,
         poller: Rc<Poller>,
         rng: StdRng,
         io: Io,
     ) -> Self {
+        let limits_data = shared.limiter.limits_data();
+        let has_meters = limits_data || shared.limiter.limits_peers();
         Self {
             worker,
             reply: vec![0; server.reply_len()].into(),
@@ -257,9 +274,13 @@ impl Core {
             shared,
             clock,
             tos: 0,
-            users,
+            directory,
+            inquiries,
+            limits_data,
+            has_meters,
             poller,
             sessions: HashMap::new(),
+            refusals: Refusals::default(),
             reservation_deadline: None,
             relay_peak: Peak::default(),
             rng,
@@ -270,7 +291,20 @@ impl Core {
 
     /// Takes a message from a client. A panic costs this client its allocation, and nobody else anything.
     pub(super) fn client_message(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
-        let handled = catch_unwind(AssertUnwindSafe(|| self.handle(client, bytes, now)));
+        self.guarded(client, |core| core.handle(client, bytes, now), now)
+    }
+
+    /// Goes on with a message that a store was asked about.
+    pub(super) fn answered_message(&mut self, client: &Client, bytes: &[u8], answer: Answer<'_>, now: Time) -> Outcome {
+        let handle = |core: &mut Self| {
+            let step = core.server.from_client(client, bytes, answer, &mut core.reply, now);
+            core.follow(client, bytes, step)
+        };
+        self.guarded(client, handle, now)
+    }
+
+    fn guarded(&mut self, client: &Client, handle: impl FnOnce(&mut Self) -> Outcome, now: Time) -> Outcome {
+        let handled = catch_unwind(AssertUnwindSafe(|| handle(self)));
         let outcome = handled.unwrap_or_else(|_| {
             complaint::about_panic(client.tuple.client);
             self.server.end_client(client, EndReason::Fault, now);
@@ -301,16 +335,29 @@ impl Core {
             Outcome::Bind(pending) => self.bind(client, &pending),
             Outcome::Nothing | Outcome::ToPeer(_) => return None,
         };
-        log_refusal(client, &self.reply[..len]);
+        self.note_refusal(client, len, now);
         Some(len)
     }
 
     fn handle(&mut self, client: &Client, bytes: &[u8], now: Time) -> Outcome {
         let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut self.reply, now);
         if let Step::Authenticate(query) = step {
-            let answer = rules::answer(&self.users, &query);
+            let credentials = self.directory.find(&query, Clock::wall());
+            let answer = Answer::Known { credentials: &credentials, more: self.inquiries.can_ask() };
             step = self.server.from_client(client, bytes, answer, &mut self.reply, now);
         }
+        if let Step::Authenticate(query) = step {
+            let message = (bytes, self.tos);
+            if self.inquiries.ask(client, message, &query, now) {
+                return Outcome::Nothing;
+            }
+            step = self.server.from_client(client, bytes, Answer::Unavailable, &mut self.reply, now);
+        }
+        self.follow(client, bytes, step)
+    }
+
+    /// What is to be done after a step.
+    fn follow(&mut self, client: &Client, bytes: &[u8], step: Step<'_>) -> Outcome {
         match step {
             Step::ToPeer(to_peer) => Outcome::ToPeer(to_peer),
             Step::Reply(len) => Outcome::Reply(len),
@@ -350,15 +397,12 @@ impl Core {
 
     /// Opens relay sockets and grants the allocation; returns the length of the reply.
     fn allocate(&mut self, pending: PendingAllocate, now: Time) -> usize {
-        let opened = match pending.protocol {
-            RelayProtocol::Udp => self.open_relays(&pending, now),
-            RelayProtocol::Tcp => self.open_tcp_relay(&pending),
-        };
         let client = pending.client.tuple;
-        let user = Arc::clone(&pending.user);
+        let subject = Arc::clone(&pending.subject);
+        let opened = self.admit(&pending, &subject, now);
         match opened {
             Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut self.reply, now).0,
-            Ok((grant, quota)) => {
+            Ok((grant, quota, allowance)) => {
                 let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut self.reply, now);
                 if let Some((handle, id)) = made {
                     for (relay, _) in grant.relays.into_iter().flatten() {
@@ -368,19 +412,55 @@ impl Core {
                     }
                     let relayed = Addresses(grant.relays.map(|relay| relay.map(|(_, address)| address)));
                     tracing::info!(
-                        %id, %user, client = %client.client, transport = client.transport.name(), %relayed,
+                        %id, user = %subject.user, realm = %subject.realm, tenant = subject.tenant.as_deref(),
+                        client = %client.client, transport = client.transport.name(), %relayed,
                         "session begins"
                     );
-                    self.sessions.insert(handle, Session { relayed, _quota: quota });
+                    self.shared.events.tell(|| Event::Begins { id, subject, client, relayed: relayed.0 });
+                    let quota = Arc::new(quota);
+                    if self.has_meters {
+                        let (limiter, quota) = (Arc::clone(&self.shared.limiter), Arc::clone(&quota));
+                        let (allowance, worker) = (allowance.clone(), self.worker.into());
+                        let meter = AllocationMeter { limiter, quota, allowance, worker };
+                        self.server.set_meter(handle, Box::new(meter));
+                    }
+                    self.sessions.insert(handle, Session { relayed, _quota: quota, allowance });
                 }
                 len
             }
         }
     }
 
-    fn open_relays(&mut self, pending: &PendingAllocate, now: Time) -> Result<(Grant, QuotaLease), Refusal> {
+    /// Opens the relay sockets of whoever may have an allocation now, with what that may take.
+    fn admit(
+        &mut self,
+        pending: &PendingAllocate,
+        subject: &Subject,
+        now: Time,
+    ) -> Result<(Grant, QuotaLease, Option<Arc<Allowance>>), Refusal> {
+        let (source, streams) = (pending.client.tuple.client.ip(), pending.protocol == RelayProtocol::Tcp);
+        let allowance = self.shared.admit(subject, source, streams, self.worker, now)?;
+        let (grant, quota) = match pending.protocol {
+            RelayProtocol::Udp => self.open_relays(pending, subject, now)?,
+            RelayProtocol::Tcp => self.open_tcp_relay(pending, subject)?,
+        };
+        Ok((grant, quota, allowance))
+    }
+
+    /// What an allocation may take, if that is limited.
+    pub(super) fn allowance(&self, handle: Handle) -> Option<Arc<Allowance>> {
+        self.sessions.get(&handle)?.allowance.clone()
+    }
+
+    fn open_relays(
+        &mut self,
+        pending: &PendingAllocate,
+        subject: &Subject,
+        now: Time,
+    ) -> Result<(Grant, QuotaLease), Refusal> {
         let near = pending.client.tuple.server.ip();
-        let opened = open::open(&self.shared, pending.addresses, &pending.user, near, self.io, now, &mut self.rng)?;
+        let whose = (subject, self.worker);
+        let opened = open::open(&self.shared, pending.addresses, whose, near, self.io, now, &mut self.rng)?;
         let mut grant = Grant { refused: opened.refused, ..Grant::default() };
         if let Some((token, expires)) = opened.reserved {
             grant.token = Some(token);
@@ -558,11 +638,41 @@ impl Core {
         }
     }
 
+    /// Notes that the first so many bytes of [`Core::reply`] go back to a client, if they are an error.
+    pub(super) fn note_refusal(&mut self, client: &Client, len: usize, now: Time) {
+        let is_logged = tracing::enabled!(tracing::Level::DEBUG);
+        if !is_logged && !self.shared.events.are_heard() {
+            return;
+        }
+        let Ok(message) = Message::parse(&self.reply[..len]) else { return };
+        let Some(&[_, _, class, number, ref reason @ ..]) = message.get(AttributeType::ERROR_CODE) else { return };
+        let method = Method::from_code(message.method()).map_or("unknown", Method::name);
+        let code = u16::from(class) * 100 + u16::from(number);
+        let reason = String::from_utf8_lossy(reason);
+        // Errors are ordinary, the first 401 above all: nothing to read about unless somebody looks for one.
+        tracing::debug!(
+            client = %client.tuple.client,
+            transport = client.tuple.transport.name(),
+            request = method,
+            code,
+            %reason,
+            "refused"
+        );
+        if self.shared.events.are_heard()
+            && let Some(untold) = self.refusals.admit(now)
+        {
+            let reason = reason.into_owned();
+            self.shared.events.tell(|| Event::Refused { client: client.tuple, method, code, reason, untold });
+        }
+    }
+
     /// When [`Core::expire`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let sessions = self.dtls.as_ref().and_then(Dtls::next_deadline);
+        let inquiries = self.inquiries.next_deadline();
         let mirror = self.mirror.as_ref().and_then(Mirror::next_look);
-        [self.server.next_deadline(), self.reservation_deadline, sessions, mirror].into_iter().flatten().min()
+        let all = [self.server.next_deadline(), self.reservation_deadline, sessions, inquiries, mirror];
+        all.into_iter().flatten().min()
     }
 
     /// Ends what has expired.
@@ -573,17 +683,20 @@ impl Core {
         }
         self.apply_effects();
         self.expire_dtls(now);
-        if let Some(mirror) = &mut self.mirror {
-            mirror.look(&mut self.server, &|bound| place(&self.relays, &self.shared, bound), now);
+        self.expire_inquiries(now);
+        let Self { mirror, server, relays, sessions, shared, .. } = self;
+        if let Some(mirror) = mirror {
+            mirror.look(server, &|handle, bound| place((relays, sessions), shared, handle, bound), now);
         }
     }
 
     /// Does what the protocol has reported: closes sockets, gives back quotas, logs the ends of sessions.
     pub(super) fn apply_effects(&mut self) {
         // Before anything closes: what is revoked is revoked in the kernel first.
-        if let Some(mirror) = self.mirror.as_mut().filter(|_| self.server.has_effects()) {
+        let Self { mirror, server, relays, sessions, shared, .. } = self;
+        if let Some(mirror) = mirror.as_mut().filter(|_| server.has_effects()) {
             let now = self.clock.now();
-            mirror.follow(&mut self.server, &|bound| place(&self.relays, &self.shared, bound), now);
+            mirror.follow(server, &|handle, bound| place((relays, sessions), shared, handle, bound), now);
         }
         for effect in self.server.drain_effects() {
             match effect {
@@ -610,10 +723,14 @@ impl Core {
                     errands::ask(&self.shared, &mut self.to_wake, home, Errand::Gone(guest), NOTHING);
                 }
                 Effect::Bound(..) | Effect::Permitted(_) | Effect::Refreshed(_) => {}
-                Effect::Moved { id, from, to, .. } => errands::log_move(id, &from, &to),
+                Effect::Moved { id, from, to, .. } => {
+                    errands::log_move(id, &from, &to);
+                    self.shared.events.tell(|| Event::Moves { id, from, to });
+                }
                 Effect::Ended(handle, summary) => {
                     let relayed = self.sessions.remove(&handle).map(|session| session.relayed).unwrap_or_default();
                     log_end(&summary, &relayed);
+                    self.shared.events.tell(|| Event::Ends { summary, relayed: relayed.0 });
                 }
             }
         }
@@ -634,10 +751,16 @@ impl Core {
 }
 
 /// Where the kernel may relay data in this channel; `None` if they are to pass through user space, as all do that are not carried
-/// in plain datagrams, and as those would that are held to limits.
-fn place(relays: &Slab<RelaySocket>, shared: &Shared, bound: &Bound) -> Option<offload::Place> {
-    let Client { tuple, route } = bound.client;
+/// in plain datagrams, and those that are held to limits.
+fn place(
+    (relays, sessions): (&Slab<RelaySocket>, &HashMap<Handle, Session>),
+    shared: &Shared,
+    handle: Handle,
+    bound: &Bound,
+) -> Option<offload::Place> {
+    let Client { tuple, route, .. } = bound.client;
     let plain = tuple.transport == Transport::Udp && matches!(Way::of(route), Way::Listener(_));
+    let unlimited = sessions.get(&handle).is_some_and(|session| session.allowance.is_none());
     // Routes to link-local addresses need an interface besides, and loopback has no part in this.
     let routable = |address: SocketAddr| match address.ip() {
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
@@ -646,31 +769,16 @@ fn place(relays: &Slab<RelaySocket>, shared: &Shared, bound: &Bound) -> Option<o
     let relay = shared.local(relays.get(bound.relay.0 as usize)?.lease.place());
     let peer = shared.inward(bound.peer);
     let hairpin = shared.relays.iter().any(|space| space.address.local == peer.ip());
-    (plain && routable(tuple.client) && routable(peer)).then_some(offload::Place { relay, peer, hairpin })
-}
-
-/// Errors are ordinary, the first 401 above all: nothing to read about unless somebody looks for one.
-pub(super) fn log_refusal(client: &Client, reply: &[u8]) {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return;
-    }
-    let Ok(message) = Message::parse(reply) else { return };
-    if let Some(&[_, _, class, number, ref reason @ ..]) = message.get(AttributeType::ERROR_CODE) {
-        tracing::debug!(
-            client = %client.tuple.client,
-            transport = client.tuple.transport.name(),
-            request = Method::from_code(message.method()).map_or("unknown", Method::name),
-            code = u16::from(class) * 100 + u16::from(number),
-            reason = %String::from_utf8_lossy(reason),
-            "refused"
-        );
-    }
+    let may = plain && unlimited && routable(tuple.client) && routable(peer);
+    may.then_some(offload::Place { relay, peer, hairpin })
 }
 
 fn log_end(summary: &SessionSummary, relayed: &Addresses) {
     tracing::info!(
         id = %summary.id,
-        user = %summary.user,
+        user = %summary.subject.user,
+        realm = %summary.subject.realm,
+        tenant = summary.subject.tenant.as_deref(),
         client = %summary.client.client,
         transport = summary.client.transport.name(),
         %relayed,

@@ -20,8 +20,11 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{stream::Streams, system, tcp_relay::Bound};
-use crate::turn::Flow;
+use super::{limits::Tap, stream::Streams, system, tcp_relay::Bound};
+use crate::{
+    policy::{account::Direction as Towards, limiter::Stretch},
+    turn::Time,
+};
 
 /// Bytes per turn and direction before other clients have theirs. With four times as many, datagrams beside connections at
 /// full speed waited three times as long, and these were hardly faster.
@@ -49,6 +52,8 @@ struct Direction {
     unflushed: bool,
     /// Something was read or taken in this turn.
     moved: bool,
+    /// A limit lets nothing be read before then, in milliseconds.
+    resume: Option<u64>,
     state: State,
 }
 
@@ -70,7 +75,7 @@ enum Fault {
 
 impl Direction {
     const fn new(kept: Vec<u8>) -> Self {
-        Self { kept, taken: 0, unflushed: false, moved: false, state: State::Open }
+        Self { kept, taken: 0, unflushed: false, moved: false, resume: None, state: State::Open }
     }
 
     fn has_kept(&self) -> bool {
@@ -78,19 +83,20 @@ impl Direction {
     }
 
     /// Passes on what there is, as far as possible without waiting and within one turn. Ready when this direction has ended.
-    /// `count` is told of data that were read, before anybody can have received them.
+    /// `tap` says how much may be read, and is told of what was, before anybody can have received it.
     fn poll_pass<R, W>(
         &mut self,
         context: &mut Context<'_>,
         (from, to): (&mut R, &mut W),
         buffer: &mut [u8],
-        count: impl Fn(usize),
+        (tap, towards): (&Tap<'_>, Towards),
     ) -> Poll<Result<(), Fault>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
         let mut left = TURN;
+        let mut resume = self.resume.take();
         loop {
             while self.has_kept() {
                 let taken = ready!(poll_write(context, to, &self.kept[self.taken..]))?;
@@ -113,7 +119,15 @@ impl Direction {
                 let _ = pin!(tokio::task::yield_now()).poll(context);
                 return Poll::Pending;
             }
-            let mut into = ReadBuf::new(buffer);
+            let most = match tap.stretch(towards, buffer.len(), resume.take()) {
+                Stretch::Bytes(most) => most,
+                Stretch::NotBefore(time) => {
+                    self.resume = Some(time);
+                    return self.rest(context, to);
+                }
+                Stretch::Over => return Poll::Ready(Err(Fault::Source)),
+            };
+            let mut into = ReadBuf::new(&mut buffer[..most]);
             let read = match Pin::new(&mut *from).poll_read(context, &mut into) {
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     // TLS that ends without saying so, as many clients do: all that was sent has come.
@@ -123,13 +137,7 @@ impl Direction {
                 read => read.map_err(|_| Fault::Source)?,
             };
             if read.is_pending() {
-                // An idle connection holds no memory.
-                self.kept = Vec::new();
-                if self.unflushed {
-                    ready!(Pin::new(&mut *to).poll_flush(context)).map_err(|_| Fault::Sink)?;
-                    self.unflushed = false;
-                }
-                return Poll::Pending;
+                return self.rest(context, to);
             }
             let read = into.filled();
             if read.is_empty() {
@@ -137,7 +145,7 @@ impl Direction {
                 continue;
             }
             left = left.saturating_sub(read.len());
-            count(read.len());
+            tap.count(towards, read.len());
             (self.unflushed, self.moved) = (true, true);
             let taken = match poll_write(context, to, read) {
                 Poll::Ready(taken) => taken?,
@@ -145,6 +153,20 @@ impl Direction {
             };
             self.kept.extend_from_slice(&read[taken..]);
         }
+    }
+
+    /// Nothing more is read for now, and nothing is kept.
+    fn rest<W>(&mut self, context: &mut Context<'_>, to: &mut W) -> Poll<Result<(), Fault>>
+    where
+        W: AsyncWrite + Unpin,
+    {
+        // An idle connection holds no memory.
+        self.kept = Vec::new();
+        if self.unflushed {
+            ready!(Pin::new(to).poll_flush(context)).map_err(|_| Fault::Sink)?;
+            self.unflushed = false;
+        }
+        Poll::Pending
     }
 }
 
@@ -182,10 +204,10 @@ enum End {
 
 impl<S: ClientStream> Pair<S> {
     /// Passes on what there is in both directions. Ready when the pair is over.
-    fn poll(&mut self, context: &mut Context<'_>, buffer: &mut [u8], flow: &Flow) -> Poll<End> {
+    fn poll(&mut self, context: &mut Context<'_>, buffer: &mut [u8], tap: &Tap<'_>) -> Poll<End> {
         let Self { client, peer, to_peer, to_client, .. } = self;
-        let up = to_peer.poll_pass(context, (client, peer), buffer, |bytes| flow.count_to_peer(bytes));
-        let down = to_client.poll_pass(context, (peer, client), buffer, |bytes| flow.count_to_client(bytes));
+        let up = to_peer.poll_pass(context, (client, peer), buffer, (tap, Towards::ToPeer));
+        let down = to_client.poll_pass(context, (peer, client), buffer, (tap, Towards::ToClient));
         for (direction, outcome) in [(to_peer, up), (to_client, down)] {
             match outcome {
                 // Who has reset its connection is told nothing and tells nothing any more.
@@ -208,6 +230,11 @@ impl<S: ClientStream> Pair<S> {
         Poll::Pending
     }
 
+    /// When a limit lets something be read that it does not now.
+    fn resume(&self) -> Option<Time> {
+        [self.to_peer.resume, self.to_client.resume].into_iter().flatten().min().map(Time)
+    }
+
     /// Whether one direction has ended and nothing moves in the other: nobody would notice if its source were gone.
     fn is_deserted(&self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>, limit: Duration) -> bool {
         let Some(quiet) = self.quiet else { return false };
@@ -228,19 +255,37 @@ pub(super) async fn relay<S: ClientStream>(
     responses: Vec<u8>,
 ) {
     let Bound { peer, bond } = bound;
-    bond.link.flow.count_to_peer(data.len());
+    let (clock, worker) = {
+        let core = streams.core.borrow();
+        (core.clock, core.worker.into())
+    };
+    let limits = bond.link.allowance.as_deref().map(|allowance| (allowance, clock));
+    let tap = Tap { flow: &bond.link.flow, limits, worker };
+    tap.count(Towards::ToPeer, data.len());
     let (to_peer, to_client) = (Direction::new(data), Direction::new(responses));
     let mut pair = Pair { client, peer, to_peer, to_client, failed: false, quiet: None };
     let limit = streams.limits.idle_timeout;
     let mut timer = pin!(tokio::time::sleep(limit));
+    // Made for those who are limited.
+    let mut pause: Option<Pin<Box<Sleep>>> = None;
     let mut close = pin!(bond.link.close.notified());
     let end = poll_fn(|context| {
         if close.as_mut().poll(context).is_ready() {
             let is_whole = !pair.to_peer.has_kept() && !pair.to_client.has_kept();
             return Poll::Ready(if is_whole { End::Whole } else { End::Broken });
         }
-        if let Poll::Ready(end) = pair.poll(context, &mut streams.buffer.borrow_mut()[..TURN], &bond.link.flow) {
+        if let Poll::Ready(end) = pair.poll(context, &mut streams.buffer.borrow_mut()[..TURN], &tap) {
             return Poll::Ready(end);
+        }
+        if let Some(time) = pair.resume() {
+            let time = Instant::from_std(clock.instant(time));
+            let pause = pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(time)));
+            if pause.deadline() != time {
+                pause.as_mut().reset(time);
+            }
+            if pause.as_mut().poll(context).is_ready() {
+                context.waker().wake_by_ref();
+            }
         }
         if pair.is_deserted(context, timer.as_mut(), limit) { Poll::Ready(End::Broken) } else { Poll::Pending }
     });

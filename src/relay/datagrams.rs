@@ -5,6 +5,7 @@ use super::{
     core::{Core, Outcome, Way},
     errands::Taken,
     mail::Inbox,
+    monitor::Batches,
     outbox::{Outbox, Payload},
     system::{Batch, Received},
     tls,
@@ -22,11 +23,19 @@ pub(super) struct Datagrams {
     out: Outbox,
     /// Datagrams received since they were last asked for.
     handled: usize,
+    batches: Batches,
 }
 
 impl Datagrams {
     pub(super) fn new(batch: Batch) -> Self {
-        Self { batch, inbox: Inbox::default(), errands: Taken::default(), out: Outbox::new(), handled: 0 }
+        Self {
+            batch,
+            inbox: Inbox::default(),
+            errands: Taken::default(),
+            out: Outbox::new(),
+            handled: 0,
+            batches: Batches::default(),
+        }
     }
 
     /// Handles one batch from a listener.
@@ -37,7 +46,7 @@ impl Datagrams {
             Err(error) => return complaint::about_receiving(&error),
         };
         core.listeners[listener].busy = self.batch.is_full();
-        self.handled += new.len();
+        self.note(new.len());
         for at in new {
             let received = self.batch.received(at);
             core.tos = received.tos;
@@ -52,7 +61,8 @@ impl Datagrams {
                 core.server.count_drop(Drop::NotServed);
                 continue;
             }
-            let client = Client { tuple, route: Way::Listener(listener).route() };
+            let realm = core.listeners[listener].realm;
+            let client = Client { tuple, route: Way::Listener(listener).route(), realm };
             match core.client_message(&client, self.batch.payload(at), now) {
                 Outcome::ToPeer(to_peer) => self.pass_on(core, at, &to_peer, now),
                 Outcome::Nothing if !core.server.has_effects() => {}
@@ -66,6 +76,17 @@ impl Datagrams {
             }
         }
         self.flush(core);
+    }
+
+    /// Notes a batch of so many datagrams.
+    fn note(&mut self, datagrams: usize) {
+        self.handled += datagrams;
+        self.batches.count(datagrams);
+    }
+
+    /// What was received at once so far.
+    pub(super) const fn batches(&self) -> &Batches {
+        &self.batches
     }
 
     /// Takes a datagram of DTLS. The messages in it come to stand where it stood, one after the other: they are shorter.
@@ -129,7 +150,7 @@ impl Datagrams {
             }
         };
         let drained = !self.batch.is_full();
-        self.handled += new.len();
+        self.note(new.len());
         for at in new {
             let received = self.batch.received(at);
             let peer = core.shared.outward(received.source);

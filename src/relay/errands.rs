@@ -1,19 +1,23 @@
 //! What workers do for each other when a client has moved (RFC 8016) to a 5-tuple that another worker serves than the one that
 //! has its allocation: that one is its *host*, who hands over what the client sends, and what is for a client on a stream or over
-//! DTLS. Each worker has a list of errands, bounded but for those that carry no bytes of a client, which come once per move.
+//! DTLS. Each worker has a list of errands, bounded but for those that carry no bytes of a client, which come once per move. With
+//! them come notices: what stores have answered, and revocations.
 
 use std::{
     mem,
     ops::Range,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use tokio::sync::mpsc;
 
 use super::{
     core::{Core, Outcome, Way},
+    inquiries::Found,
     outbox::{Outbox, Payload},
     shared::Shared,
 };
-use crate::turn::{Client, Drop, EndReason, FiveTuple, Time};
+use crate::turn::{Client, Drop, EndReason, FiveTuple, Revocation, Time};
 
 /// Bytes that wait at most, if there is a message among them.
 const LIMIT: usize = 1 << 20;
@@ -41,12 +45,23 @@ pub(super) enum Errand {
     Gone(Client),
 }
 
+/// What a worker is told that is no client's doing.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// What a store has said about the request that waits under this number.
+    Answer(u64, Found),
+    /// End the sessions that this concerns, and tell how many they were.
+    Revoke(Arc<Revocation>, mpsc::UnboundedSender<usize>),
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     /// With the length of the message of each.
     errands: Vec<(Errand, usize)>,
     /// The messages, one after the other.
     bytes: Vec<u8>,
+    /// Of each kind no more than somebody waits for.
+    notices: Vec<Notice>,
     /// Somebody has undertaken to wake the worker.
     announced: bool,
 }
@@ -74,6 +89,13 @@ impl Errands {
         Some(!mem::replace(&mut waiting.announced, true))
     }
 
+    /// Adds a notice. Whether the worker is to be woken.
+    pub(super) fn tell(&self, notice: Notice) -> bool {
+        let mut waiting = self.lock();
+        waiting.notices.push(notice);
+        !mem::replace(&mut waiting.announced, true)
+    }
+
     /// Takes all; what was in `into` is forgotten.
     fn take(&self, into: &mut Taken) {
         into.errands.clear();
@@ -85,6 +107,7 @@ impl Errands {
             mem::swap(&mut waiting.errands, &mut into.errands);
             mem::swap(&mut waiting.bytes, &mut into.bytes);
         }
+        into.notices = mem::take(&mut waiting.notices);
         waiting.announced = false;
     }
 
@@ -113,6 +136,7 @@ pub(super) fn ask(shared: &Shared, to_wake: &mut Vec<u16>, worker: u16, errand: 
 pub(super) struct Taken {
     errands: Vec<(Errand, usize)>,
     bytes: Vec<u8>,
+    notices: Vec<Notice>,
 }
 
 impl Taken {
@@ -127,6 +151,17 @@ impl Taken {
                 Message { bytes: &self.bytes, place }.run(*errand, core, out, now);
             }
             out.send(core, &self.bytes);
+        }
+        for notice in mem::take(&mut self.notices) {
+            match notice {
+                Notice::Answer(number, found) => core.answered(number, &found, now),
+                Notice::Revoke(revocation, ended) => {
+                    let count = core.server.revoke(&revocation, now);
+                    core.apply_effects();
+                    // Nobody may want to know any more.
+                    let _ = ended.send(count);
+                }
+            }
         }
         core.wake_workers();
     }
@@ -255,7 +290,7 @@ impl Core {
     }
 
     /// Whether the client's route still leads to it.
-    fn is_connected(&self, client: &Client) -> bool {
+    pub(super) fn is_connected(&self, client: &Client) -> bool {
         match Way::of(client.route) {
             Way::Stream(at) => self.outlets.is_of(at, &client.tuple),
             Way::Dtls(at) => self.has_dtls(at, &client.tuple),
@@ -279,13 +314,13 @@ pub(super) fn log_move(id: crate::turn::AllocationId, from: &FiveTuple, to: &Fiv
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::Transport;
+    use crate::turn::{RealmId, Transport};
 
     #[test]
     fn what_waits_is_bounded_but_for_what_has_no_message() {
         let address = "127.0.0.1:1".parse().unwrap();
         let tuple = FiveTuple { client: address, server: address, transport: Transport::Udp };
-        let client = Client { tuple, route: Way::Stream(7).route() };
+        let client = Client { tuple, route: Way::Stream(7).route(), realm: RealmId::DEFAULT };
         let errands = Errands::default();
         let mut taken = Taken::default();
         for _ in 0..3 {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::{Settings, settings::Listener},
-    turn::Transport,
+    turn::{RealmId, Transport},
 };
 
 /// Where clients are served.
@@ -56,6 +56,8 @@ pub(super) struct Window {
     pub(super) plain: bool,
     /// DTLS; with `plain`, told apart by the first byte.
     pub(super) dtls: bool,
+    /// The realm that clients are told there.
+    pub(super) realm: RealmId,
 }
 
 impl Window {
@@ -147,7 +149,7 @@ fn bind_udp(
     for worker in sockets {
         let buffer = settings.process.listener_buffer;
         let socket = system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?;
-        worker.udp.push(Window { socket, plain: listener.udp, dtls: listener.dtls });
+        worker.udp.push(Window { socket, plain: listener.udp, dtls: listener.dtls, realm: listener.realm });
     }
     let served = [(Transport::Udp, listener.udp), (Transport::Dtls, listener.dtls)];
     Ok(served.into_iter().filter(|(_, on)| *on).map(|(transport, _)| Endpoint { transport, address }).collect())
@@ -166,6 +168,7 @@ fn bind_tcp(address: SocketAddr, listener: &Listener, sockets: &mut [Sockets]) -
             plain: listener.tcp,
             tls: listener.tls,
             proxies: Arc::clone(&proxies),
+            realm: listener.realm,
         });
     }
     let served = [(Transport::Tcp, listener.tcp), (Transport::Tls, listener.tls)];

@@ -3,18 +3,21 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener},
-    sync::Arc,
 };
 
 use rand::rngs::StdRng;
 
 use super::{
     complaint,
+    limits::QuotaLease,
     ports::PortLease,
-    shared::{Opened, QuotaLease, RelaySpace, Reservation, Shared},
+    shared::{Opened, RelaySpace, Reservation, Shared},
     system::{self, Io, Use},
 };
-use crate::turn::{AddressRequest, Family, Refusal, Time};
+use crate::{
+    auth::subject::Subject,
+    turn::{AddressRequest, Family, Refusal, Time},
+};
 
 /// How many ports are tried before giving up, when other processes hold some of the range.
 const ATTEMPTS: usize = 32;
@@ -41,18 +44,18 @@ impl OpenedRelays {
     }
 }
 
-/// Opens what is asked for, within the user's quota. `near` is the server address that the client reached; its relay address is
-/// preferred.
+/// Opens what is asked for, within the quotas of the subject. `near` is the server address that the client reached; its relay
+/// address is preferred.
 pub(super) fn open(
-    shared: &Arc<Shared>,
+    shared: &Shared,
     request: AddressRequest,
-    user: &Arc<str>,
+    (subject, worker): (&Subject, u16),
     near: IpAddr,
     io: Io,
     now: Time,
     rng: &mut StdRng,
 ) -> Result<OpenedRelays, Refusal> {
-    let quota = || shared.take_quota(user).ok_or(Refusal::Quota);
+    let quota = || shared.take_quota(subject, worker);
     match request {
         AddressRequest::One { family, even: Some(true) } => {
             let (quota, next_quota) = (quota()?, quota()?);
@@ -79,8 +82,8 @@ pub(super) fn open(
         }
         AddressRequest::Reserved(token) => {
             let Reservation { opened, quota: held, .. } = shared.redeem(token, now).ok_or(Refusal::Capacity)?;
-            // A reservation's place in the quotas serves if it is of the same user.
-            let quota = if held.is_of(user) { held } else { quota()? };
+            // A reservation's place in the quotas serves if it is of the same subject.
+            let quota = if held.is_of(subject) { held } else { quota()? };
             Ok(OpenedRelays::one(opened, quota))
         }
     }

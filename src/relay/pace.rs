@@ -28,8 +28,9 @@ impl Pace {
         Self { interval, window: now, datagrams: 0, next: None }
     }
 
-    /// Notes a turn that has handled so many datagrams; returns how long to wait before the next one.
-    pub(super) fn rest(&mut self, datagrams: usize, now: Instant) -> Option<Duration> {
+    /// Notes a turn that has handled so many datagrams; returns how long to wait before the next one. Sockets that the turn has
+    /// not `drained` do not wait: with one batch per interval, what comes faster would be lost.
+    pub(super) fn rest(&mut self, datagrams: usize, drained: bool, now: Instant) -> Option<Duration> {
         let interval = self.interval?;
         self.datagrams = self.datagrams.saturating_add(u32::try_from(datagrams).unwrap_or(u32::MAX));
         let elapsed = now.saturating_duration_since(self.window);
@@ -37,6 +38,9 @@ impl Pace {
             let busy = Duration::from_secs(1) * self.datagrams >= elapsed * BUSY;
             self.next = busy.then(|| self.next.unwrap_or(self.window));
             (self.window, self.datagrams) = (now, 0);
+        }
+        if !drained {
+            return None;
         }
         // Time lost is not made up for: a worker that is late looks at once, and from then on in intervals.
         let next = (self.next? + interval).max(now);
@@ -51,12 +55,12 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_micros(200);
 
-    /// Turns of so many datagrams, each taking `each`; returns the rests.
+    /// Turns of so many datagrams that leave none, each taking `each`; returns the rests.
     fn turns(pace: &mut Pace, now: &mut Instant, count: usize, datagrams: usize, each: Duration) -> Vec<Duration> {
         (0..count)
             .map(|_| {
                 *now += each;
-                let rest = pace.rest(datagrams, *now).unwrap_or_default();
+                let rest = pace.rest(datagrams, true, *now).unwrap_or_default();
                 *now += rest;
                 rest
             })
@@ -92,12 +96,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_on_a_socket_does_not_wait() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(Some(INTERVAL), now);
+        turns(&mut pace, &mut now, 20, 20, Duration::from_micros(120));
+        let start = now;
+        // Two turns per interval, the first of which leaves something.
+        for _ in 0..100 {
+            now += Duration::from_micros(60);
+            assert_eq!(pace.rest(32, false, now), None);
+            turns(&mut pace, &mut now, 1, 10, Duration::from_micros(30));
+        }
+        assert_eq!((now - start).as_micros() / INTERVAL.as_micros(), 100);
+    }
+
+    #[test]
     fn the_wait_ends_with_the_load() {
         let mut now = Instant::now();
         let mut pace = Pace::new(Some(INTERVAL), now);
         turns(&mut pace, &mut now, 20, 20, Duration::from_micros(100));
         now += Duration::from_secs(1);
-        assert_eq!(pace.rest(1, now), None);
+        assert_eq!(pace.rest(1, true, now), None);
         assert!(turns(&mut pace, &mut now, 100, 1, Duration::from_millis(1)).iter().all(Duration::is_zero));
     }
 

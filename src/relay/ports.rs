@@ -97,6 +97,8 @@ impl Owner {
 struct Ports {
     space: u16,
     first: u16,
+    /// How many ports there are.
+    size: usize,
     free: Mutex<Free>,
     /// By port minus `first`: who serves it. Read for data between allocations of this server.
     owners: Box<[AtomicU64]>,
@@ -113,8 +115,14 @@ impl PortPool {
         let owners = range.clone().map(|_| AtomicU64::new(0)).collect();
         let mut free = Free { first, ports: Vec::new(), places: vec![TAKEN; range.len()] };
         range.filter(|port| serve(*port)).for_each(|port| free.give_back(port));
+        let size = free.ports.len();
         let free = Mutex::new(free);
-        Self(Arc::new(Ports { space, first, free, owners }))
+        Self(Arc::new(Ports { space, first, size, free, owners }))
+    }
+
+    /// Ports in use, and ports there are.
+    pub(super) fn usage(&self) -> (usize, usize) {
+        (self.0.size.saturating_sub(self.lock().ports.len()), self.0.size)
     }
 
     fn entry(&self, port: u16) -> Option<&AtomicU64> {
@@ -206,6 +214,7 @@ mod tests {
             let leases: Vec<_> = std::iter::from_fn(|| pool.take(false, &mut rng)).collect();
             let ports: Vec<u16> = leases.iter().map(PortLease::port).collect();
             assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), 100);
+            assert_eq!(pool.usage(), (100, 100));
             assert!(ports.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) == 1).count() < 20, "{ports:?}");
         }
     }

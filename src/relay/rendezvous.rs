@@ -14,7 +14,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::turn::{BindRefusal, ConnectionId, Flow};
+use crate::{
+    policy::limiter::Allowance,
+    turn::{BindRefusal, ConnectionId, Flow, Subject},
+};
 
 /// What both sides know of a connection.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Link {
     /// The worker that has the allocation.
     pub(super) owner: u16,
     pub(super) flow: Arc<Flow>,
+    /// What the allocation may take, if that is limited.
+    pub(super) allowance: Option<Arc<Allowance>>,
     /// Told once when the connection is to be closed because its allocation ends.
     pub(super) close: Notify,
 }
@@ -30,8 +35,8 @@ pub(super) struct Link {
 /// A peer connection that waits for its client.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    /// The only user who may have it.
-    pub(super) user: Arc<str>,
+    /// The only one who may have it.
+    pub(super) subject: Arc<Subject>,
     pub(super) link: Arc<Link>,
     pub(super) socket: TcpStream,
 }
@@ -85,11 +90,11 @@ impl Rendezvous {
         debug_assert!(replaced.is_none(), "ids are unique");
     }
 
-    /// Takes a connection for a client of this user; it can be had once.
-    pub(super) fn claim(&self, id: ConnectionId, user: &str) -> Result<Waiting, BindRefusal> {
+    /// Takes a connection for a client of this one; it can be had once.
+    pub(super) fn claim(&self, id: ConnectionId, subject: &Subject) -> Result<Waiting, BindRefusal> {
         let mut all = lock(&self.waiting);
         let waiting = all.get(&id).ok_or(BindRefusal::Unknown)?;
-        if *waiting.user != *user {
+        if *waiting.subject != *subject {
             return Err(BindRefusal::WrongUser);
         }
         let claimed = all.remove(&id).ok_or(BindRefusal::Unknown);
@@ -133,11 +138,15 @@ mod tests {
 
     use super::*;
 
+    fn subject(user: &str) -> Subject {
+        Subject::new(user, "example.org")
+    }
+
     fn waiting(id: u32, user: &str) -> Waiting {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let link = Link { id: ConnectionId(id), owner: 1, flow: Arc::default(), close: Notify::new() };
-        Waiting { user: user.into(), link: Arc::new(link), socket }
+        let link = Link { id: ConnectionId(id), owner: 1, flow: Arc::default(), allowance: None, close: Notify::new() };
+        Waiting { subject: Arc::new(subject(user)), link: Arc::new(link), socket }
     }
 
     /// 6062-5.4-03, 6062-5.4-06
@@ -146,12 +155,15 @@ mod tests {
         let rendezvous = Rendezvous::new(2);
         rendezvous.offer(waiting(7, "alice"));
         rendezvous.offer(waiting(8, "alice"));
-        assert_eq!(rendezvous.claim(ConnectionId(9), "alice").err(), Some(BindRefusal::Unknown));
-        assert_eq!(rendezvous.claim(ConnectionId(7), "bob").err(), Some(BindRefusal::WrongUser));
-        assert_eq!(rendezvous.claim(ConnectionId(7), "alice").map(|waiting| waiting.link.id), Ok(ConnectionId(7)));
-        assert_eq!(rendezvous.claim(ConnectionId(7), "alice").err(), Some(BindRefusal::Unknown));
+        assert_eq!(rendezvous.claim(ConnectionId(9), &subject("alice")).err(), Some(BindRefusal::Unknown));
+        assert_eq!(rendezvous.claim(ConnectionId(7), &subject("bob")).err(), Some(BindRefusal::WrongUser));
+        assert_eq!(
+            rendezvous.claim(ConnectionId(7), &subject("alice")).map(|waiting| waiting.link.id),
+            Ok(ConnectionId(7))
+        );
+        assert_eq!(rendezvous.claim(ConnectionId(7), &subject("alice")).err(), Some(BindRefusal::Unknown));
         rendezvous.withdraw(ConnectionId(8));
-        assert_eq!(rendezvous.claim(ConnectionId(8), "alice").err(), Some(BindRefusal::Unknown));
+        assert_eq!(rendezvous.claim(ConnectionId(8), &subject("alice")).err(), Some(BindRefusal::Unknown));
     }
 
     #[tokio::test]

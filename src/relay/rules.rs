@@ -1,32 +1,34 @@
 //! From settings to what the protocol is told and asks: [`Rules`] and [`Policy`].
 
 use std::{
+    cell::RefCell,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use super::{
+    peers::{PeerBook, RealmRules},
     shared::Shared,
     system::{self, Io},
 };
 use crate::{
-    auth::users::StaticUsers,
+    auth::directory::Directory,
     config::settings::{self, DefaultFamily, Limits, MappedAddress, NatDiscovery, Settings},
     policy::{peer::PeerRules, rate::SourceRate},
+    stun::ErrorCode,
     turn::{
-        Alternate, Answer, ConnectionIds, Discovery, DiscoveryAddress, Family, Identity, Policy, Query, Redirect,
-        Rules, Time, Transport, Unauthenticated,
+        Alternate, ConnectionIds, Discovery, DiscoveryAddress, Family, Policy, Realm, RealmId, Redirect, Rules, Time,
+        Transport, Unauthenticated,
     },
 };
 
 /// The protocol's parameters.
-pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io, connection_ids: ConnectionIds) -> Rules {
+pub(super) fn rules(settings: &Settings, directory: &Directory, io: Io, connection_ids: ConnectionIds) -> Rules {
     let lifetimes = &settings.lifetimes;
     let has = |family| settings.relay.addresses.iter().any(|address| Family::of(address.local) == family);
     Rules {
-        realm: settings.auth.realm.clone(),
+        realms: realms(settings, directory),
         anonymous: settings.auth.anonymous,
-        password_algorithms: users.offered().to_vec(),
         nonce_lifetime: settings.auth.stale_nonce,
         default_lifetime: lifetimes.default_allocate,
         max_lifetime: lifetimes.max_allocate,
@@ -56,6 +58,18 @@ pub(super) fn rules(settings: &Settings, users: &StaticUsers, io: Io, connection
     }
 }
 
+/// What clients are told, realm by realm.
+fn realms(settings: &Settings, directory: &Directory) -> Vec<Realm> {
+    let names = [&settings.auth.realm].into_iter().chain(settings.realms.iter().map(|realm| &realm.name));
+    let told = |(name, id): (&String, u16)| Realm {
+        name: name.clone(),
+        password_algorithms: directory.offered(RealmId(id)),
+        user_hashes: directory.takes_hashes(RealmId(id)),
+        third_party: directory.third_party(RealmId(id)).map(str::to_owned),
+    };
+    names.zip(0..).map(told).collect()
+}
+
 fn redirect(settings: &settings::Redirect) -> Redirect {
     const TRANSPORTS: [Transport; 4] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Dtls];
     let alternate = |server: &settings::AlternateServer| Alternate {
@@ -83,7 +97,9 @@ fn discovery(settings: &NatDiscovery) -> Vec<Discovery> {
 
 /// What one worker's protocol asks: peer rules, shared by all, and rate limits of its own share of the sources.
 pub(super) struct WorkerPolicy {
-    peers: Arc<PeerRules>,
+    book: Arc<PeerBook>,
+    /// By realm; what the book had in its edition.
+    peers: RefCell<(u64, RealmRules)>,
     shared: Arc<Shared>,
     binding: SourceRate,
     challenge: SourceRate,
@@ -92,7 +108,7 @@ pub(super) struct WorkerPolicy {
 impl WorkerPolicy {
     /// The kernel spreads one source's ports over the workers, so each worker grants its part of the rate.
     pub(super) fn new(
-        peers: Arc<PeerRules>,
+        book: Arc<PeerBook>,
         shared: Arc<Shared>,
         limits: &Limits,
         workers: usize,
@@ -104,7 +120,8 @@ impl WorkerPolicy {
             SourceRate::new(part, limits.ipv4_prefix, limits.ipv6_prefix, seed)
         };
         Self {
-            peers,
+            peers: RefCell::new((book.edition(), book.rules())),
+            book,
             shared,
             binding: rate(limits.binding_rate, seeds[0]),
             challenge: rate(limits.unauthorized_rate, seeds[1]),
@@ -112,18 +129,36 @@ impl WorkerPolicy {
     }
 }
 
+impl WorkerPolicy {
+    /// Asks the rules of a realm. What a realm that there is not may reach: nothing.
+    fn ask(&self, realm: RealmId, permits: impl FnOnce(&PeerRules) -> bool) -> bool {
+        let edition = self.book.edition();
+        if self.peers.borrow().0 != edition {
+            // What is newer than this edition is taken once more.
+            self.peers.replace((edition, self.book.rules()));
+        }
+        self.peers.borrow().1.get(realm.index()).is_some_and(|rules| permits(rules))
+    }
+}
+
 impl Policy for WorkerPolicy {
-    fn permits(&self, peer: SocketAddr) -> bool {
-        self.peers.permits(peer).is_ok()
+    fn permits(&self, realm: RealmId, peer: SocketAddr) -> bool {
+        self.ask(realm, |rules| rules.permits(peer).is_ok())
     }
 
     /// Relay to relay is for relayed addresses in use: other services of this host may listen on ports of the relay range.
-    fn permits_connection(&self, peer: SocketAddr) -> bool {
-        self.permits(peer) && (!self.peers.is_relay_at_most(peer) || self.shared.relays_tcp_at(peer))
+    fn permits_connection(&self, realm: RealmId, peer: SocketAddr) -> bool {
+        self.ask(realm, |rules| {
+            rules.permits(peer).is_ok() && (!rules.is_relay_at_most(peer) || self.shared.relays_tcp_at(peer))
+        })
     }
 
-    fn permits_ip(&self, peer: IpAddr) -> bool {
-        self.peers.permits_ip(peer).is_ok()
+    fn permits_ip(&self, realm: RealmId, peer: IpAddr) -> bool {
+        self.ask(realm, |rules| rules.permits_ip(peer).is_ok())
+    }
+
+    fn refuses_allocations(&self) -> Option<ErrorCode> {
+        self.shared.refuses_allocations()
     }
 
     fn admits(&mut self, kind: Unauthenticated, source: IpAddr, now: Time) -> bool {
@@ -132,15 +167,4 @@ impl Policy for WorkerPolicy {
             Unauthenticated::Challenge => self.challenge.allow(source, now.0),
         }
     }
-}
-
-/// Looks a user up.
-pub(super) fn answer<'u>(users: &'u StaticUsers, query: &Query<'_>) -> Answer<'u> {
-    let account = match query.identity {
-        Identity::Name(name) => users.by_name(name),
-        Identity::Hash(hash) => users.by_hash(hash),
-    };
-    account
-        .and_then(|account| Some((account, account.key(query.algorithm)?)))
-        .map_or(Answer::Unknown, |(account, key)| Answer::Known { user: account.name(), key: key.as_bytes() })
 }

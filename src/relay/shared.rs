@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,18 +15,26 @@ use ipnet::IpNet;
 use rand::{Rng, rngs::StdRng};
 
 use super::{
-    errands::Errands,
+    desk::Desk,
+    errands::{Errands, Notice},
+    events::Events,
+    limits::QuotaLease,
     mail::Mailbox,
     ports::{Owner, Place, PortLease, PortPool},
     rendezvous::Rendezvous,
 };
 use crate::{
-    config::settings::{RelayAddress, Settings, Tcp},
+    auth::subject::Subject,
+    config::settings::{DrainError, RelayAddress, Settings, Tcp},
     policy::{
+        limit::Limit,
+        limiter::{Allowance, Limiter},
         peer::{Denied, PeerRules},
-        quota::Quotas,
+        quota::{Held, Holder},
+        rate::SourceRate,
     },
-    turn::Time,
+    stun::ErrorCode,
+    turn::{Refusal, Time},
 };
 
 /// A relay address with its free ports.
@@ -71,6 +82,14 @@ pub(super) struct Shared {
     pub(super) mailboxes: Box<[Mailbox]>,
     /// By worker; its mailbox is what wakes it.
     pub(super) errands: Box<[Errands]>,
+    /// By worker: what management asks of it. Its mailbox is what wakes it.
+    pub(super) desks: Box<[Desk]>,
+    /// What happens to sessions, for whoever listens.
+    pub(super) events: Arc<Events>,
+    /// There are to be no new allocations.
+    closed: AtomicBool,
+    /// What they get instead.
+    drain_error: ErrorCode,
     /// Where peer connections wait for the clients that bind them.
     pub(super) rendezvous: Rendezvous,
     /// How long a peer may take to accept a connection.
@@ -79,7 +98,10 @@ pub(super) struct Shared {
     tcp: Tcp,
     ipv4_prefix: u8,
     ipv6_prefix: u8,
-    quotas: Mutex<Quotas>,
+    /// Limits of allocations, and of what is relayed.
+    pub(super) limiter: Arc<Limiter>,
+    /// Allocations of each source.
+    allocation_rate: Mutex<SourceRate>,
     reservations: Mutex<HashMap<[u8; 8], Reservation>>,
     connections: Mutex<Connections>,
     /// The number of a worker that is to panic, plus one.
@@ -93,10 +115,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// `peers` knows this server's own sockets: nobody could reach a relayed address with the port of one of them, as that is
-    /// refused as a peer.
-    pub(super) fn new(settings: &Settings, peers: &PeerRules) -> Arc<Self> {
-        let relay = &settings.relay;
+    /// `seed` must be unknown to the outside. `peers` knows this server's own sockets: nobody could reach a relayed address
+    /// with the port of one of them, as that is refused as a peer.
+    pub(super) fn new(settings: &Settings, peers: &PeerRules, seed: u64) -> Arc<Self> {
+        let (relay, limits) = (&settings.relay, &settings.limits);
+        let default = (settings.auth.realm.as_str(), settings.auth.limits);
+        let realms = settings.realms.iter().map(|realm| (realm.name.as_str(), realm.limits));
+        let own = [default].into_iter().chain(realms).filter_map(|(name, limits)| Some((name.into(), limits?)));
+        let allocation_rate = SourceRate::new(limits.allocation_rate, limits.ipv4_prefix, limits.ipv6_prefix, seed);
         let ports = |address: &RelayAddress, space| {
             let serves = |port| peers.permits(SocketAddr::new(address.external, port)) != Err(Denied::OwnSocket);
             PortPool::new(space, relay.min_port..=relay.max_port, serves)
@@ -116,13 +142,21 @@ impl Shared {
             relay_buffer: relay.socket_buffer,
             mailboxes: (0..settings.process.workers.max(1)).map(|_| Mailbox::default()).collect(),
             errands: (0..settings.process.workers.max(1)).map(|_| Errands::default()).collect(),
+            desks: (0..settings.process.workers.max(1)).map(|_| Desk::default()).collect(),
+            events: Arc::default(),
+            closed: AtomicBool::new(false),
+            drain_error: match settings.process.drain_error {
+                DrainError::Quota => ErrorCode::AllocationQuotaReached,
+                DrainError::Capacity => ErrorCode::InsufficientCapacity,
+            },
             rendezvous: Rendezvous::new(settings.process.workers.max(1)),
             connect_timeout: settings.lifetimes.connect,
             reservation_lifetime: settings.lifetimes.reservation,
             tcp: settings.tcp.clone(),
             ipv4_prefix: settings.limits.ipv4_prefix,
             ipv6_prefix: settings.limits.ipv6_prefix,
-            quotas: Mutex::new(Quotas::new(settings.limits.user_quota, settings.limits.total_quota)),
+            limiter: Arc::new(Limiter::new(limits, own, settings.process.workers)),
+            allocation_rate: Mutex::new(allocation_rate),
             reservations: Mutex::default(),
             connections: Mutex::default(),
             #[cfg(test)]
@@ -138,10 +172,58 @@ impl Shared {
         assert!(doomed.is_err(), "worker {worker} was doomed by a test");
     }
 
-    /// Counts one more allocation of this user, if the quotas allow it.
-    pub(super) fn take_quota(self: &Arc<Self>, user: &Arc<str>) -> Option<QuotaLease> {
-        lock(&self.quotas).try_take(user).ok()?;
-        Some(QuotaLease { shared: Arc::clone(self), user: Arc::clone(user) })
+    /// Counts one more allocation, if the quotas allow it.
+    pub(super) fn take_quota(&self, subject: &Subject, worker: u16) -> Result<QuotaLease, Refusal> {
+        QuotaLease::new(&self.limiter, subject).map_err(|limit| self.refuse(limit, worker))
+    }
+
+    /// What an allocation that this source asks for may take, if it may have one now.
+    pub(super) fn admit(
+        &self,
+        subject: &Subject,
+        source: IpAddr,
+        streams: bool,
+        worker: u16,
+        now: Time,
+    ) -> Result<Option<Arc<Allowance>>, Refusal> {
+        if !lock(&self.allocation_rate).allow(source, now.0) {
+            self.limiter.refused_by_rate();
+            return Err(Refusal::Quota("too many from this address, try again later"));
+        }
+        self.limiter.allowance(subject, streams, now.0).map_err(|limit| self.refuse(limit, worker))
+    }
+
+    fn refuse(&self, limit: Limit, worker: u16) -> Refusal {
+        self.limiter.refused(worker.into(), limit);
+        Refusal::Quota(limit.words())
+    }
+
+    /// Tells a worker something.
+    pub(super) fn notify(&self, worker: u16, notice: Notice) {
+        let at = usize::from(worker);
+        if self.errands.get(at).is_some_and(|errands| errands.tell(notice)) {
+            self.mailboxes[at].notify.notify_one();
+        }
+    }
+
+    /// How many allocations and reservations there are, as quotas count them.
+    pub(super) fn held(&self) -> Held {
+        self.limiter.held_by(&Holder::Total)
+    }
+
+    /// How many connections of clients there are.
+    pub(super) fn connections(&self) -> usize {
+        lock(&self.connections).total
+    }
+
+    /// Refuses new allocations, or takes them again.
+    pub(super) fn close(&self, closed: bool) {
+        self.closed.store(closed, Ordering::Relaxed);
+    }
+
+    /// The error that new allocations get while there are to be none.
+    pub(super) fn refuses_allocations(&self) -> Option<ErrorCode> {
+        self.closed.load(Ordering::Relaxed).then_some(self.drain_error)
     }
 
     /// Holds a bound port until its token comes or it expires. Returns the token and when it expires.
@@ -244,26 +326,6 @@ impl Shared {
     }
 }
 
-/// One allocation's place in the quotas; given back when this is dropped.
-#[derive(Debug)]
-pub(super) struct QuotaLease {
-    shared: Arc<Shared>,
-    user: Arc<str>,
-}
-
-impl QuotaLease {
-    /// Whether this is a place of this user.
-    pub(super) fn is_of(&self, user: &str) -> bool {
-        *self.user == *user
-    }
-}
-
-impl Drop for QuotaLease {
-    fn drop(&mut self) {
-        lock(&self.shared.quotas).give_back(&self.user);
-    }
-}
-
 /// One connection's place in the limits; given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionLease {
@@ -311,7 +373,7 @@ mod tests {
         let text = "[relay]\nrelay-ip = \"127.0.0.1\"\n[auth]\nanonymous = true\n[tcp]\nmax-connections-per-ip = 2\n\
                     [limits]\nsource-prefix-ipv4 = 24\nsource-prefix-ipv6 = 56\n";
         let settings = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap().settings;
-        let shared = Shared::new(&settings, &PeerRules::new(&settings.peers, &[], 0..=0, &[], &[]));
+        let shared = Shared::new(&settings, &PeerRules::new(&settings.peers, &[], 0..=0, &[], &[]), 1);
         let take = |ip: &str| shared.take_connection(Some(ip.parse().unwrap()));
         let mut leases = Vec::new();
         for [first, second, refused, other] in [

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, mpsc},
+    sync::{Arc, mpsc::sync_channel},
     thread::JoinHandle,
 };
 
@@ -13,8 +13,12 @@ use super::{
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
     dtls,
+    inquiries::Desk,
+    limits::{Bookkeeper, StateError},
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
+    monitor::Monitor,
     offload::{self, Offload, OffloadCounts, OffloadReport},
+    peers::PeerBook,
     shared::Shared,
     supervise,
     system::{self, DatagramPath, Use},
@@ -22,10 +26,13 @@ use super::{
     worker::Plan,
 };
 use crate::{
-    auth::users::{StaticUsers, UsersError},
-    config::{Settings, settings::NatDiscovery},
-    policy::peer::PeerRules,
-    turn::Totals,
+    auth::directory::{Directory, DirectoryError, Slow},
+    config::{
+        Settings,
+        settings::{NatDiscovery, Peers},
+    },
+    policy::limiter::LimitCounts,
+    turn::{Revocation, Totals},
 };
 
 /// Why the server does not start.
@@ -52,8 +59,8 @@ pub enum StartError {
         error: io::Error,
     },
     /// A user cannot be prepared.
-    #[error("[[auth.user]]: {0}")]
-    Users(#[from] UsersError),
+    #[error("{0}")]
+    Users(#[from] DirectoryError),
     /// The certificates cannot be used together.
     #[error("[tls]: {0}")]
     Tls(rustls::Error),
@@ -68,6 +75,9 @@ pub enum StartError {
         /// Why, in words.
         why: String,
     },
+    /// What an earlier process has counted cannot be gone on with.
+    #[error("[limits]: {0}")]
+    State(#[from] StateError),
     /// The limit of file descriptors does not even do for the listeners.
     #[error("cannot start: {0}; {RAISE_DESCRIPTORS}")]
     Descriptors(io::Error),
@@ -95,6 +105,8 @@ impl StartError {
 pub struct Counts {
     /// By the workers, in all.
     pub totals: Totals,
+    /// By the limits.
+    pub limits: LimitCounts,
     /// By the kernel, for each UDP listener; empty on systems that do not tell.
     pub kernel_drops: Vec<KernelDrops>,
     /// By the kernel's own relaying; `None` if there was none.
@@ -103,31 +115,41 @@ pub struct Counts {
 
 /// A running server.
 pub struct Relay {
-    listeners: Listeners,
+    listeners: Arc<Listeners>,
+    monitor: Monitor,
     path: DatagramPath,
     offload: Option<Arc<Offload>>,
     offload_report: OffloadReport,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
-    #[cfg(test)]
+    /// There if bytes of the month are limited.
+    bookkeeper: Option<Bookkeeper>,
+    peers: Arc<PeerBook>,
     pub(super) shared: Arc<Shared>,
 }
 
 impl Relay {
-    /// Opens all listeners and starts the workers. When this returns, clients are served.
+    /// Opens all listeners and starts the workers. When this returns, clients are served. `reserved` are addresses where this
+    /// process serves others than clients: no client reaches them as a peer, whatever the rules allow. Users that are kept in
+    /// `store` are asked for after those of the configuration.
     ///
     /// # Errors
     /// [`StartError`]; then nothing is left open.
-    pub fn start(settings: Settings) -> Result<Self, StartError> {
-        Self::open(settings).map_err(StartError::by_cause)
+    pub fn start(
+        settings: Settings,
+        store: Option<Arc<dyn Slow>>,
+        reserved: &[SocketAddr],
+    ) -> Result<Self, StartError> {
+        Self::open(settings, store, reserved).map_err(StartError::by_cause)
     }
 
-    fn open(settings: Settings) -> Result<Self, StartError> {
-        let users = Arc::new(StaticUsers::new(&settings.auth)?);
+    fn open(settings: Settings, store: Option<Arc<dyn Slow>>, reserved: &[SocketAddr]) -> Result<Self, StartError> {
+        let directory = Arc::new(Directory::new(&settings, store.is_some())?);
         let path = DatagramPath::probe(settings.process.udp_io)?;
         let io = path.io();
         let workers = if system::CAN_SHARE_PORTS { settings.process.workers } else { 1 };
         system::raise_descriptor_limit();
+        system::give_back_large_blocks();
         for relay in &settings.relay.addresses {
             let address = SocketAddr::new(relay.local, 0);
             system::bind_udp(address, Use::Relay, io, None)
@@ -137,25 +159,38 @@ impl Relay {
         let tls = settings.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?.map(Arc::new);
         let dtls = settings.tls.as_ref().filter(|_| settings.listeners.iter().any(|listener| listener.dtls));
         let dtls = dtls.map(dtls::Context::new).transpose().map_err(StartError::Dtls)?.map(Arc::new);
-        let listeners = Listeners::open(&settings, workers, io)?;
+        let listeners = Arc::new(Listeners::open(&settings, workers, io)?);
         let (offload, offload_report) = offload::start(&settings, &listeners.endpoints)
             .map_err(|why| StartError::Offload { mode: settings.offload.mode.name(), why })?;
         let discovery = settings.nat_discovery.iter().flat_map(NatDiscovery::external);
-        let own: Vec<SocketAddr> =
-            listeners.endpoints.iter().map(|endpoint| endpoint.address).chain(discovery).collect();
-        let ports = settings.relay.min_port..=settings.relay.max_port;
-        let host = host_addresses();
-        let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &own, &host));
-        let shared = Shared::new(&settings, &peers);
+        let own: Vec<SocketAddr> = listeners
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.address)
+            .chain(discovery)
+            .chain(reserved.iter().copied())
+            .collect();
+        let peers = Arc::new(PeerBook::new(&settings, own, host_addresses()));
+        let default = peers.rules().first().cloned();
+        // The default realm is always there.
+        let default = default.ok_or_else(|| io::Error::other("there is no realm"))?;
+        let seed = random()?.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
+        let shared = Shared::new(&settings, &default, seed);
+        let desk = store.map(|store| Desk::open(store, Arc::clone(&shared))).transpose()?;
+        let clock = Clock::new();
+        let state = settings.limits.state_directory.as_deref();
+        let keep = |directory| Bookkeeper::start(&shared.limiter, directory, clock);
+        let bookkeeper = state.map(keep).transpose()?;
         let processors = processors(&settings);
         let (stop, stopped) = watch::channel(false);
         let plan = Plan {
             index: 0,
             settings: Arc::new(settings),
-            users,
-            peers,
+            directory,
+            desk,
+            peers: Arc::clone(&peers),
             shared: Arc::clone(&shared),
-            clock: Clock::new(),
+            clock,
             io,
             nonce_secret: random()?,
             ticket_key: random()?,
@@ -166,13 +201,15 @@ impl Relay {
             processor: None,
         };
         let mut relay = Self {
+            monitor: Monitor::new(Arc::clone(&plan.shared), Arc::clone(&listeners), clock),
             listeners,
             path,
             offload,
             offload_report,
             workers: Vec::with_capacity(workers),
             stop,
-            #[cfg(test)]
+            bookkeeper,
+            peers,
             shared,
         };
         for (index, sockets) in relay.listeners.sockets.iter().enumerate() {
@@ -180,7 +217,7 @@ impl Relay {
             let plan = Plan { index, sockets: Arc::clone(sockets), processor, ..plan.clone() };
             let stopped = stopped.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            let (started, serves) = mpsc::sync_channel(1);
+            let (started, serves) = sync_channel(1);
             let worker = thread.spawn(move || supervise::run(&plan, &started, stopped))?;
             if serves.recv().is_err() {
                 // It has ended before it served anybody, and knows why.
@@ -197,6 +234,12 @@ impl Relay {
     #[must_use]
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.listeners.endpoints
+    }
+
+    /// A view of this server for management.
+    #[must_use]
+    pub const fn monitor(&self) -> &Monitor {
+        &self.monitor
     }
 
     /// How datagrams are received and sent.
@@ -236,6 +279,23 @@ impl Relay {
         self.listeners.kernel_drops()
     }
 
+    /// Ends the sessions that this concerns, of all workers; returns how many they were. A worker that fails meanwhile has lost
+    /// its sessions, and counts none.
+    pub async fn revoke(&self, revocation: Revocation) -> usize {
+        self.monitor.revoke_all(revocation).await
+    }
+
+    /// Adds peer rules, by realm, to those of the configuration, in place of what was added before.
+    pub fn add_peers(&self, added: &[Peers]) {
+        self.peers.add(added);
+    }
+
+    /// What the limits have done so far.
+    #[must_use]
+    pub fn limits(&self) -> LimitCounts {
+        self.shared.limiter.counts()
+    }
+
     /// Ends all sessions, closes all sockets, and returns what was counted.
     #[must_use]
     pub fn stop(self) -> Counts {
@@ -253,7 +313,11 @@ impl Relay {
             offload.count_late(&mut totals);
             offload.counts()
         });
-        Counts { totals, kernel_drops: self.listeners.kernel_drops(), offload }
+        if let Some(bookkeeper) = self.bookkeeper {
+            bookkeeper.stop();
+        }
+        let limits = self.shared.limiter.counts();
+        Counts { totals, limits, kernel_drops: self.listeners.kernel_drops(), offload }
     }
 }
 

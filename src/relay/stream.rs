@@ -31,7 +31,7 @@ use super::{
 use crate::{
     config::settings::Tcp,
     stun::frame::{self, Frame},
-    turn::{Client, Drop, EndReason, FiveTuple, Transport},
+    turn::{Client, Drop, EndReason, FiveTuple, RealmId, Time, Transport},
 };
 
 /// More than the longest message, 64 KiB and a header.
@@ -100,6 +100,8 @@ struct Connection<S> {
     begun: Option<Instant>,
     /// When a message was last of use: answered or relayed.
     active: Instant,
+    /// When what is kept may be handled, if it has to wait for that.
+    resume: Option<Instant>,
     /// The client has closed its side: what is queued is written, then the connection ends.
     finished: bool,
 }
@@ -113,12 +115,14 @@ enum Pause {
     Turn,
     /// The client is to read its responses first.
     Stuffed,
+    /// What comes next exceeds a limit until then.
+    Limited(Time),
     /// It is a client data connection from here on: what follows is not messages (RFC 6062 §5.4).
     Bound,
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve<S>(shared: Rc<Streams>, stream: S, tuple: FiveTuple, _lease: ConnectionLease)
+pub(super) async fn serve<S>(shared: Rc<Streams>, stream: S, tuple: FiveTuple, realm: RealmId, _lease: ConnectionLease)
 where
     S: ClientStream,
 {
@@ -128,7 +132,7 @@ where
         queue = queue.apart();
     }
     let at = shared.core.borrow_mut().outlets.add(queue, tuple);
-    let client = Client { tuple, route: Way::Stream(at).route() };
+    let client = Client { tuple, route: Way::Stream(at).route(), realm };
     let shared_too = Rc::clone(&shared);
     let mut connection = Connection::new(shared, stream, client, at);
     let mut timer = pin!(tokio::time::sleep_until(connection.deadline()));
@@ -168,19 +172,27 @@ impl<S: ClientStream> Connection<S> {
             room: READ,
             begun: None,
             active,
+            resume: None,
             finished: false,
         }
     }
 
     /// Reads and writes as far as possible without waiting, within one turn. Ready when the connection is over.
     fn turn(&mut self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
-        let pause = if self.finished { Pause::NoMore } else { self.receive(context)? };
+        if self.core(|core, at| core.outlets.is_bound(at)) {
+            // A ConnectionBind that had to wait has been answered.
+            return Poll::Ready(Ok(()));
+        }
+        let pause = if self.finished || self.is_held_up() { Pause::NoMore } else { self.receive(context)? };
         if pause == Pause::Bound {
             return Poll::Ready(Ok(()));
         }
         let wrote_all = self.write(context)?.is_ready();
         if self.finished && wrote_all {
             return Poll::Ready(Ok(()));
+        }
+        if let Pause::Limited(time) = pause {
+            self.resume = Some(self.core(|core, _| Instant::from_std(core.clock.instant(time))));
         }
         // If writing has made room, nothing else will tell that there is more to read.
         if pause == Pause::Turn || pause == Pause::Stuffed && !self.is_stuffed() {
@@ -199,6 +211,9 @@ impl<S: ClientStream> Connection<S> {
         }
         while timer.as_mut().poll(context).is_ready() {
             let now = Instant::now();
+            if self.resume.is_some() && !self.is_held_up() {
+                context.waker().wake_by_ref();
+            }
             if self.begun.is_some_and(|begun| begun + self.shared.limits.message_timeout <= now) {
                 return true;
             }
@@ -213,11 +228,20 @@ impl<S: ClientStream> Connection<S> {
         false
     }
 
+    /// Whether what is kept has to wait for a limit.
+    fn is_held_up(&mut self) -> bool {
+        if self.resume.is_some_and(|time| time <= Instant::now()) {
+            self.resume = None;
+        }
+        self.resume.is_some()
+    }
+
     /// When the connection may have to end if nothing more comes.
     fn deadline(&self) -> Instant {
         let limits = &self.shared.limits;
         let idle = self.active + limits.idle_timeout;
-        self.begun.map_or(idle, |begun| idle.min(begun + limits.message_timeout))
+        let late = self.begun.map_or(idle, |begun| idle.min(begun + limits.message_timeout));
+        self.resume.map_or(late, |time| late.min(time))
     }
 
     fn is_stuffed(&self) -> bool {
@@ -351,6 +375,12 @@ impl<S: ClientStream> Connection<S> {
                 (true, _) if core.outlets.is_stuffed(self.at) => break Ok(Pause::Stuffed),
                 (true, _) => *left -= 1,
             }
+            if core.limits_data
+                && is_data(rest)
+                && let Some(time) = core.server.wait(&self.client, len, now)
+            {
+                break Ok(Pause::Limited(time));
+            }
             match core.client_message(&self.client, &rest[..len], now) {
                 Outcome::ToPeer(to_peer) => {
                     let place = at + to_peer.payload.start..at + to_peer.payload.end;
@@ -386,10 +416,15 @@ impl<S: ClientStream> Connection<S> {
             Pause::NoMore if at == bytes.len() => None,
             Pause::NoMore if at == 0 => self.begun.or(Some(now)),
             Pause::NoMore => Some(now),
-            Pause::Turn | Pause::Stuffed | Pause::Bound => None,
+            Pause::Turn | Pause::Stuffed | Pause::Limited(_) | Pause::Bound => None,
         };
         Ok((at, pause))
     }
+}
+
+/// Whether a message is for a peer: ChannelData, or a Send indication (RFC 8656 §11.2). Requests never wait for limits.
+const fn is_data(message: &[u8]) -> bool {
+    matches!(message, [0x40..=0x7F, ..] | [0x00, 0x16, ..])
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub(super) fn run(plan: &Plan, started: &SyncSender<()>, mut stop: watch::Receiv
         tracing::warn!(worker = plan.index, processor, %error, "cannot pin this worker; it runs anywhere");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut counted = Totals::default();
+    let desk = &plan.shared.desks[plan.index];
     let mut pause = SHORTEST_PAUSE;
     for life in 0.. {
         let began = Instant::now();
@@ -49,7 +49,7 @@ pub(super) fn run(plan: &Plan, started: &SyncSender<()>, mut stop: watch::Receiv
         }
         match end.unwrap_or_else(|_| Err(io::Error::other("a worker panicked"))) {
             Ok(Life { totals, stopped }) => {
-                counted.add(&totals);
+                desk.add(&totals);
                 if stopped {
                     break;
                 }
@@ -71,7 +71,7 @@ pub(super) fn run(plan: &Plan, started: &SyncSender<()>, mut stop: watch::Receiv
         pause = (pause * 2).min(LONGEST_PAUSE);
         tracing::info!(worker, "a worker begins anew");
     }
-    Ok(counted)
+    Ok(desk.before())
 }
 
 /// What a life of a worker begins with.

@@ -22,16 +22,20 @@ use tokio::{
 
 use super::{
     complaint,
-    core::{Core, Way, log_refusal},
+    core::{Core, Way},
+    limits::QuotaLease,
     open,
     ports::{Owner, PortLease},
     rendezvous::{Event, Link, Rendezvous, Waiting},
-    shared::{QuotaLease, Shared},
+    shared::Shared,
     system,
 };
-use crate::turn::{
-    AddressRequest, BindRefusal, Client, ConnectRequest, ConnectionId, Drop, Grant, Handle, PeerConnection,
-    PendingAllocate, PendingBind, Refusal, RelayId,
+use crate::{
+    auth::subject::Subject,
+    turn::{
+        AddressRequest, BindRefusal, Client, ConnectRequest, ConnectionId, Drop, Grant, Handle, PeerConnection,
+        PendingAllocate, PendingBind, Refusal, RelayId,
+    },
 };
 
 /// Tells the numbers of TCP relayed addresses from those of relay sockets.
@@ -184,10 +188,14 @@ async fn connect(core: Weak<RefCell<Core>>, id: ConnectionId, socket: TcpSocket,
 
 impl Core {
     /// Opens the TCP relayed address of an allocation.
-    pub(super) fn open_tcp_relay(&mut self, pending: &PendingAllocate) -> Result<(Grant, QuotaLease), Refusal> {
+    pub(super) fn open_tcp_relay(
+        &mut self,
+        pending: &PendingAllocate,
+        subject: &Subject,
+    ) -> Result<(Grant, QuotaLease), Refusal> {
         // The protocol asks for no other addresses together with TCP.
         let AddressRequest::One { family, .. } = pending.addresses else { return Err(Refusal::Capacity) };
-        let quota = self.shared.take_quota(&pending.user).ok_or(Refusal::Quota)?;
+        let quota = self.shared.take_quota(subject, self.worker)?;
         let near = pending.client.tuple.server.ip();
         let opened = open::open_tcp(&self.shared, family, near, &mut self.rng)?;
         let listener = TcpListener::from_std(opened.listener).map_err(|error| {
@@ -233,7 +241,7 @@ impl Core {
             }
             None => {
                 if let Some((client, len)) = self.server.connect_failed(id, &mut self.reply) {
-                    log_refusal(&client, &self.reply[..len]);
+                    self.note_refusal(&client, len, now);
                     self.send_reply(&client, len);
                 }
             }
@@ -269,20 +277,21 @@ impl Core {
 
     /// Offers a connection to the client that binds it, and tells the client of the allocation.
     fn present(&mut self, connection: PeerConnection, Waiter(socket): Waiter) {
-        let PeerConnection { id, user, flow, client, len } = connection;
-        let link = Arc::new(Link { id, owner: self.worker, flow, close: Notify::new() });
+        let PeerConnection { id, subject, handle, flow, client, len } = connection;
+        let allowance = self.allowance(handle);
+        let link = Arc::new(Link { id, owner: self.worker, flow, allowance, close: Notify::new() });
         if let Some(Peer::Connecting(task)) = self.tcp.peers.insert(id, Peer::Connected(Arc::clone(&link))) {
             // The peer was faster.
             task.abort();
         }
-        self.shared.rendezvous.offer(Waiting { user, link, socket });
+        self.shared.rendezvous.offer(Waiting { subject, link, socket });
         self.send_reply(&client, len);
         self.tcp.changed.notify_one();
     }
 
     /// Binds a client data connection to a peer connection. Returns the length of the response.
     pub(super) fn bind(&mut self, client: &Client, pending: &PendingBind) -> usize {
-        let outcome = self.shared.rendezvous.claim(pending.id, &pending.user).and_then(|waiting| {
+        let outcome = self.shared.rendezvous.claim(pending.id, &pending.subject).and_then(|waiting| {
             let Waiting { link, socket, .. } = waiting;
             // From here on its end is reported, whatever becomes of it.
             let bond = Bond { link, shared: Arc::clone(&self.shared) };

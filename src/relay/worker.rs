@@ -20,11 +20,14 @@ use super::{
     complaint,
     core::{Core, Listener, Token},
     datagrams::Datagrams,
+    desk,
     dtls::{self, Dtls},
     fault::{outlive, survive},
+    inquiries::{Desk, Inquiries},
     listeners::{Sockets, Window},
     offload::{Mirror, Offload},
     pace::Pace,
+    peers::PeerBook,
     rules::{self, WorkerPolicy},
     shared::Shared,
     stream::Streams,
@@ -33,9 +36,8 @@ use super::{
     tls::Tls,
 };
 use crate::{
-    auth::users::StaticUsers,
+    auth::directory::Directory,
     config::Settings,
-    policy::peer::PeerRules,
     turn::{ConnectionIds, EndReason, Mobility, Server, Totals},
 };
 
@@ -44,8 +46,11 @@ use crate::{
 pub(super) struct Plan {
     pub(super) index: usize,
     pub(super) settings: Arc<Settings>,
-    pub(super) users: Arc<StaticUsers>,
-    pub(super) peers: Arc<PeerRules>,
+    pub(super) directory: Arc<Directory>,
+    /// Where users are asked for who are kept elsewhere.
+    pub(super) desk: Option<Desk>,
+    /// By realm.
+    pub(super) peers: Arc<PeerBook>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) io: Io,
@@ -156,8 +161,9 @@ async fn serve(
                         if drained.is_none() {
                             datagrams.give_up(&mut core.borrow_mut());
                         }
-                        let idle = turn.end(drained == Some(true));
-                        if let Some(rest) = pace.rest(datagrams.take_handled(), std::time::Instant::now()) {
+                        let drained = drained == Some(true);
+                        let idle = turn.end(drained);
+                        if let Some(rest) = pace.rest(datagrams.take_handled(), drained, std::time::Instant::now()) {
                             // The thread sleeps, as the runtime's timers are too coarse for this; it is short.
                             std::thread::sleep(rest);
                         }
@@ -233,12 +239,13 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
     if datagrams.receive_from_workers(core, now) {
         core.shared.mailboxes[usize::from(core.worker)].notify.notify_one();
     }
+    desk::answer(core, datagrams, now);
     core.wake_workers();
 }
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     let Parts { plan, seed, first_id, udp, doors } = parts;
-    let Plan { index, settings, users, peers, shared, clock, io, nonce_secret, ticket_key, dtls, offload, .. } = plan;
+    let Plan { index, settings, directory, desk, peers, shared, clock, io, nonce_secret, ticket_key, dtls, offload, .. } = plan;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
     let policy =
@@ -252,25 +259,27 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     });
     let worker = u16::try_from(index).map_err(io::Error::other)?;
     let workers = u16::try_from(settings.process.workers).map_err(io::Error::other)?;
-    let mut rules = rules::rules(&settings, &users, io, ConnectionIds { worker, workers });
+    let mut rules = rules::rules(&settings, &directory, io, ConnectionIds { worker, workers });
     // A ticket alone proves nobody: without credentials there is no mobility (RFC 8016 §5).
     let number = u8::try_from(worker).ok().filter(|_| settings.relay.mobility && !settings.auth.anonymous);
     rules.mobility = number.map(|worker| Mobility { worker, key: ticket_key });
     let server = Server::new(rules, Box::new(policy), &nonce_secret, server_seed, first_id);
     let poller = Rc::new(Poller::new(io)?);
-    let mut core = Core::new(worker, server, users, shared, clock, Rc::clone(&poller), rng, io);
+    let inquiries = Inquiries::new(worker, desk, first_id);
+    let mut core = Core::new(worker, server, directory, inquiries, shared, clock, Rc::clone(&poller), rng, io);
     core.dtls = dtls;
     core.mirror = offload.map(Mirror::new);
     // What an earlier life has left behind.
     let now = core.clock.now();
     core.reservation_deadline = core.shared.expire_reservations(now);
     core.shared.errands[index].clear();
+    core.shared.desks[index].clear();
     core.shared.mailboxes[index].notify.notify_one();
-    for (at, Window { socket, plain, dtls }) in udp.into_iter().enumerate() {
+    for (at, Window { socket, plain, dtls, realm }) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;
         let socket = UdpSocket::new(socket, io)?;
         poller.add(&socket, Token::Listener(at).encode())?;
-        core.listeners.push(Listener { socket, local, plain, dtls, busy: false });
+        core.listeners.push(Listener { socket, local, plain, dtls, realm, busy: false });
     }
     Ok((core, poller, doors))
 }

@@ -5,6 +5,10 @@
 pub struct AttributeType(pub u16);
 
 impl AttributeType {
+    /// RFC 7635 §6.2. Understood only where access tokens are asked for, by whoever looks for it.
+    pub const ACCESS_TOKEN: Self = Self(0x001B);
+    /// RFC 7635 §6.1; only sent.
+    pub const THIRD_PARTY_AUTHORIZATION: Self = Self(0x802E);
     /// RFC 5780 §7.2, RFC 3489 §11.2.4. Understood only where NAT discovery is offered, by whoever looks for it; the same
     /// holds for the next two.
     pub const CHANGE_REQUEST: Self = Self(0x0003);

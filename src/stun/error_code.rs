@@ -41,6 +41,27 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every one, by number.
+    pub const ALL: &[Self] = &[
+        Self::TryAlternate,
+        Self::BadRequest,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::MobilityForbidden,
+        Self::UnknownAttribute,
+        Self::AllocationMismatch,
+        Self::StaleNonce,
+        Self::AddressFamilyNotSupported,
+        Self::WrongCredentials,
+        Self::UnsupportedTransportProtocol,
+        Self::PeerAddressFamilyMismatch,
+        Self::ConnectionAlreadyExists,
+        Self::ConnectionTimeoutOrFailure,
+        Self::AllocationQuotaReached,
+        Self::ServerError,
+        Self::InsufficientCapacity,
+    ];
+
     /// The three-digit code.
     #[must_use]
     pub const fn code(self) -> u16 {

@@ -120,6 +120,15 @@ impl<'b> MessageWriter<'b> {
         self
     }
 
+    /// ERROR-CODE with more words behind those that the RFCs recommend; all of them together must be short (RFC 8489 §14.8:
+    /// less than 128 characters).
+    pub fn error_code_with(&mut self, error: ErrorCode, words: &str) -> &mut Self {
+        let [class, number] = error.class_and_number();
+        let value = [&[0, 0, class, number], error.reason().as_bytes(), b": ", words.as_bytes()];
+        self.put_attribute(AttributeType::ERROR_CODE, &value);
+        self
+    }
+
     /// Adds ADDRESS-ERROR-CODE with its reason phrase (RFC 8656 §18.12). `family` as in REQUESTED-ADDRESS-FAMILY.
     pub fn address_error_code(&mut self, family: u8, error: ErrorCode) -> &mut Self {
         let [class, number] = error.class_and_number();

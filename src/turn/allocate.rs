@@ -3,15 +3,18 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    AllocationId, Client, Effect, Family, Handle, RelayId, Server, Step, Time, Traffic,
+    AllocationId, Client, Effect, Families, Family, Handle, RelayId, Server, Step, Subject, Time, Traffic,
     allocation::{Allocation, Relayed},
     authentication::Requester,
     channel::Channels,
     permission::Permissions,
-    reply::ReplyContext,
+    reply::{Reject, ReplyContext},
     time::whole_seconds,
 };
 use crate::stun::{AttributeType, ErrorCode, Message, TransactionId};
+
+/// The answer to whoever asks for UDP where it is not relayed (RFC 6062 §5.1).
+const UDP_FORBIDDEN: Reject = Reject { error: ErrorCode::Forbidden, words: Some("UDP is not relayed here") };
 
 /// What is relayed: REQUESTED-TRANSPORT, an IANA protocol number (RFC 8656 §18.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +62,8 @@ pub enum AddressRequest {
 pub struct PendingAllocate {
     /// Who asks.
     pub client: Client,
-    /// The user, for quotas; empty for an anonymous client.
-    pub user: Arc<str>,
+    /// For whom, for quotas; the user is empty for an anonymous client.
+    pub subject: Arc<Subject>,
     /// What is to be relayed.
     pub protocol: RelayProtocol,
     /// What is asked for; one address without EVEN-PORT where TCP is to be relayed.
@@ -86,8 +89,8 @@ pub struct Grant {
 /// Why no relay sockets were opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The user, or the server, has as many allocations as allowed.
-    Quota,
+    /// A limit of allocations is reached: this one, in words for the client.
+    Quota(&'static str),
     /// No port, descriptor or reservation is left that would do.
     Capacity,
     /// The family is not relayed here.
@@ -95,9 +98,16 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    const fn reject(self) -> Reject {
+        match self {
+            Self::Quota(words) => Reject { error: self.error(), words: Some(words) },
+            Self::Capacity | Self::Family => Reject { error: self.error(), words: None },
+        }
+    }
+
     const fn error(self) -> ErrorCode {
         match self {
-            Self::Quota => ErrorCode::AllocationQuotaReached,
+            Self::Quota(_) => ErrorCode::AllocationQuotaReached,
             Self::Capacity => ErrorCode::InsufficientCapacity,
             Self::Family => ErrorCode::AddressFamilyNotSupported,
         }
@@ -117,13 +127,13 @@ impl Server {
         now: Time,
     ) -> Step<'m> {
         if let Some(handle) = owned {
-            let outcome = self.allocate_again(handle, message.transaction_id(), &requester.user, &context, reply, now);
-            return self.replied(outcome);
+            let len = self.allocate_again(handle, message.transaction_id(), &requester, &context, reply, now);
+            return self.replied(reply, len);
         }
         let protocol = match RelayProtocol::of(message) {
-            Ok(RelayProtocol::Tcp) if !self.rules.tcp_relaying => Err(ErrorCode::UnsupportedTransportProtocol),
-            Ok(RelayProtocol::Udp) if !self.rules.udp_relaying => Err(ErrorCode::Forbidden),
-            of => of,
+            Ok(RelayProtocol::Tcp) if !self.rules.tcp_relaying => Err(ErrorCode::UnsupportedTransportProtocol.into()),
+            Ok(RelayProtocol::Udp) if !self.rules.udp_relaying => Err(UDP_FORBIDDEN),
+            of => of.map_err(Reject::from),
         };
         if message.has(AttributeType::DONT_FRAGMENT) && !self.rules.dont_fragment && protocol != Ok(RelayProtocol::Tcp)
         {
@@ -134,7 +144,7 @@ impl Server {
                 check_tcp(client, message)?;
             }
             let (addresses, lifetime) = self.check_allocate(client, message)?;
-            Ok((protocol, addresses, lifetime))
+            Ok((protocol, addresses, requester.lifetime(lifetime, now)))
         });
         let (protocol, addresses, lifetime) = match checked {
             Ok(checked) => checked,
@@ -144,16 +154,20 @@ impl Server {
             Ok(mobile) => mobile,
             Err(error) => return self.error(&context, error, reply),
         };
-        if self.redirects(client, message.transaction_id()) {
+        let closed = self.policy.refuses_allocations();
+        if self.redirects(client, message.transaction_id(), closed.is_some()) {
             // A 300 must be protected; without credentials it is a 400 (RFC 8489 §14.8).
-            return match requester.key {
-                Some(_) => self.redirect(client, &context, reply),
-                None => self.error(&context, ErrorCode::BadRequest, reply),
+            return match (requester.key, closed) {
+                (Some(_), _) => self.redirect(client, &context, reply),
+                (None, closed) => self.error(&context, closed.unwrap_or(ErrorCode::BadRequest), reply),
             };
+        }
+        if let Some(error) = closed {
+            return self.error(&context, error, reply);
         }
         Step::Allocate(Box::new(PendingAllocate {
             client: *client,
-            user: Arc::clone(&requester.user),
+            subject: Arc::clone(&requester.subject),
             protocol,
             addresses,
             context,
@@ -170,16 +184,16 @@ impl Server {
         &self,
         handle: Handle,
         transaction_id: TransactionId,
-        user: &str,
+        requester: &Requester,
         context: &ReplyContext,
         reply: &mut [u8],
         now: Time,
-    ) -> Result<usize, usize> {
+    ) -> usize {
         let allocation = &self.table[handle];
-        if allocation.transaction_id == transaction_id && *allocation.owner.user == *user {
-            Ok(self.allocate_success(handle, context, reply, now))
+        if allocation.transaction_id == transaction_id && allocation.owner.is(requester) {
+            self.allocate_success(handle, context, reply, now)
         } else {
-            Err(context.error(&self.rules, reply, ErrorCode::AllocationMismatch, |_| {}))
+            context.error(&self.rules, reply, ErrorCode::AllocationMismatch, |_| {})
         }
     }
 
@@ -232,23 +246,23 @@ impl Server {
         reply: &mut [u8],
         now: Time,
     ) -> (usize, Option<(Handle, AllocationId)>) {
-        let PendingAllocate { client, user, protocol, context, requester, transaction_id, lifetime, mobile, .. } =
-            pending;
+        let PendingAllocate { client, protocol, context, requester, transaction_id, lifetime, mobile, .. } = pending;
         if let Some(handle) = self.live(&client, now) {
             let granted = outcome.iter().flat_map(|grant| grant.relays.iter().flatten());
             self.effects.extend(granted.map(|(relay, _)| Effect::CloseRelay(*relay)));
-            let outcome = self.allocate_again(handle, transaction_id, &user, &context, reply, now);
-            let _ = self.replied(outcome);
-            return (outcome.unwrap_or_else(|len| len), None);
+            let len = self.allocate_again(handle, transaction_id, &requester, &context, reply, now);
+            self.count_response(reply, len);
+            return (len, None);
         }
         let grant = match outcome {
             Ok(grant) => grant,
             Err(refusal) => {
-                self.totals.errors = self.totals.errors.wrapping_add(1);
-                return (context.error(&self.rules, reply, refusal.error(), |_| {}), None);
+                let len = context.error(&self.rules, reply, refusal.reject(), |_| {});
+                self.count_response(reply, len);
+                return (len, None);
             }
         };
-        let expires = now + lifetime;
+        let expires = (now + lifetime).min(requester.until);
         let id = AllocationId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
         let handle = self.table.insert(Allocation {
@@ -267,11 +281,13 @@ impl Server {
             refused: grant.refused,
             away: false,
             mobile: mobile.then(Box::default),
+            meter: None,
             armed: Time(u64::MAX),
         });
-        self.totals.allocations = self.totals.allocations.wrapping_add(1);
-        self.totals.successes = self.totals.successes.wrapping_add(1);
-        (self.allocate_success(handle, &context, reply, now), Some((handle, id)))
+        self.totals.begun.add_one(client.tuple.transport, Families::of(&self.table[handle].relayed));
+        let len = self.allocate_success(handle, &context, reply, now);
+        self.count_response(reply, len);
+        (len, Some((handle, id)))
     }
 
     /// The success response (RFC 8656 §7.2); also for a retransmitted request.

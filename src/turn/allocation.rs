@@ -3,8 +3,8 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    Client, Family, FiveTuple, Refusal, RelayId, Time, Traffic, authentication::Requester, channel::Channels,
-    connection::Connections, mobility::Mobile, permission::Permissions,
+    Client, Family, FiveTuple, Refusal, RelayId, Subject, Time, Traffic, authentication::Requester, channel::Channels,
+    connection::Connections, meter::Meter, mobility::Mobile, permission::Permissions,
 };
 use crate::stun::TransactionId;
 
@@ -30,7 +30,6 @@ pub(super) struct Relayed {
 }
 
 /// An allocation with all that belongs to it.
-#[derive(Debug)]
 pub(super) struct Allocation {
     pub(super) id: AllocationId,
     pub(super) client: Client,
@@ -55,6 +54,8 @@ pub(super) struct Allocation {
     pub(super) away: bool,
     /// There if the client has asked for a ticket.
     pub(super) mobile: Option<Box<Mobile>>,
+    /// There if it is held to limits of rates or peers.
+    pub(super) meter: Option<Box<dyn Meter>>,
     /// When the table will look at it next; never later than [`Allocation::next_deadline`].
     pub(super) armed: Time,
 }
@@ -91,7 +92,7 @@ impl Allocation {
     pub(super) fn summary(&self, reason: EndReason, now: Time) -> SessionSummary {
         SessionSummary {
             id: self.id,
-            user: Arc::clone(&self.owner.user),
+            subject: Arc::clone(&self.owner.subject),
             client: self.client.tuple,
             duration: now.since(self.created),
             to_peers: self.to_peers,
@@ -108,6 +109,10 @@ pub enum EndReason {
     Expired,
     /// The client asked for it (Refresh with lifetime 0).
     Deleted,
+    /// The credential that it was made with is over.
+    CredentialExpired,
+    /// Its user, the secret behind its credential, or it alone was revoked.
+    Revoked,
     /// The client's TCP connection is gone.
     ConnectionClosed,
     /// The server stops.
@@ -116,19 +121,40 @@ pub enum EndReason {
     Fault,
     /// The worker that served it failed in a way that is a bug of this server.
     Lost,
+    /// An operator ended it.
+    Disconnected,
 }
 
+// They are counted by place.
+const _: () = assert!(EndReason::ALL.len() == EndReason::Disconnected as usize + 1);
+
 impl EndReason {
+    /// Every one.
+    pub const ALL: [Self; 9] = [
+        Self::Expired,
+        Self::Deleted,
+        Self::CredentialExpired,
+        Self::Revoked,
+        Self::ConnectionClosed,
+        Self::Stopped,
+        Self::Fault,
+        Self::Lost,
+        Self::Disconnected,
+    ];
+
     /// A short name, as in logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Expired => "expired",
             Self::Deleted => "deleted",
+            Self::CredentialExpired => "credential-expired",
+            Self::Revoked => "revoked",
             Self::ConnectionClosed => "connection-closed",
             Self::Stopped => "stopped",
             Self::Fault => "fault",
             Self::Lost => "lost",
+            Self::Disconnected => "disconnected",
         }
     }
 }
@@ -138,8 +164,8 @@ impl EndReason {
 pub struct SessionSummary {
     /// Its id.
     pub id: AllocationId,
-    /// Its user; empty for an anonymous client.
-    pub user: Arc<str>,
+    /// Whose it was; the user is empty for an anonymous client.
+    pub subject: Arc<Subject>,
     /// Its 5-tuple.
     pub client: FiveTuple,
     /// How long it lived.

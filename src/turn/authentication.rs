@@ -1,47 +1,46 @@
-//! The long-term credential mechanism, server side (RFC 8489 §9.2.4), in the order that the RFC gives its checks.
+//! The long-term credential mechanism, server side (RFC 8489 §9.2.4), in the order that the RFC gives its checks, and access
+//! tokens (RFC 7635 §7), which take the place of user and password in it.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher, sync::Arc, time::Duration};
 
-use super::{FiveTuple, Rules, Time, nonce::Nonces};
+use foldhash::fast::FixedState;
+
+use super::{
+    Client, Mechanism, Rules, Time,
+    nonce::{self, Features, Nonces},
+};
+pub use crate::auth::{
+    credential::{Credential, Identity, Query, RealmId, Term},
+    subject::Subject,
+};
 use crate::stun::{AttributeType, IntegrityKey, MacAlgorithm, Message, PasswordAlgorithm};
 
-/// Who a request says it is from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Identity<'m> {
-    /// USERNAME.
-    Name(&'m str),
-    /// USERHASH: SHA-256(user ":" realm) (RFC 8489 §14.4).
-    Hash(&'m [u8; 32]),
-}
-
-/// The question that the protocol asks about a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Query<'m> {
-    /// The user.
-    pub identity: Identity<'m>,
-    /// Which of the user's keys is needed.
-    pub algorithm: PasswordAlgorithm,
-}
+/// What has less time left is over: LIFETIME counts whole seconds.
+pub(super) const SHORTEST_TERM: Duration = Duration::from_secs(1);
 
 /// The answer to a [`Query`].
 #[derive(Debug, Clone, Copy)]
 pub enum Answer<'c> {
     /// Not asked yet.
     Unasked,
-    /// There is no such user, or the user has no such key.
-    Unknown,
-    /// The user's name and key.
+    /// What the request may have been made with.
     Known {
-        /// The name, for quotas and logs.
-        user: &'c Arc<str>,
-        /// The long-term key.
-        key: &'c [u8],
+        /// The keys, to be tried in this order; none if there is no such user.
+        credentials: &'c [Credential],
+        /// There may be others, for whom one has to ask and wait.
+        more: bool,
     },
+    /// What a store has said, which was asked after all that is known at once.
+    Stored(&'c [Credential]),
+    /// Whoever knows cannot be asked now.
+    Unavailable,
 }
 
 /// A key that has verified a request.
 #[derive(Debug, Clone)]
 pub(super) struct CachedKey {
+    /// A hash of the user as the request named it.
+    identity: u64,
     algorithm: PasswordAlgorithm,
     mac: IntegrityKey,
 }
@@ -49,21 +48,61 @@ pub(super) struct CachedKey {
 /// Who made a request that passed all checks.
 #[derive(Debug, Clone)]
 pub(super) struct Requester {
-    /// The user; empty for an anonymous client.
-    pub(super) user: Arc<str>,
+    /// The holder of the credential; its user is empty for an anonymous client.
+    pub(super) subject: Arc<Subject>,
+    /// Its realm.
+    pub(super) realm: RealmId,
     /// Signs the responses and is kept with the allocation; `None` for an anonymous client.
     pub(super) key: Option<CachedKey>,
+    /// When what it is allowed ends, grace included.
+    pub(super) until: Time,
+    /// The secret that the credential was made with.
+    pub(super) secret: Option<Arc<str>>,
+    bearer: bool,
+    mechanism: Mechanism,
 }
 
 impl Requester {
+    /// Somebody who was not asked for credentials.
+    pub(super) fn anonymous(subject: Arc<Subject>) -> Self {
+        let (realm, mechanism) = (RealmId::DEFAULT, Mechanism::None);
+        Self { subject, realm, key: None, until: Time(u64::MAX), secret: None, bearer: false, mechanism }
+    }
+
+    /// What let it in.
+    pub(super) const fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
     /// The key that signs responses.
     pub(super) fn signing_key(&self) -> Option<IntegrityKey> {
         self.key.as_ref().map(|key| key.mac.clone())
     }
+
+    /// Whether what this one has made is the other's, too. Tokens name no user: a client that takes a new one, as it must when
+    /// the old one expires, even with a key of another id, goes on with what it has (RFC 7635 §9).
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.subject == other.subject || self.bearer && other.bearer && self.realm == other.realm
+    }
+
+    /// Goes on with another's credential.
+    pub(super) fn renew(&mut self, by: &Self) {
+        let Self { subject: _, realm: _, key, until, secret, bearer, mechanism } = by;
+        (self.key, self.until) = (key.clone(), *until);
+        (self.secret, self.bearer, self.mechanism) = (secret.clone(), *bearer, *mechanism);
+    }
+
+    /// What is left of a lifetime that the rules grant: it ends with the credential.
+    pub(super) fn lifetime(&self, granted: Duration, now: Time) -> Duration {
+        if self.until == Time(u64::MAX) {
+            return granted;
+        }
+        granted.min(Duration::from_secs(self.until.since(now).as_secs()))
+    }
 }
 
 /// Why a request is not authenticated.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
     /// 401 with a new nonce.
     Challenge,
@@ -71,95 +110,189 @@ pub(super) enum Failure {
     BadRequest,
     /// 438 with a new nonce: all is right but the nonce.
     StaleNonce,
+    /// 438 with a new nonce: nobody is looked up for a client that has not shown that it receives at its address.
+    UnprovedAddress,
+    /// 420: an access token where none was asked for (RFC 7635 §7).
+    UnexpectedToken,
+    /// 500: whoever knows the user cannot be asked.
+    Unavailable,
+}
+
+/// What a request was proved with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// A credential that is good.
+    Good,
+    /// One in its grace: it serves what it has made, and nothing new.
+    Over,
 }
 
 /// What the checks came to.
 #[derive(Debug)]
 pub(super) enum Outcome<'m> {
-    Passed(Requester),
+    Passed(Requester, Proof),
     Ask(Query<'m>),
+    /// Ask those for whose answer one has to wait.
+    AskFurther(Query<'m>),
     Failed(Failure),
+}
+
+/// What is sent to clients of one realm, and must come back.
+struct Challenge {
+    /// The value of PASSWORD-ALGORITHMS.
+    offered: Vec<u8>,
+    features: Features,
+    takes_hashes: bool,
+    takes_tokens: bool,
 }
 
 /// What authenticates requests, apart from the users.
 pub(super) struct Authenticator {
     pub(super) nonces: Nonces,
-    /// The value of PASSWORD-ALGORITHMS that goes out and must come back.
-    pub(super) offered: Vec<u8>,
+    /// By realm.
+    challenges: Vec<Challenge>,
     /// Verified instead of an unknown user's key, so that the time taken tells nothing (H-12).
     decoy: [u8; 32],
+    hasher: FixedState,
+}
+
+/// Everything about a request that bears on its authentication.
+struct Claim<'m> {
+    query: Query<'m>,
+    nonce: &'m [u8],
+    features: Features,
+    /// The attribute that counts.
+    mac: MacAlgorithm,
+    /// The response's.
+    signing: MacAlgorithm,
+    /// A hash of the user as named.
+    identity: u64,
 }
 
 impl Authenticator {
-    pub(super) fn new(nonces: Nonces, rules: &Rules, decoy: &[u8; 32]) -> Self {
-        Self { nonces, offered: PasswordAlgorithm::encode_list(&rules.password_algorithms), decoy: *decoy }
+    pub(super) fn new(nonces: Nonces, rules: &Rules, decoy: &[u8; 32], seed: u64) -> Self {
+        let challenges = rules.realms.iter().map(|realm| {
+            let anonymity = if realm.user_hashes { nonce::USERNAME_ANONYMITY } else { 0 };
+            Challenge {
+                offered: PasswordAlgorithm::encode_list(&realm.password_algorithms),
+                features: nonce::features(nonce::PASSWORD_ALGORITHMS | anonymity),
+                takes_hashes: realm.user_hashes,
+                takes_tokens: realm.third_party.is_some(),
+            }
+        });
+        Self { nonces, challenges: challenges.collect(), decoy: *decoy, hasher: FixedState::with_seed(seed) }
+    }
+
+    /// What clients of this realm are sent: PASSWORD-ALGORITHMS and the features in NONCE.
+    pub(super) fn challenge(&self, realm: RealmId) -> (&[u8], Features) {
+        self.challenges.get(realm.index()).map_or((&[], Features::default()), |to| (&to.offered, to.features))
+    }
+
+    /// Whether access tokens serve where this realm is told.
+    pub(super) fn takes_tokens(&self, realm: RealmId) -> bool {
+        self.challenges.get(realm.index()).is_some_and(|to| to.takes_tokens)
     }
 
     /// Runs the checks of RFC 8489 §9.2.4. `owner` is who made the allocation on the request's 5-tuple.
     pub(super) fn check<'m>(
         &self,
         message: &Message<'m>,
-        tuple: &FiveTuple,
+        client: &Client,
         owner: Option<&Requester>,
         answer: Answer<'_>,
         now: Time,
     ) -> Outcome<'m> {
-        let mac_algorithm = if message.has(AttributeType::MESSAGE_INTEGRITY_SHA256) {
+        let claim = match self.claim(message, client, owner) {
+            Ok(claim) => claim,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        if let Some(owner) = owner.filter(|owner| serves(owner, &claim)) {
+            let verified = owner.key.as_ref().is_some_and(|key| key.mac.verifies(message));
+            if !verified || owner.until.since(now) < SHORTEST_TERM {
+                return Outcome::Failed(Failure::Challenge);
+            }
+            return self.check_nonce(&claim, client, now, owner.clone(), Proof::Good);
+        }
+        let (credentials, more, stored) = match answer {
+            Answer::Unasked => return Outcome::Ask(claim.query),
+            Answer::Unavailable => return Outcome::Failed(Failure::Unavailable),
+            Answer::Known { credentials, more } => (credentials, more, false),
+            Answer::Stored(credentials) => (credentials, false, true),
+        };
+        let mechanism = |credential| if stored { Mechanism::Store } else { Mechanism::of(credential) };
+        let verifies =
+            |credential: &&Credential| IntegrityKey::new(claim.mac, credential.key.as_bytes()).verifies(message);
+        let passed = credentials.iter().find(verifies);
+        let passed = passed.and_then(|credential| accept(credential, mechanism(credential), &claim, now));
+        match passed {
+            Some((requester, proof)) => self.check_nonce(&claim, client, now, requester, proof),
+            None if more && self.nonces.is_valid(claim.nonce, claim.features, &client.tuple, now) => {
+                Outcome::AskFurther(claim.query)
+            }
+            None if more => Outcome::Failed(Failure::UnprovedAddress),
+            None if credentials.is_empty() => Outcome::Failed(self.unknown_user(message, claim.mac)),
+            None => Outcome::Failed(Failure::Challenge),
+        }
+    }
+
+    /// The checks before that of the user.
+    fn claim<'m>(
+        &self,
+        message: &Message<'m>,
+        client: &Client,
+        owner: Option<&Requester>,
+    ) -> Result<Claim<'m>, Failure> {
+        let challenge = self.challenges.get(client.realm.index()).ok_or(Failure::BadRequest)?;
+        let mac = if message.has(AttributeType::MESSAGE_INTEGRITY_SHA256) {
             MacAlgorithm::Sha256
         } else if message.has(AttributeType::MESSAGE_INTEGRITY) {
             MacAlgorithm::Sha1
         } else {
-            return Outcome::Failed(Failure::Challenge);
+            return Err(Failure::Challenge);
         };
         let (username, userhash) = (message.get(AttributeType::USERNAME), message.get(AttributeType::USERHASH));
         let nonce = message.get(AttributeType::NONCE);
         let (Some(nonce), true, true) =
             (nonce, message.has(AttributeType::REALM), username.is_some() || userhash.is_some())
         else {
-            return Outcome::Failed(Failure::BadRequest);
+            return Err(Failure::BadRequest);
         };
-        let Ok(chosen) = self.password_algorithm(message) else { return Outcome::Failed(Failure::BadRequest) };
-        let algorithm = chosen.unwrap_or(PasswordAlgorithm::Md5);
-        let signing = signing_algorithm(chosen);
-
+        let token = access_token(message);
+        if token.is_some() && !challenge.takes_tokens {
+            return Err(Failure::UnexpectedToken);
+        }
+        let chosen = password_algorithm(message, &challenge.offered)?;
         let identity = match (username, userhash) {
             (Some(name), _) => std::str::from_utf8(name).ok().map(Identity::Name),
-            (None, Some(hash)) => hash.try_into().ok().map(Identity::Hash),
-            (None, None) => None,
+            (None, Some(hash)) if challenge.takes_hashes => hash.try_into().ok().map(Identity::Hash),
+            (None, _) => None,
         };
-        let Some(identity) = identity else { return Outcome::Failed(self.unknown_user(message, mac_algorithm)) };
-        let kept = if mac_algorithm == signing { cached(owner, identity, algorithm, signing) } else { None };
-        let requester = match (kept, answer) {
-            (Some(requester), _) => requester,
-            (None, Answer::Unasked) => return Outcome::Ask(Query { identity, algorithm }),
-            (None, Answer::Unknown) => return Outcome::Failed(self.unknown_user(message, mac_algorithm)),
-            (None, Answer::Known { user, key }) => Requester {
-                user: Arc::clone(user),
-                key: Some(CachedKey { algorithm, mac: IntegrityKey::new(mac_algorithm, key) }),
-            },
-        };
-        if !requester.key.as_ref().is_some_and(|key| key.mac.verifies(message)) {
-            return Outcome::Failed(Failure::Challenge);
-        }
-        if !self.nonces.is_valid(nonce, tuple, now) {
-            return Outcome::Failed(Failure::StaleNonce);
-        }
-        Outcome::Passed(sign_with(signing, requester, answer))
+        let Some(identity) = identity else { return Err(self.unknown_user(message, mac)) };
+        let algorithm = chosen.unwrap_or(PasswordAlgorithm::Md5);
+        let query = Query { realm: client.realm, identity, algorithm, token };
+        let identity = self.hasher.hash_one(identity);
+        let by_token = token.is_some()
+            || owner
+                .is_some_and(|owner| owner.bearer && owner.key.as_ref().is_some_and(|key| key.identity == identity));
+        // The key of a token is made of no password, so there is no algorithm to answer in kind to.
+        let signing = if by_token { mac } else { signing_algorithm(chosen) };
+        Ok(Claim { query, nonce, features: challenge.features, mac, signing, identity })
     }
 
-    /// The algorithm named by PASSWORD-ALGORITHM; `Ok(None)` if the request has neither it nor PASSWORD-ALGORITHMS.
-    fn password_algorithm(&self, message: &Message<'_>) -> Result<Option<PasswordAlgorithm>, Failure> {
-        let listed = message.get(AttributeType::PASSWORD_ALGORITHMS);
-        let chosen = message.get(AttributeType::PASSWORD_ALGORITHM);
-        let (Some(listed), Some(chosen)) = (listed, chosen) else {
-            return if listed.is_none() && chosen.is_none() { Ok(None) } else { Err(Failure::BadRequest) };
-        };
-        let algorithm = PasswordAlgorithm::decode(chosen).ok_or(Failure::BadRequest)?;
-        let is_offered = self.offered.chunks(4).any(|offered| offered == algorithm.encode());
-        if listed != self.offered || !is_offered {
-            return Err(Failure::BadRequest);
+    /// The last check.
+    fn check_nonce<'m>(
+        &self,
+        claim: &Claim<'m>,
+        client: &Client,
+        now: Time,
+        requester: Requester,
+        proof: Proof,
+    ) -> Outcome<'m> {
+        if self.nonces.is_valid(claim.nonce, claim.features, &client.tuple, now) {
+            Outcome::Passed(requester, proof)
+        } else {
+            Outcome::Failed(Failure::StaleNonce)
         }
-        Ok(Some(algorithm))
     }
 
     fn unknown_user(&self, message: &Message<'_>, algorithm: MacAlgorithm) -> Failure {
@@ -169,33 +302,66 @@ impl Authenticator {
     }
 }
 
-/// The owner of the allocation, if the request names the same user and is made the same way, so that the kept key serves
-/// both to verify it and to sign its response.
-fn cached(
-    owner: Option<&Requester>,
-    identity: Identity<'_>,
-    algorithm: PasswordAlgorithm,
-    mac_algorithm: MacAlgorithm,
-) -> Option<Requester> {
-    let owner = owner?;
-    let key = owner.key.as_ref()?;
-    let serves =
-        identity == Identity::Name(&owner.user) && key.algorithm == algorithm && key.mac.algorithm() == mac_algorithm;
-    serves.then(|| owner.clone())
+/// ACCESS-TOKEN, which the reader of messages does not know: it is understood here alone.
+pub(super) fn access_token<'m>(message: &Message<'m>) -> Option<&'m [u8]> {
+    if !message.has_unknown_required() {
+        return None;
+    }
+    message.attributes().find(|(found, _)| *found == AttributeType::ACCESS_TOKEN).map(|(_, token)| token)
+}
+
+/// The algorithm named by PASSWORD-ALGORITHM; `Ok(None)` if the request has neither it nor PASSWORD-ALGORITHMS.
+fn password_algorithm(message: &Message<'_>, offered: &[u8]) -> Result<Option<PasswordAlgorithm>, Failure> {
+    let listed = message.get(AttributeType::PASSWORD_ALGORITHMS);
+    let chosen = message.get(AttributeType::PASSWORD_ALGORITHM);
+    let (Some(listed), Some(chosen)) = (listed, chosen) else {
+        return if listed.is_none() && chosen.is_none() { Ok(None) } else { Err(Failure::BadRequest) };
+    };
+    let algorithm = PasswordAlgorithm::decode(chosen).ok_or(Failure::BadRequest)?;
+    let is_offered = offered.chunks(4).any(|offered| offered == algorithm.encode());
+    if listed != offered || !is_offered {
+        return Err(Failure::BadRequest);
+    }
+    Ok(Some(algorithm))
+}
+
+/// Whether the key that is kept with an allocation serves both to verify a request and to sign its response: it names the same
+/// user and is made the same way. A token is looked at anew.
+fn serves(owner: &Requester, claim: &Claim<'_>) -> bool {
+    let Some(key) = &owner.key else { return false };
+    claim.query.token.is_none()
+        && key.identity == claim.identity
+        && key.algorithm == claim.query.algorithm
+        && key.mac.algorithm() == claim.mac
+        && claim.mac == claim.signing
+}
+
+/// Who a credential that has verified a request stands for; `None` if it is over, grace included.
+fn accept(credential: &Credential, mechanism: Mechanism, claim: &Claim<'_>, now: Time) -> Option<(Requester, Proof)> {
+    let (until, proof) = match credential.term {
+        None => (Time(u64::MAX), Proof::Good),
+        Some(Term { left, grace }) => {
+            let all = left.saturating_add(grace);
+            if all < SHORTEST_TERM {
+                return None;
+            }
+            (now + all, if left < SHORTEST_TERM { Proof::Over } else { Proof::Good })
+        }
+    };
+    let mac = IntegrityKey::new(claim.signing, credential.key.as_bytes());
+    let requester = Requester {
+        subject: Arc::clone(&credential.subject),
+        realm: credential.realm,
+        key: Some(CachedKey { identity: claim.identity, algorithm: claim.query.algorithm, mac }),
+        until,
+        secret: credential.secret.clone(),
+        bearer: credential.bearer,
+        mechanism,
+    };
+    Some((requester, proof))
 }
 
 /// Responses carry MESSAGE-INTEGRITY-SHA256 unless the request named no password algorithm (RFC 8489 §9.2.4).
 const fn signing_algorithm(chosen: Option<PasswordAlgorithm>) -> MacAlgorithm {
     if chosen.is_some() { MacAlgorithm::Sha256 } else { MacAlgorithm::Sha1 }
-}
-
-/// Changes the key of a requester who used the other integrity attribute than the response must carry.
-fn sign_with(signing: MacAlgorithm, requester: Requester, answer: Answer<'_>) -> Requester {
-    match (requester.key, answer) {
-        (Some(key), Answer::Known { key: bytes, .. }) if key.mac.algorithm() != signing => Requester {
-            user: requester.user,
-            key: Some(CachedKey { algorithm: key.algorithm, mac: IntegrityKey::new(signing, bytes) }),
-        },
-        (key, _) => Requester { user: requester.user, key },
-    }
 }

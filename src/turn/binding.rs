@@ -38,7 +38,7 @@ impl Server {
                     writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, mapped);
                 }
             });
-            return self.replied(Ok(len));
+            return self.replied(reply, len);
         };
         let Ok(wishes) = Wishes::read(message) else { return self.error(&context, ErrorCode::BadRequest, reply) };
         let origin = corner.changed(wishes.change_address, wishes.change_port);
@@ -53,9 +53,9 @@ impl Server {
         let mut to = mapped;
         to.set_port(wishes.response_port.unwrap_or(mapped.port()));
         if origin.local() == client.tuple.server && to == mapped {
-            return self.replied(Ok(len));
+            return self.replied(reply, len);
         }
-        self.replied_elsewhere(Elsewhere { len, from: origin.local(), to })
+        self.replied_elsewhere(reply, Elsewhere { len, from: origin.local(), to })
     }
 
     /// 420 with all that was not understood (RFC 8489 §6.3.1).
@@ -70,6 +70,6 @@ impl Server {
         let len = context.error(&self.rules, reply, ErrorCode::UnknownAttribute, |writer| {
             writer.unknown_attributes(unknown, LIMIT);
         });
-        self.replied(Err(len))
+        self.replied(reply, len)
     }
 }

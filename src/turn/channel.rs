@@ -98,6 +98,12 @@ impl Channels {
         }
     }
 
+    /// Those that there are.
+    pub(super) fn live(&self, now: Time) -> impl Iterator<Item = (ChannelNumber, SocketAddr)> + '_ {
+        let live = self.by_number.iter().filter(move |channel| channel.expires > now);
+        live.map(|channel| (channel.number, channel.peer))
+    }
+
     /// The earliest expiry.
     pub(super) fn next_expiry(&self) -> Option<Time> {
         self.by_number.iter().map(|channel| channel.expires).min()

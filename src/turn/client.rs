@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use super::RealmId;
 use crate::stun::address::{FAMILY_IPV4, FAMILY_IPV6};
 
 /// Transport between client and server.
@@ -21,6 +22,9 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Tls, Self::Dtls];
+
     /// Whether messages travel in a stream, where ChannelData must be padded (RFC 8656 §12.5).
     #[must_use]
     pub const fn is_stream(self) -> bool {
@@ -83,6 +87,8 @@ pub struct Client {
     pub tuple: FiveTuple,
     /// The way back.
     pub route: Route,
+    /// The realm that clients are told where this one has come in.
+    pub realm: RealmId,
 }
 
 /// A relay socket's number, given by the input/output that opened it.

@@ -5,11 +5,12 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use super::{
-    Client, ConnectionId, Drop, Effect, Family, Flow, Handle, RelayId, Server, Step, Time, Traffic,
+    Client, ConnectionId, Drop, Effect, Family, Flow, Handle, RelayId, Server, Step, Subject, Time, Traffic,
     authentication::Requester,
     connection::{Connection, State},
+    create_permission::PEER_FORBIDDEN,
     data::random_id,
-    reply::ReplyContext,
+    reply::{Reject, ReplyContext},
 };
 use crate::stun::{AttributeType, Class, ErrorCode, Message, MessageWriter, Method};
 
@@ -29,8 +30,10 @@ pub struct ConnectRequest {
 pub struct PeerConnection {
     /// Its id.
     pub id: ConnectionId,
-    /// The only user who may bind it.
-    pub user: Arc<str>,
+    /// The only one who may bind it.
+    pub subject: Arc<Subject>,
+    /// The allocation.
+    pub handle: Handle,
     /// Counts what it relays.
     pub flow: Arc<Flow>,
     /// Who is to be told.
@@ -45,7 +48,7 @@ pub struct PendingBind {
     /// The connection that is asked for.
     pub id: ConnectionId,
     /// Who asks.
-    pub user: Arc<str>,
+    pub subject: Arc<Subject>,
     context: ReplyContext,
 }
 
@@ -81,28 +84,30 @@ impl Server {
     }
 
     fn check_connect(
-        &self,
+        &mut self,
         handle: Handle,
         message: &Message<'_>,
         now: Time,
-    ) -> Result<(RelayId, SocketAddr), ErrorCode> {
+    ) -> Result<(RelayId, SocketAddr), Reject> {
         let allocation = &self.table[handle];
-        let Some(connections) = &allocation.connections else { return Err(ErrorCode::AllocationMismatch) };
+        let Some(connections) = &allocation.connections else { return Err(ErrorCode::AllocationMismatch.into()) };
         let Some(Ok(peer)) = message.get_xor_address(AttributeType::XOR_PEER_ADDRESS) else {
-            return Err(ErrorCode::BadRequest);
+            return Err(ErrorCode::BadRequest.into());
         };
         let relayed = allocation.relayed(Family::of(peer.ip()), now).ok_or(ErrorCode::PeerAddressFamilyMismatch)?;
         if connections.to(peer).is_some() {
-            return Err(ErrorCode::ConnectionAlreadyExists);
+            return Err(ErrorCode::ConnectionAlreadyExists.into());
         }
         // Nothing listens on port 0.
-        if peer.port() == 0 || !self.policy.permits_connection(peer) {
-            return Err(ErrorCode::Forbidden);
+        if peer.port() == 0 || !self.policy.permits_connection(allocation.owner.realm, peer) {
+            return Err(PEER_FORBIDDEN);
         }
         if connections.len() >= self.rules.max_connections {
-            return Err(ErrorCode::InsufficientCapacity);
+            return Err(ErrorCode::InsufficientCapacity.into());
         }
-        Ok((relayed.relay, peer))
+        let relay = relayed.relay;
+        self.add_peers(handle, 1, now)?;
+        Ok((relay, peer))
     }
 
     /// A Connect has succeeded: writes its response. `None` if nobody waits for one any more.
@@ -117,7 +122,7 @@ impl Server {
         let len = context.success(&self.rules, reply, |writer| {
             writer.u32(AttributeType::CONNECTION_ID, id.0);
         });
-        let _ = self.replied(Ok(len));
+        self.count_response(reply, len);
         Some(self.presented(handle, id, flow, len))
     }
 
@@ -130,7 +135,7 @@ impl Server {
         self.connections.remove(&id);
         let client = allocation.client;
         let len = context.error(&self.rules, reply, ErrorCode::ConnectionTimeoutOrFailure, |_| {});
-        let _ = self.replied(Err(len));
+        self.count_response(reply, len);
         Some((client, len))
     }
 
@@ -178,7 +183,7 @@ impl Server {
         if !allocation.permissions.allow(peer.ip(), now) {
             return Err(Drop::NoPermission);
         }
-        if !self.policy.permits(peer) {
+        if !self.policy.permits(allocation.owner.realm, peer) {
             return Err(Drop::PeerRefused);
         }
         self.expire_connections(handle, now);
@@ -189,7 +194,8 @@ impl Server {
 
     fn presented(&self, handle: Handle, id: ConnectionId, flow: Arc<Flow>, len: usize) -> PeerConnection {
         let allocation = &self.table[handle];
-        PeerConnection { id, user: Arc::clone(&allocation.owner.user), flow, client: allocation.client, len }
+        let subject = Arc::clone(&allocation.owner.subject);
+        PeerConnection { id, subject, handle, flow, client: allocation.client, len }
     }
 
     /// ConnectionBind (RFC 6062 §5.4), on any connection but one that has an allocation.
@@ -204,8 +210,8 @@ impl Server {
     ) -> Step<'m> {
         match message.get_u32(AttributeType::CONNECTION_ID) {
             Some(Ok(id)) if client.tuple.transport.is_stream() && !has_allocation => {
-                let user = Arc::clone(&requester.user);
-                Step::Bind(Box::new(PendingBind { id: ConnectionId(id), user, context }))
+                let subject = Arc::clone(&requester.subject);
+                Step::Bind(Box::new(PendingBind { id: ConnectionId(id), subject, context }))
             }
             _ => self.error(&context, ErrorCode::BadRequest, reply),
         }
@@ -221,7 +227,7 @@ impl Server {
         let error = match outcome {
             Ok(()) => {
                 let len = pending.context.success(&self.rules, reply, |_| {});
-                let _ = self.replied(Ok(len));
+                self.count_response(reply, len);
                 return len;
             }
             Err(BindRefusal::Unknown) => ErrorCode::BadRequest,
@@ -229,7 +235,7 @@ impl Server {
             Err(BindRefusal::Fault) => ErrorCode::ServerError,
         };
         let len = pending.context.error(&self.rules, reply, error, |_| {});
-        let _ = self.replied(Err(len));
+        self.count_response(reply, len);
         len
     }
 

@@ -116,6 +116,10 @@ impl Connections {
         self.entries.push(connection);
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.entries.iter()
+    }
+
     /// Takes those that are `due` out.
     pub(super) fn take(&mut self, mut due: impl FnMut(&Connection) -> bool) -> Vec<Connection> {
         let taken = self.entries.extract_if(.., |connection| due(connection)).collect();

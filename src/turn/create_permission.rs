@@ -2,8 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::{Effect, Family, Handle, Server, Time, reply::ReplyContext};
+use super::{
+    Effect, Family, Handle, Server, Time,
+    reply::{Reject, ReplyContext},
+};
 use crate::stun::{AttributeType, ErrorCode, Message};
+
+/// The answer about a peer that the policy refuses.
+pub(super) const PEER_FORBIDDEN: Reject =
+    Reject { error: ErrorCode::Forbidden, words: Some("this peer address is not allowed") };
 
 impl Server {
     pub(super) fn create_permission(
@@ -13,25 +20,29 @@ impl Server {
         context: &ReplyContext,
         reply: &mut [u8],
         now: Time,
-    ) -> Result<usize, ErrorCode> {
+    ) -> Result<usize, Reject> {
         let peers: Vec<IpAddr> = message
             .xor_addresses(AttributeType::XOR_PEER_ADDRESS)
             .map(|peer| peer.map(|peer| peer.ip()).map_err(|_| ErrorCode::BadRequest))
             .collect::<Result<_, _>>()?;
         if peers.is_empty() {
-            return Err(ErrorCode::BadRequest);
+            return Err(ErrorCode::BadRequest.into());
         }
         for peer in &peers {
             self.check_peer_family(handle, *peer, now)?;
         }
-        if !peers.iter().all(|peer| self.policy.permits_ip(*peer)) {
-            return Err(ErrorCode::Forbidden);
+        let realm = self.table[handle].owner.realm;
+        if !peers.iter().all(|peer| self.policy.permits_ip(realm, *peer)) {
+            return Err(PEER_FORBIDDEN);
         }
         let expires = now + self.rules.permission_lifetime;
-        let allocation = &mut self.table[handle];
+        let allocation = &self.table[handle];
         if !allocation.permissions.has_room(&peers, self.rules.max_permissions, now) {
-            return Err(ErrorCode::InsufficientCapacity);
+            return Err(ErrorCode::InsufficientCapacity.into());
         }
+        let new = allocation.permissions.count_new(&peers, now);
+        self.add_peers(handle, new, now)?;
+        let allocation = &mut self.table[handle];
         for peer in peers {
             allocation.permissions.install(peer, expires);
         }

@@ -85,6 +85,11 @@ impl Server {
         };
         let relay = relayed.relay;
         let len = usize::from(message.len);
+        if let Some(meter) = &mut allocation.meter
+            && let Err(reason) = meter.to_peer(len, now)
+        {
+            return self.drop(reason);
+        }
         allocation.to_peers.count(len);
         self.totals.to_peers.count(len);
         let payload = channel_data::HEADER_LEN..channel_data::HEADER_LEN + len;
@@ -116,10 +121,15 @@ impl Server {
         if !allocation.permissions.allow(peer.ip(), now) {
             return self.drop(Drop::NoPermission);
         }
-        if peer.port() == 0 || !self.policy.permits(peer) {
+        if peer.port() == 0 || !self.policy.permits(allocation.owner.realm, peer) {
             return self.drop(Drop::PeerRefused);
         }
         let relay = relayed.relay;
+        if let Some(meter) = &mut allocation.meter
+            && let Err(reason) = meter.to_peer(data.len(), now)
+        {
+            return self.drop(reason);
+        }
         allocation.to_peers.count(data.len());
         self.totals.to_peers.count(data.len());
         let translated = !client.tuple.transport.is_stream() && family != Family::of(client.tuple.client.ip());
@@ -162,7 +172,7 @@ impl Server {
 
     /// The channel to use, if one is bound.
     fn check_from_peer(
-        &self,
+        &mut self,
         handle: Handle,
         peer: SocketAddr,
         len: usize,
@@ -179,13 +189,18 @@ impl Server {
         if !allocation.permissions.allow(peer.ip(), now) {
             return Err(Drop::NoPermission);
         }
-        if !self.policy.permits(peer) {
+        if !self.policy.permits(allocation.owner.realm, peer) {
             return Err(Drop::PeerRefused);
         }
         let channel = allocation.channels.number(peer, now);
         let limit = if channel.is_some() { usize::from(u16::MAX) } else { MAX_DATA[family as usize] };
         if len > limit {
             return Err(Drop::TooLong);
+        }
+        if allocation.meter.is_some()
+            && let Some(meter) = &mut self.table[handle].meter
+        {
+            meter.to_client(len, now)?;
         }
         Ok(channel)
     }

@@ -211,13 +211,13 @@ impl Server {
         if !again && (owned == Some(handle) || ticket.serial != mobile.serial) {
             return Err(ErrorCode::BadRequest);
         }
-        if allocation.owner.user != requester.user {
+        if !allocation.owner.is(requester) {
             return Err(ErrorCode::WrongCredentials);
         }
         if owned.is_some_and(|owned| owned != handle) {
             return Err(ErrorCode::AllocationMismatch);
         }
-        let lifetime = self.prolong(handle, message, now)?;
+        let lifetime = self.prolong(handle, message, requester, now)?;
         // Lifetime 0 may have been its end.
         if !again && self.table.mobile(ticket.id) == Some(handle) {
             self.join(handle, client, now);

@@ -3,7 +3,8 @@
 //! A [`Server`] is a value without sockets, clocks or threads. It is told the time, who sent which bytes, and answers what
 //! to do: where to send which range of those bytes, or a reply, or a question ([`Step`]). What it needs from outside while
 //! it works on one request (who the user is, relay sockets) it asks for by returning, and the caller calls again with the
-//! answer: no state hides in closures or tasks. What ends by itself is reported as [`Effect`]s.
+//! answer: no state hides in closures or tasks. What ends by itself is reported as [`Effect`]s. Who a user is, and what proves
+//! it, are plain values of [`crate::auth`]; how they are found is none of this room's business.
 //!
 //! * Hot: [`Server::from_client`] for ChannelData and Send, [`Server::from_peer`]. No allocation, no copy.
 //! * Cold: everything that is answered.
@@ -15,6 +16,7 @@ mod allocation;
 mod authentication;
 mod binding;
 mod bound;
+mod challenge;
 mod channel;
 mod channel_bind;
 mod client;
@@ -24,13 +26,16 @@ mod counters;
 mod create_permission;
 mod data;
 mod discovery;
+mod meter;
 mod mobility;
 mod nonce;
+mod overview;
 mod peak;
 mod permission;
 mod redirect;
 mod refresh;
 mod reply;
+mod revoke;
 mod rules;
 mod server;
 mod table;
@@ -38,17 +43,20 @@ mod time;
 
 pub use allocate::{AddressRequest, Grant, PendingAllocate, Refusal, RelayProtocol};
 pub use allocation::{AllocationId, EndReason, SessionSummary};
-pub use authentication::{Answer, Identity, Query};
+pub use authentication::{Answer, Credential, Identity, Query, RealmId, Subject, Term};
 pub use bound::Bound;
 pub use client::{Client, Family, FiveTuple, RelayId, Route, Transport};
 pub use connect::{BindRefusal, ConnectRequest, PeerConnection, PendingBind};
 pub use connection::{ConnectionId, ConnectionIds, Flow};
-pub use counters::{Drop, Totals, Traffic};
+pub use counters::{Census, Drop, Families, Mechanism, Responses, Totals, Traffic, Verdict};
 pub use data::{HEADROOM, IcmpError, ToClient, ToPeer};
 pub use discovery::{Discovery, DiscoveryAddress};
+pub use meter::Meter;
 pub use mobility::Mobility;
+pub use overview::{Detail, SessionView};
 pub use peak::Peak;
-pub use rules::{Alternate, Policy, Redirect, Rules, Unauthenticated};
+pub use revoke::{Basis, Revocation};
+pub use rules::{Alternate, Policy, Realm, Redirect, Rules, Unauthenticated};
 pub use server::{Effect, Elsewhere, Server, Step};
 pub use table::Handle;
 pub use time::Time;

@@ -24,10 +24,15 @@ impl Permissions {
     /// Whether `new` can be installed without exceeding `limit`. Addresses already present do not count twice.
     pub(super) fn has_room(&self, new: &[IpAddr], limit: usize, now: Time) -> bool {
         let live = self.entries.iter().filter(|(_, expires)| *expires > now).count();
+        live + self.count_new(new, now) <= limit
+    }
+
+    /// How many addresses of `new` have no permission.
+    pub(super) fn count_new(&self, new: &[IpAddr], now: Time) -> usize {
         let mut added: Vec<IpAddr> = new.iter().copied().filter(|ip| !self.allow(*ip, now)).collect();
         added.sort_unstable();
         added.dedup();
-        live + added.len() <= limit
+        added.len()
     }
 
     /// Installs or refreshes a permission.
@@ -41,6 +46,11 @@ impl Permissions {
     /// Forgets what has expired.
     pub(super) fn expire(&mut self, now: Time) {
         self.entries.retain(|(_, expires)| *expires > now);
+    }
+
+    /// Those that there are.
+    pub(super) fn live(&self, now: Time) -> impl Iterator<Item = IpAddr> + '_ {
+        self.entries.iter().filter(move |(_, expires)| *expires > now).map(|(ip, _)| *ip)
     }
 
     /// The earliest expiry.

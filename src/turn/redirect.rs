@@ -5,15 +5,15 @@ use super::{Client, Family, Server, Step, Transport, reply::ReplyContext, rules:
 use crate::stun::{AttributeType, ErrorCode, TransactionId};
 
 impl Server {
-    /// Whether this Allocate is redirected: one of the share, on a transport that another server is named for. A
-    /// retransmission, which has the same transaction id, fares like the first.
-    pub(super) fn redirects(&self, client: &Client, id: TransactionId) -> bool {
+    /// Whether this Allocate is redirected: one of the share, or any if `all` are to be, on a transport that another server is
+    /// named for. A retransmission, which has the same transaction id, fares like the first.
+    pub(super) fn redirects(&self, client: &Client, id: TransactionId, all: bool) -> bool {
         let Some(redirect) = &self.rules.redirect else { return false };
         let drawn = id.0.iter().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
             // FNV-1a: a client that chooses its ids chooses for itself alone.
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
         });
-        (drawn >> 32) % 100 < u64::from(redirect.share)
+        (all || (drawn >> 32) % 100 < u64::from(redirect.share))
             && redirect.servers.iter().any(|server| server.transports.contains(&client.tuple.transport))
     }
 
@@ -40,7 +40,7 @@ impl Server {
                 writer.attribute(AttributeType::ALTERNATE_DOMAIN, domain.as_bytes());
             }
         });
-        self.replied(Err(len))
+        self.replied(reply, len)
     }
 }
 

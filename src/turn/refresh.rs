@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Effect, EndReason, Family, Handle, Server, Time, allocate::family_code, reply::ReplyContext, time::whole_seconds,
+    Effect, EndReason, Family, Handle, Server, Time, allocate::family_code, authentication::Requester,
+    reply::ReplyContext, time::whole_seconds,
 };
 use crate::stun::{AttributeType, ErrorCode, Message};
 
@@ -12,18 +13,26 @@ impl Server {
         &mut self,
         handle: Handle,
         message: &Message<'_>,
+        requester: &Requester,
         context: &ReplyContext,
         reply: &mut [u8],
         now: Time,
     ) -> Result<usize, ErrorCode> {
-        let lifetime = self.prolong(handle, message, now)?;
+        let lifetime = self.prolong(handle, message, requester, now)?;
         Ok(context.success(&self.rules, reply, |writer| {
             writer.u32(AttributeType::LIFETIME, whole_seconds(lifetime));
         }))
     }
 
-    /// Gives an allocation, or the address of one family, its new lifetime and returns it; 0 is its end.
-    pub(super) fn prolong(&mut self, handle: Handle, message: &Message<'_>, now: Time) -> Result<Duration, ErrorCode> {
+    /// Gives an allocation, or the address of one family, its new lifetime and returns it; 0 is its end. From then on it is
+    /// made with the credential of this request, and ends no later than that.
+    pub(super) fn prolong(
+        &mut self,
+        handle: Handle,
+        message: &Message<'_>,
+        requester: &Requester,
+        now: Time,
+    ) -> Result<Duration, ErrorCode> {
         let requested = match message.get_u32(AttributeType::LIFETIME) {
             None => None,
             Some(Ok(seconds)) => Some(seconds),
@@ -46,14 +55,19 @@ impl Server {
             }
             Ok(Duration::ZERO)
         } else {
-            let lifetime = self.rules.lifetime(requested);
+            let lifetime = requester.lifetime(self.rules.lifetime(requested), now);
             let allocation = &mut self.table[handle];
+            allocation.owner.renew(requester);
             for family in Family::ALL {
                 if chosen.is_none_or(|chosen| chosen == family)
                     && let Some(relayed) = &mut allocation.relayed[family as usize]
                 {
                     relayed.expires = now + lifetime;
                 }
+            }
+            // The other family's, too, does not outlive the credential.
+            for relayed in allocation.relayed.iter_mut().flatten() {
+                relayed.expires = relayed.expires.min(requester.until);
             }
             // A shorter lifetime than before may come up earlier than what is filed.
             self.table.arm(handle);

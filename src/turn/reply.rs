@@ -3,6 +3,19 @@
 use super::Rules;
 use crate::stun::{AttributeType, Class, ErrorCode, IntegrityKey, Message, MessageWriter, message::RequestHead};
 
+/// An error, with what a client is told besides the usual words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reject {
+    pub(super) error: ErrorCode,
+    pub(super) words: Option<&'static str>,
+}
+
+impl From<ErrorCode> for Reject {
+    fn from(error: ErrorCode) -> Self {
+        Self { error, words: None }
+    }
+}
+
 /// What a response needs to know of its request.
 #[derive(Debug, Clone)]
 pub(super) struct ReplyContext {
@@ -39,11 +52,15 @@ impl ReplyContext {
         &self,
         rules: &Rules,
         reply: &mut [u8],
-        error: ErrorCode,
+        error: impl Into<Reject>,
         attributes: impl FnOnce(&mut MessageWriter<'_>),
     ) -> usize {
+        let Reject { error, words } = error.into();
         let mut writer = MessageWriter::response(reply, self.head, Class::Error);
-        writer.error_code(error);
+        match words {
+            None => writer.error_code(error),
+            Some(words) => writer.error_code_with(error, words),
+        };
         attributes(&mut writer);
         self.seal(rules, writer)
     }

@@ -6,21 +6,19 @@ use std::{
 };
 
 use super::{
-    ConnectionIds, Discovery, Time,
+    ConnectionIds, Discovery, RealmId, Time,
     client::{Family, Transport},
     mobility::Mobility,
 };
-use crate::stun::PasswordAlgorithm;
+use crate::stun::{ErrorCode, PasswordAlgorithm};
 
 /// Parameters of a [`super::Server`].
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// REALM.
-    pub realm: String,
+    /// What clients are told, by [`RealmId`].
+    pub realms: Vec<Realm>,
     /// Serve without credentials.
     pub anonymous: bool,
-    /// PASSWORD-ALGORITHMS, in the order sent (RFC 8489 §14.11).
-    pub password_algorithms: Vec<PasswordAlgorithm>,
     /// How long a nonce is valid.
     pub nonce_lifetime: Duration,
     /// Lifetime of an allocation that asks for none or less (RFC 8656 §7.2).
@@ -67,6 +65,19 @@ pub struct Rules {
     pub discovery: Vec<Discovery>,
 }
 
+/// What clients of one realm are told to authenticate with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Realm {
+    /// REALM.
+    pub name: String,
+    /// PASSWORD-ALGORITHMS, in the order sent (RFC 8489 §14.11).
+    pub password_algorithms: Vec<PasswordAlgorithm>,
+    /// Users may hide their names in USERHASH (RFC 8489 §9.2).
+    pub user_hashes: bool,
+    /// Access tokens serve: the server's name for THIRD-PARTY-AUTHORIZATION (RFC 7635 §6.1).
+    pub third_party: Option<String>,
+}
+
 impl Rules {
     /// The granted lifetime for a requested one (RFC 8656 §7.2): `max(default, min(requested, maximum))`.
     pub(super) fn lifetime(&self, requested: Option<u32>) -> Duration {
@@ -108,14 +119,19 @@ pub enum Unauthenticated {
 
 /// What is decided outside the protocol, asked while a message is worked on.
 pub trait Policy {
-    /// Whether data may be sent to and taken from this peer.
-    fn permits(&self, peer: SocketAddr) -> bool;
+    /// Whether data of this realm's users may be sent to and taken from this peer.
+    fn permits(&self, realm: RealmId, peer: SocketAddr) -> bool;
 
     /// Whether a connection may be opened to this peer (RFC 6062 §5.2).
-    fn permits_connection(&self, peer: SocketAddr) -> bool;
+    fn permits_connection(&self, realm: RealmId, peer: SocketAddr) -> bool;
 
     /// Whether a permission for this address may be installed.
-    fn permits_ip(&self, peer: IpAddr) -> bool;
+    fn permits_ip(&self, realm: RealmId, peer: IpAddr) -> bool;
+
+    /// The error that new allocations get while there may be none, unless there is another server to name (300).
+    fn refuses_allocations(&self) -> Option<ErrorCode> {
+        None
+    }
 
     /// Whether this source may draw one more unauthenticated answer now.
     fn admits(&mut self, kind: Unauthenticated, source: IpAddr, now: Time) -> bool;

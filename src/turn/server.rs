@@ -5,19 +5,17 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    AllocationId, Answer, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, FiveTuple, Handle,
-    PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Time, ToPeer, Totals, Transport,
-    Unauthenticated,
-    authentication::{Authenticator, Failure, Outcome, Requester},
-    discovery,
+    AllocationId, Answer, Census, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, FiveTuple, Handle,
+    PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Subject, Time, ToPeer, Totals,
+    Transport, Unauthenticated,
+    authentication::{Authenticator, Failure, Outcome, Proof, Requester, SHORTEST_TERM},
+    challenge, discovery,
     mobility::{Guests, Tickets},
-    nonce::{self, Nonces},
-    reply::ReplyContext,
+    nonce::Nonces,
+    reply::{Reject, ReplyContext},
     table::Table,
 };
-use crate::stun::{
-    AttributeType, ChannelNumber, Class, ErrorCode, Message, MessageWriter, Method, ParseError, demultiplex::Protocol,
-};
+use crate::stun::{AttributeType, ChannelNumber, Class, ErrorCode, Message, Method, ParseError, demultiplex::Protocol};
 
 /// What to do about a message from a client.
 #[derive(Debug)]
@@ -30,7 +28,8 @@ pub enum Step<'m> {
     ReplyElsewhere(Elsewhere),
     /// Send part of the message to a peer.
     ToPeer(ToPeer),
-    /// Find the user and call again with the answer.
+    /// Find the user and call again with the answer. If none of what was found has served, and there was said to be more, it is
+    /// asked for in the same way: then the client has shown that it receives at its address.
     Authenticate(Query<'m>),
     /// Open relay sockets and call [`Server::complete_allocate`].
     Allocate(Box<PendingAllocate>),
@@ -107,7 +106,7 @@ pub struct Server {
     pub(super) totals: Totals,
     pub(super) next_id: u64,
     pub(super) next_redirect: usize,
-    pub(super) nobody: Arc<str>,
+    pub(super) nobody: Arc<Subject>,
     pub(super) tickets: Option<Tickets>,
     pub(super) guests: Guests,
 }
@@ -117,10 +116,10 @@ impl Server {
     /// allocations start above `first_id`.
     #[must_use]
     pub fn new(rules: Rules, policy: Box<dyn Policy>, nonce_secret: &[u8; 32], seed: [u8; 32], first_id: u64) -> Self {
-        let features = nonce::PASSWORD_ALGORITHMS | nonce::USERNAME_ANONYMITY;
-        let nonces = Nonces::new(nonce_secret, rules.nonce_lifetime, features);
-        let authenticator = Authenticator::new(nonces, &rules, &seed);
+        let nonces = Nonces::new(nonce_secret, rules.nonce_lifetime);
         let mut rng = StdRng::from_seed(seed);
+        let authenticator = Authenticator::new(nonces, &rules, &seed, rand::Rng::next_u64(&mut rng));
+        let nobody = Arc::new(Subject::new("", rules.realms.first().map_or("", |realm| realm.name.as_str())));
         let tickets = rules.mobility.as_ref().map(Tickets::new);
         let table = Table::new(rand::Rng::next_u64(&mut rng));
         Self {
@@ -134,7 +133,7 @@ impl Server {
             totals: Totals::default(),
             next_id: first_id,
             next_redirect: 0,
-            nobody: Arc::from(""),
+            nobody,
             tickets,
             guests: Guests::default(),
         }
@@ -236,18 +235,37 @@ impl Server {
             if owned.is_none() && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now) {
                 return self.drop(Drop::RateLimited);
             }
-            Requester { user: Arc::clone(&self.nobody), key: None }
+            Requester::anonymous(Arc::clone(&self.nobody))
         } else {
             let owner = owned.map(|handle| &self.table[handle].owner);
-            match self.authenticator.check(message, &client.tuple, owner, answer, now) {
-                Outcome::Passed(requester) => requester,
+            let outcome = self.authenticator.check(message, client, owner, answer, now);
+            if let Some((mechanism, verdict)) = challenge::judge(message, owner, answer, &outcome) {
+                self.totals.checked(mechanism, verdict);
+            }
+            match outcome {
+                Outcome::Passed(_, Proof::Over) if method == Method::Allocate && owned.is_none() => {
+                    return self.refuse(client, message, Failure::Challenge, reply, now);
+                }
+                Outcome::Passed(requester, _) => requester,
                 Outcome::Ask(query) => return Step::Authenticate(query),
-                Outcome::Failed(failure) => return self.refuse(client, message, &failure, reply, now),
+                Outcome::AskFurther(query) => {
+                    return if self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now) {
+                        Step::Authenticate(query)
+                    } else {
+                        self.drop(Drop::RateLimited)
+                    };
+                }
+                Outcome::Failed(failure) => return self.refuse(client, message, failure, reply, now),
             }
         };
         let context = ReplyContext::new(message, requester.signing_key());
         if message.has_unknown_required() {
-            return self.unknown_attributes(&context, message.unknown_required(), reply);
+            let takes_tokens = !self.rules.anonymous && self.authenticator.takes_tokens(client.realm);
+            let is_known = |found: &AttributeType| takes_tokens && *found == AttributeType::ACCESS_TOKEN;
+            let mut unknown = message.unknown_required().filter(|found| !is_known(found)).peekable();
+            if unknown.peek().is_some() {
+                return self.unknown_attributes(&context, unknown, reply);
+            }
         }
         let outcome = match (method, owned) {
             (Method::Allocate, owned) => return self.allocate(client, message, context, requester, owned, reply, now),
@@ -256,75 +274,42 @@ impl Server {
                 return self.connection_bind(client, message, context, &requester, has_allocation, reply);
             }
             (Method::Refresh, owned) if message.has(AttributeType::MOBILITY_TICKET) => {
-                self.refresh_with_ticket(client, owned, message, &requester, &context, reply, now)
+                self.refresh_with_ticket(client, owned, message, &requester, &context, reply, now).map_err(Reject::from)
             }
-            (_, None) => Err(ErrorCode::AllocationMismatch),
-            (_, Some(handle)) if self.table[handle].owner.user != requester.user => Err(ErrorCode::WrongCredentials),
-            (Method::Refresh, Some(handle)) => self.refresh(handle, message, &context, reply, now),
+            (_, None) => Err(ErrorCode::AllocationMismatch.into()),
+            (_, Some(handle)) if !self.table[handle].owner.is(&requester) => Err(ErrorCode::WrongCredentials.into()),
+            (Method::Refresh, Some(handle)) => {
+                self.refresh(handle, message, &requester, &context, reply, now).map_err(Reject::from)
+            }
             (Method::Connect, Some(handle)) => return self.connect(handle, message, context, reply, now),
             (Method::CreatePermission, Some(handle)) => self.create_permission(handle, message, &context, reply, now),
             (_, Some(handle)) => self.channel_bind(handle, message, &context, reply, now),
         };
         match outcome {
-            Ok(len) => self.replied(Ok(len)),
+            Ok(len) => self.replied(reply, len),
             Err(error) => self.error(&context, error, reply),
         }
     }
 
-    /// The answer to a request that is not authenticated (RFC 8489 §9.2.4).
-    fn refuse<'m>(
-        &mut self,
-        client: &Client,
-        message: &Message<'_>,
-        failure: &Failure,
-        reply: &mut [u8],
-        now: Time,
-    ) -> Step<'m> {
-        // A stale nonce comes with the right credentials; everything else anybody can provoke.
-        if !matches!(failure, Failure::StaleNonce)
-            && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now)
-        {
-            return self.drop(Drop::RateLimited);
-        }
-        let context = ReplyContext::new(message, None);
-        let error = match failure {
-            Failure::Challenge => ErrorCode::Unauthenticated,
-            Failure::StaleNonce => ErrorCode::StaleNonce,
-            Failure::BadRequest => return self.error(&context, ErrorCode::BadRequest, reply),
-        };
-        let nonce = self.authenticator.nonces.issue(&client.tuple, now, &mut self.rng);
-        let (rules, offered) = (&self.rules, &self.authenticator.offered);
-        let len = context.error(rules, reply, error, |writer: &mut MessageWriter<'_>| {
-            writer.attribute(AttributeType::REALM, rules.realm.as_bytes());
-            writer.attribute(AttributeType::NONCE, &nonce);
-            writer.attribute(AttributeType::PASSWORD_ALGORITHMS, offered);
-        });
-        self.replied(Err(len))
-    }
-
-    pub(super) fn error<'m>(&mut self, context: &ReplyContext, error: ErrorCode, reply: &mut [u8]) -> Step<'m> {
+    pub(super) fn error<'m>(&mut self, context: &ReplyContext, error: impl Into<Reject>, reply: &mut [u8]) -> Step<'m> {
         let len = context.error(&self.rules, reply, error, |_| {});
-        self.replied(Err(len))
+        self.replied(reply, len)
     }
 
-    /// Counts a response: success or error, with its length.
-    pub(super) const fn replied<'m>(&mut self, outcome: Result<usize, usize>) -> Step<'m> {
-        let len = match outcome {
-            Ok(len) => {
-                self.totals.successes = self.totals.successes.wrapping_add(1);
-                len
-            }
-            Err(len) => {
-                self.totals.errors = self.totals.errors.wrapping_add(1);
-                len
-            }
-        };
+    /// Counts the response in the first so many bytes of `reply`.
+    pub(super) fn count_response(&mut self, reply: &[u8], len: usize) {
+        self.totals.responses.count(reply.get(..len).unwrap_or_default());
+    }
+
+    /// Counts a response and has it sent.
+    pub(super) fn replied<'m>(&mut self, reply: &[u8], len: usize) -> Step<'m> {
+        self.count_response(reply, len);
         Step::Reply(len)
     }
 
-    /// Counts a success response that takes another way than back.
-    pub(super) const fn replied_elsewhere<'m>(&mut self, elsewhere: Elsewhere) -> Step<'m> {
-        self.totals.successes = self.totals.successes.wrapping_add(1);
+    /// Counts a response that takes another way than back.
+    pub(super) fn replied_elsewhere<'m>(&mut self, reply: &[u8], elsewhere: Elsewhere) -> Step<'m> {
+        self.count_response(reply, elsewhere.len);
         Step::ReplyElsewhere(elsewhere)
     }
 
@@ -342,8 +327,12 @@ impl Server {
 
     /// Ends the relayed addresses of an allocation that have expired; whether any is left.
     pub(super) fn expire_relayed(&mut self, handle: Handle, now: Time) -> bool {
-        if !self.table[handle].is_live(now) {
-            self.end(handle, EndReason::Expired, now);
+        let allocation = &self.table[handle];
+        if !allocation.is_live(now) {
+            let until = allocation.owner.until;
+            // Lifetimes are cut to whole seconds of what is left of the credential.
+            let over = allocation.relayed.iter().flatten().any(|relayed| relayed.expires + SHORTEST_TERM > until);
+            self.end(handle, if over { EndReason::CredentialExpired } else { EndReason::Expired }, now);
             return false;
         }
         for family in Family::ALL {
@@ -358,6 +347,7 @@ impl Server {
     pub(super) fn end(&mut self, handle: Handle, reason: EndReason, now: Time) {
         self.close_connections(handle, |_| true);
         let allocation = self.table.remove(handle);
+        self.totals.end(reason);
         self.effects.extend(allocation.relayed.iter().flatten().map(|relayed| Effect::CloseRelay(relayed.relay)));
         self.effects.push(Effect::Ended(handle, allocation.summary(reason, now)));
         if let Some(mobile) = &allocation.mobile {
@@ -368,13 +358,12 @@ impl Server {
 
     /// Takes a relayed address from an allocation, and ends the allocation if it was the last.
     pub(super) fn end_family(&mut self, handle: Handle, family: Family, reason: EndReason, now: Time) {
-        let allocation = &mut self.table[handle];
-        let last = allocation.relayed[family.other() as usize].is_none();
+        let last = self.table[handle].relayed[family.other() as usize].is_none();
         if last {
             self.end(handle, reason, now);
-        } else if let Some(relayed) = allocation.relayed[family as usize].take() {
+        } else if let Some(relay) = self.table.take_relayed(handle, family) {
             self.effects.push(Effect::Refreshed(handle));
-            self.effects.push(Effect::CloseRelay(relayed.relay));
+            self.effects.push(Effect::CloseRelay(relay));
         }
     }
 
@@ -440,6 +429,12 @@ impl Server {
         self.table.len()
     }
 
+    /// Those that there are, by transport and family.
+    #[must_use]
+    pub const fn census(&self) -> &Census {
+        self.table.census()
+    }
+
     /// Whether this client has an allocation, here or with another worker.
     #[must_use]
     pub fn has_allocation(&self, client: &Client) -> bool {
@@ -450,6 +445,13 @@ impl Server {
     #[must_use]
     pub fn owns_allocation(&self, client: &Client) -> bool {
         self.table.find(&client.tuple).or_else(|| self.table.arriving(&client.tuple)).is_some()
+    }
+
+    /// Asks the allocation's meter for new peers.
+    pub(super) fn add_peers(&mut self, handle: Handle, peers: usize, now: Time) -> Result<(), Reject> {
+        let Some(meter) = &mut self.table[handle].meter else { return Ok(()) };
+        let refused = |words| Reject { error: ErrorCode::InsufficientCapacity, words: Some(words) };
+        if peers > 0 { meter.add_peers(peers, now).map_err(refused) } else { Ok(()) }
     }
 
     /// What has been counted so far.

@@ -11,17 +11,26 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::{AllocationId, Client, FiveTuple, Time, allocation::Allocation, mobility::Mobile, peak::Peak};
+use super::{
+    AllocationId, Census, Client, Families, Family, FiveTuple, RelayId, Time, allocation::Allocation, mobility::Mobile,
+    peak::Peak,
+};
 
 /// The place of an allocation; valid until the allocation's end is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Handle(u32);
 
+impl Handle {
+    /// The place in the table.
+    pub(super) const fn place(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// The allocations.
 ///
 /// Deadlines are filed lazily: an allocation has one entry, at or before its next deadline; prolonging it costs nothing, and
 /// when the entry comes up it is filed again. Entries of ended allocations are swept out when they outnumber the living.
-#[derive(Debug)]
 pub(super) struct Table {
     allocations: Slab<Allocation>,
     by_tuple: HashTable<Handle>,
@@ -32,6 +41,7 @@ pub(super) struct Table {
     mobile: HashMap<AllocationId, Handle>,
     /// By the 5-tuple that an allocation may move to, as soon as data come from there.
     arriving: HashMap<FiveTuple, Handle>,
+    census: Census,
 }
 
 impl Table {
@@ -45,7 +55,31 @@ impl Table {
             peak: Peak::default(),
             mobile: HashMap::new(),
             arriving: HashMap::new(),
+            census: Census::default(),
         }
+    }
+
+    pub(super) const fn census(&self) -> &Census {
+        &self.census
+    }
+
+    /// The allocations in the places from `first` on, up to so many places; and whether there are places after them. An
+    /// allocation keeps its place as long as it lives.
+    pub(super) fn stretch(&self, first: usize, places: usize) -> (impl Iterator<Item = (Handle, &Allocation)>, bool) {
+        let end = first.saturating_add(places).min(self.allocations.capacity());
+        #[allow(clippy::cast_possible_truncation)]
+        let at = move |place: usize| Some((Handle(place as u32), self.allocations.get(place)?));
+        ((first..end).filter_map(at), end < self.allocations.capacity())
+    }
+
+    /// Takes one of its two relayed addresses from an allocation.
+    pub(super) fn take_relayed(&mut self, handle: Handle, family: Family) -> Option<RelayId> {
+        let allocation = &mut self.allocations[handle.0 as usize];
+        let transport = allocation.client.tuple.transport;
+        self.census.take_one(transport, Families::of(&allocation.relayed));
+        let taken = allocation.relayed[family as usize].take();
+        self.census.add_one(transport, Families::of(&allocation.relayed));
+        taken.map(|relayed| relayed.relay)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -90,9 +124,12 @@ impl Table {
     /// Gives an allocation another client, which has no other allocation; returns the one before.
     pub(super) fn rehome(&mut self, handle: Handle, client: Client) -> Client {
         self.forget_tuple(handle);
-        let allocation = &mut self[handle];
+        let allocation = &mut self.allocations[handle.0 as usize];
         allocation.away = false;
         let before = std::mem::replace(&mut allocation.client, client);
+        let families = Families::of(&allocation.relayed);
+        self.census.take_one(before.tuple.transport, families);
+        self.census.add_one(client.tuple.transport, families);
         self.index_tuple(handle);
         before
     }
@@ -119,6 +156,7 @@ impl Table {
     /// Adds an allocation whose 5-tuple is not in the table.
     pub(super) fn insert(&mut self, allocation: Allocation) -> Handle {
         let id = allocation.mobile.is_some().then_some(allocation.id);
+        self.census.add_one(allocation.client.tuple.transport, Families::of(&allocation.relayed));
         // Each allocation holds a socket, and there are fewer of those than 2^32.
         #[allow(clippy::cast_possible_truncation)]
         let handle = Handle(self.allocations.insert(allocation) as u32);
@@ -134,6 +172,7 @@ impl Table {
     pub(super) fn remove(&mut self, handle: Handle) -> Allocation {
         self.forget_tuple(handle);
         let removed = self.allocations.remove(handle.0 as usize);
+        self.census.take_one(removed.client.tuple.transport, Families::of(&removed.relayed));
         if let Some(Mobile { arriving, .. }) = removed.mobile.as_deref() {
             self.mobile.remove(&removed.id);
             if let Some(arriving) = arriving {

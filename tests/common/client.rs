@@ -42,7 +42,11 @@ fn patient(socket: UdpSocket) -> UdpSocket {
 
 /// Long-term credentials of the usual user.
 pub(crate) fn key() -> IntegrityKey {
-    let key = md5_key(USER, REALM, PASSWORD).expect("plain ASCII");
+    key_of(USER)
+}
+
+fn key_of(user: &str) -> IntegrityKey {
+    let key = md5_key(user, REALM, PASSWORD).expect("plain ASCII");
     IntegrityKey::new(MacAlgorithm::Sha1, key.as_bytes())
 }
 
@@ -100,6 +104,7 @@ pub(crate) fn read_message(stream: &mut impl Read) -> Vec<u8> {
 pub(crate) struct TurnClient<L = UdpSocket> {
     pub(crate) socket: L,
     pub(crate) server: SocketAddr,
+    user: String,
     key: IntegrityKey,
     nonce: Vec<u8>,
     next: u32,
@@ -107,7 +112,12 @@ pub(crate) struct TurnClient<L = UdpSocket> {
 
 impl<L: Link> TurnClient<L> {
     pub(crate) fn new(socket: L, server: SocketAddr) -> Self {
-        Self { socket, server, key: key(), nonce: Vec::new(), next: 0 }
+        Self::of(USER, socket, server)
+    }
+
+    /// A client of another user with the usual password.
+    pub(crate) fn of(user: &str, socket: L, server: SocketAddr) -> Self {
+        Self { socket, server, user: user.to_owned(), key: key_of(user), nonce: Vec::new(), next: 0 }
     }
 
     fn id(&mut self) -> TransactionId {
@@ -123,7 +133,7 @@ impl<L: Link> TurnClient<L> {
         let mut writer = MessageWriter::new(&mut buffer, method, Class::Request, id);
         attributes(&mut writer);
         if !self.nonce.is_empty() {
-            writer.attribute(AttributeType::USERNAME, USER.as_bytes());
+            writer.attribute(AttributeType::USERNAME, self.user.as_bytes());
             writer.attribute(AttributeType::REALM, REALM.as_bytes());
             writer.attribute(AttributeType::NONCE, &self.nonce);
             writer.integrity(&self.key);

@@ -227,12 +227,22 @@ impl Server {
         self.log()
     }
 
+    /// Waits for the end of a server that ends by itself, cleanly, and returns its log.
+    pub(crate) fn ended(mut self) -> String {
+        self.await_end();
+        self.log()
+    }
+
     fn shut_down(&mut self) {
-        self.stopped = true;
         self.process.signal("TERM");
+        self.await_end();
+    }
+
+    fn await_end(&mut self) {
+        self.stopped = true;
         let status = self.process.wait(PATIENCE);
         let code = status.and_then(|status| status.code());
-        assert_eq!(code, Some(0), "the server ends with {status:?} on SIGTERM; its log:\n{}", self.log());
+        assert_eq!(code, Some(0), "the server ends with {status:?}; its log:\n{}", self.log());
         assert!(!self.log().contains("panic"), "the server has panicked; its log:\n{}", self.log());
     }
 }

@@ -30,11 +30,19 @@ pub(crate) struct Run<'a> {
     pub(crate) sessions: usize,
 }
 
+/// User name and password, as the tool's options.
+const LONG_TERM: [&str; 4] = ["-u", USER, "-w", PASSWORD];
+
 impl Run<'_> {
     /// Runs the tool and checks its report: every message sent, every one echoed.
     pub(crate) fn check(&self) {
+        self.check_as(&LONG_TERM);
+    }
+
+    /// The same with other credentials, as the tool's options.
+    pub(crate) fn check_as(&self, credentials: &[&str]) {
         let mut command = command_in(self.namespace, "turnutils_uclient");
-        command.args(["-u", USER, "-w", PASSWORD, "-z", "5", "-l", "170"]);
+        command.args(credentials).args(["-z", "5", "-l", "170"]);
         command.args(["-n", &MESSAGES.to_string(), "-p", &self.server.port().to_string()]).args(self.options);
         if let Some(peer) = self.peer {
             command.args(["-e", &peer.ip().to_string(), "-r", &peer.port().to_string()]);

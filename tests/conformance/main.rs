@@ -24,6 +24,7 @@ mod r6062_connect;
 mod r6062_data;
 mod r6062_end;
 mod r6062_setup;
+mod r7635_token;
 mod r8016_mobility;
 mod r8489_compatibility;
 mod r8489_credentials;
@@ -44,6 +45,7 @@ mod r8656_permission;
 mod r8656_refresh;
 mod r8656_reservation;
 mod r8656_send;
+mod rest;
 
 mod hostile_flood;
 mod hostile_input;

@@ -43,6 +43,7 @@ pub(crate) const XOR_RELAYED_ADDRESS: u16 = 0x0016;
 pub(crate) const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
 pub(crate) const EVEN_PORT: u16 = 0x0018;
 pub(crate) const REQUESTED_TRANSPORT: u16 = 0x0019;
+pub(crate) const ACCESS_TOKEN: u16 = 0x001B;
 pub(crate) const DONT_FRAGMENT: u16 = 0x001A;
 pub(crate) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001C;
 pub(crate) const PASSWORD_ALGORITHM: u16 = 0x001D;
@@ -62,6 +63,7 @@ pub(crate) const ALTERNATE_SERVER: u16 = 0x8023;
 pub(crate) const FINGERPRINT: u16 = 0x8028;
 pub(crate) const RESPONSE_ORIGIN: u16 = 0x802B;
 pub(crate) const OTHER_ADDRESS: u16 = 0x802C;
+pub(crate) const THIRD_PARTY_AUTHORIZATION: u16 = 0x802E;
 pub(crate) const MOBILITY_TICKET: u16 = 0x8030;
 
 pub(crate) type TransactionId = [u8; 12];

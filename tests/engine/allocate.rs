@@ -25,7 +25,7 @@ fn a_new_allocation() {
         assert_eq!(client.say(&mut world, &Request::send("198.51.100.1:1", b"x")), Out::Nothing);
         assert_eq!(client.channel_data(&mut world, 0x4000, b"x"), Out::Nothing);
     }
-    assert_eq!((world.server.allocations(), world.server.totals().allocations), (2, 2));
+    assert_eq!((world.server.allocations(), world.server.totals().allocations()), (2, 2));
 }
 
 /// 8656-7.2-02: whatever the request holds, and also for the next user.
@@ -191,7 +191,7 @@ fn what_cannot_be_had_is_a_lack_of_capacity() {
     ] {
         assert_eq!(client.code(&mut world, request), 508);
     }
-    assert_eq!((world.server.allocations(), world.server.totals().allocations), (0, 0));
+    assert_eq!((world.server.allocations(), world.server.totals().allocations()), (0, 0));
 }
 
 /// 8656-7.2-27, -28, 8656-18-04

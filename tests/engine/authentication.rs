@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use turnserver::{
     stun::{AttributeType as A, IntegrityKey, MacAlgorithm, Method, PasswordAlgorithm},
-    turn::{Drop, Rules},
+    turn::{Drop, Realm, Rules},
 };
 
-use crate::support::{Credentials, Out, REALM, Request, Response, TestClient, World, rules, tcp, udp};
+use crate::support::{Credentials, Out, REALM, Request, Response, TestClient, World, realm, rules, tcp, udp};
 
 /// What neither a challenge nor a 400 may carry.
 const NEVER: [A; 4] = [A::USERNAME, A::USERHASH, A::MESSAGE_INTEGRITY, A::MESSAGE_INTEGRITY_SHA256];
@@ -155,7 +155,8 @@ fn password_algorithms_must_come_back_as_they_went_out() {
 /// 8489-9.2.4-15: MD5 is no choice where it is not offered.
 #[test]
 fn an_algorithm_that_is_not_offered_is_refused() {
-    let mut world = World::with(Rules { password_algorithms: vec![PasswordAlgorithm::Sha256], ..rules() });
+    let only_sha256 = Realm { password_algorithms: vec![PasswordAlgorithm::Sha256], ..realm(REALM) };
+    let mut world = World::with(Rules { realms: vec![only_sha256], ..rules() });
     let credentials = Credentials { algorithm: Some(PasswordAlgorithm::Md5), ..alice() };
     let mut client = TestClient::with(&mut world, udp("192.0.2.1:1000"), credentials);
     let request = client.sign(Request::allocate());

@@ -156,7 +156,10 @@ fn traffic_is_counted() {
     assert_eq!(client.code(&mut world, Request::refresh(0)), 0);
     let (up, down) = (Traffic { packets: 2, bytes: 9 }, Traffic { packets: 2, bytes: 2 });
     let [ended] = &world.ended[..] else { panic!("one end") };
-    assert_eq!((ended.to_peers, ended.to_client, ended.duration.as_secs(), &*ended.user), (up, down, 5, "alice"));
+    assert_eq!(
+        (ended.to_peers, ended.to_client, ended.duration.as_secs(), &*ended.subject.user),
+        (up, down, 5, "alice")
+    );
     let totals = world.server.totals();
     assert_eq!((totals.to_peers, totals.to_clients), (up, down));
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use turnserver::{
     stun::{AttributeType as A, Message, Method},
-    turn::{Answer, Client, Discovery, DiscoveryAddress, Elsewhere, FiveTuple, Route, Rules, Step, Transport},
+    turn::{Answer, Client, Discovery, DiscoveryAddress, Elsewhere, FiveTuple, RealmId, Route, Rules, Step, Transport},
 };
 
 use crate::support::{Out, Request, Response, TestClient, World, ip, rules, socket, udp};
@@ -27,7 +27,7 @@ fn discovery() -> Rules {
 
 fn client(server: SocketAddr, transport: Transport) -> Client {
     let client = if server.is_ipv4() { "198.51.100.7:4000" } else { "[2001:db8:7::7]:4000" };
-    Client { tuple: FiveTuple { client: socket(client), server, transport }, route: Route(1) }
+    Client { tuple: FiveTuple { client: socket(client), server, transport }, route: Route(1), realm: RealmId::DEFAULT }
 }
 
 fn binding() -> Request {
@@ -189,7 +189,7 @@ fn a_source_gets_no_more_answers_by_asking_for_them_from_elsewhere() {
     answer(&mut world, &client, &change(6));
     answer(&mut world, &client, &binding().raw(A::RESPONSE_PORT, [1, 1, 0, 0]));
     assert_eq!(world.send(&client, &change(6).build()), Out::Nothing);
-    assert_eq!(world.server.totals().successes, 2);
+    assert_eq!(world.server.totals().successes(), 2);
 }
 
 /// 3489-8.1-01, -02, -04

@@ -1,7 +1,7 @@
 //! Redirection of new allocations (RFC 8489 §10).
 
 use turnserver::{
-    stun::{AttributeType as A, Method},
+    stun::{AttributeType as A, ErrorCode, Method},
     turn::{Alternate, Client, Redirect, Rules, Transport},
 };
 
@@ -125,6 +125,34 @@ fn a_request_without_credentials_is_never_redirected() {
     assert_eq!(world.ask(&client, &Request::allocate().build()).code(), 401);
     let mut world = World::with(Rules { anonymous: true, ..rules });
     assert_eq!(world.ask(&client, &Request::allocate().build()).code(), 400);
+}
+
+/// While there are to be no new allocations, all are sent to the other servers, whatever their share, or refused where there is
+/// none; who has an allocation keeps it.
+#[test]
+fn a_server_that_drains_takes_no_new_allocations() {
+    let servers = vec![Alternate { transports: vec![Transport::Udp], ..alternate("192.0.2.50:3478") }];
+    let redirect = Some(Redirect { servers, share: 0 });
+    let mut world = World::with(Rules { redirect: redirect.clone(), ..rules() });
+    let kept = TestClient::new(&mut world, udp("192.0.2.1:1"));
+    let request = kept.sign(Request::allocate()).build();
+    assert_eq!(world.ask(&kept.client, &request).code(), 0);
+    let redirected = TestClient::new(&mut world, udp("192.0.2.1:2"));
+    let refused = TestClient::new(&mut world, over(Transport::Tcp, "192.0.2.1:3"));
+    for error in [ErrorCode::AllocationQuotaReached, ErrorCode::InsufficientCapacity] {
+        world.refusal.set(Some(error));
+        assert_eq!(redirected.code(&mut world, Request::allocate()), 300);
+        assert_eq!(refused.code(&mut world, Request::allocate()), error.code());
+        assert_eq!(world.ask(&kept.client, &request).code(), 0, "the retransmission");
+        assert_eq!(kept.code(&mut world, Request::refresh(600)), 0);
+    }
+    assert_eq!(world.server.allocations(), 1);
+    world.refusal.set(None);
+    assert_eq!(redirected.code(&mut world, Request::allocate()), 0);
+
+    let mut world = World::with(Rules { anonymous: true, redirect, ..rules() });
+    world.refusal.set(Some(ErrorCode::InsufficientCapacity));
+    assert_eq!(world.ask(&udp("192.0.2.1:4"), &Request::allocate().build()).code(), 508);
 }
 
 /// 8489-12-03

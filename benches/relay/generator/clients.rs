@@ -1,17 +1,19 @@
-//! The clients' side: many UDP clients on one socket, or one connection per client.
+//! The clients' side: many UDP clients on one socket, or one connection or session of DTLS per client.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
+use super::dtls::DtlsClients;
 use super::streams::StreamClients;
 use super::tls::Tls;
-use crate::job::Job;
+use crate::job::{Job, Secured};
 use crate::system::{self, DatagramOptions, Receiver, Sender};
 
 /// The clients of one server.
 pub(crate) enum Clients {
     Udp(Box<UdpClients>),
     Streams(StreamClients),
+    Dtls(DtlsClients),
 }
 
 pub(crate) struct UdpClients {
@@ -40,9 +42,16 @@ impl Clients {
 
     /// `count` TCP connections with TLS, after their handshakes.
     pub(crate) fn tls(job: &Job, count: usize) -> io::Result<Self> {
-        let secured = job.secured.as_ref().ok_or_else(|| io::Error::other("the server has no TLS"))?;
+        let secured = secured(job)?;
         let clients = (0..count).map(|client| address(job.clients, client));
         StreamClients::connect(secured.server, clients, Some(&Tls::new(&secured.certificate)?)).map(Self::Streams)
+    }
+
+    /// `count` sessions of DTLS, after their handshakes.
+    pub(crate) fn dtls(job: &Job, count: usize) -> io::Result<Self> {
+        let secured = secured(job)?;
+        let clients = (0..count).map(|client| address(job.clients, client));
+        DtlsClients::connect(secured.server, clients, &secured.certificate).map(Self::Dtls)
     }
 
     /// Whether what is sent is a stream, in which ChannelData is padded (RFC 8656 §12.5).
@@ -55,6 +64,7 @@ impl Clients {
         match self {
             Self::Udp(_) => None,
             Self::Streams(streams) => streams.security(),
+            Self::Dtls(dtls) => dtls.security(),
         }
     }
 
@@ -63,8 +73,8 @@ impl Clients {
         self.send_with(client, None, |buffer| buffer.extend_from_slice(message));
     }
 
-    /// Sends what `fill` appends to a buffer: over UDP one datagram, or a train of datagrams of `segment` bytes;
-    /// over a connection one write.
+    /// Sends what `fill` appends to a buffer: over UDP and DTLS one datagram, or a train of datagrams of
+    /// `segment` bytes; over a connection one write.
     pub(crate) fn send_with(&mut self, client: usize, segment: Option<u16>, fill: impl FnOnce(&mut Vec<u8>)) {
         match self {
             Self::Udp(udp) => {
@@ -75,6 +85,7 @@ impl Clients {
                 }
             }
             Self::Streams(streams) => streams.send(client, fill),
+            Self::Dtls(dtls) => dtls.send(client, segment, fill),
         }
     }
 
@@ -98,6 +109,7 @@ impl Clients {
                 })
             }
             Self::Streams(streams) => streams.receive(each),
+            Self::Dtls(dtls) => dtls.receive(each),
         }
     }
 
@@ -105,9 +117,13 @@ impl Clients {
     pub(crate) fn faults(&self) -> u64 {
         match self {
             Self::Udp(udp) => u64::from(system::dropped(&udp.socket)) + udp.sender.refused(),
-            Self::Streams(_) => 0,
+            Self::Streams(_) | Self::Dtls(_) => 0,
         }
     }
+}
+
+fn secured(job: &Job) -> io::Result<&Secured> {
+    job.secured.as_ref().ok_or_else(|| io::Error::other("the server has no certificate"))
 }
 
 /// The address of a client.

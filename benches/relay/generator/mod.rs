@@ -7,6 +7,7 @@
 
 mod clients;
 mod control;
+mod dtls;
 mod load;
 mod streams;
 mod tls;
@@ -142,6 +143,7 @@ fn prepare(job: &Job, subject: Subject, workload: Workload, stamps: bool) -> io:
         Path::Udp | Path::RelayToRelay => Clients::udp(job, options)?,
         Path::Tcp => Clients::tcp(job, count)?,
         Path::Tls => Clients::tls(job, count)?,
+        Path::Dtls => Clients::dtls(job, count)?,
     };
     let socket = UdpSocket::bind((job.peer, 0))?;
     socket.set_nonblocking(true)?;

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::turn::Flow;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -83,7 +84,8 @@ fn pair<S>(client: S, peer: TcpStream, data: &[u8], responses: &[u8]) -> Pair<S>
 /// Serves a pair to its end, with a buffer of this size.
 async fn serve<S: ClientStream>(mut pair: Pair<S>, buffer: usize, flow: &Flow) -> End {
     let buffer = RefCell::new(vec![0; buffer]);
-    poll_fn(|context| pair.poll(context, &mut buffer.borrow_mut(), flow)).await
+    let tap = Tap { flow, limits: None, worker: 0 };
+    poll_fn(|context| pair.poll(context, &mut buffer.borrow_mut(), &tap)).await
 }
 
 /// Bytes of which no two stretches are alike.
@@ -184,9 +186,10 @@ async fn an_idle_direction_holds_no_memory_and_a_blocked_one_no_more_than_a_read
     let ((client, _near), (ours, mut far)) = (duplex(1000), peer().await);
     let mut pair = pair(client, ours, b"", b"");
     let (mut buffer, flow) = (vec![0; 8192], Flow::default());
+    let tap = Tap { flow: &flow, limits: None, worker: 0 };
     far.write_all(&pattern(4, 60_000)).await.unwrap();
     for _ in 0..10 {
-        let polled = timeout(Duration::from_millis(5), poll_fn(|context| pair.poll(context, &mut buffer, &flow)));
+        let polled = timeout(Duration::from_millis(5), poll_fn(|context| pair.poll(context, &mut buffer, &tap)));
         assert!(polled.await.is_err());
         assert!((1..=8192).contains(&pair.to_client.kept.len()));
         assert_eq!(pair.to_peer.kept.capacity(), 0);

@@ -43,7 +43,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    turn::{Client, FiveTuple, Time},
+    turn::{Client, FiveTuple, RealmId, Time},
 };
 
 /// The shortest encrypted record before a handshake is finished: a Finished is longer with any suite.
@@ -183,7 +183,7 @@ impl Dtls {
                 let _ = listeners[at].socket.send(&verify, tuple.client, options);
                 return None;
             }
-            let id = self.begin((at, from), tuple, &hello, datagram, shared, now)?;
+            let id = self.begin((at, from, listeners[at].realm), tuple, &hello, datagram, shared, now)?;
             return self.shake_hands(id, listeners, now);
         }
         let id = if is_of_open(datagram) { pair.open.or(pair.next) } else { pair.next.or(pair.open) }?;
@@ -213,7 +213,7 @@ impl Dtls {
     /// Begins a session with a client that has proved its address.
     fn begin(
         &mut self,
-        (listener, from): (usize, Option<IpAddr>),
+        (listener, from, realm): (usize, Option<IpAddr>, RealmId),
         tuple: FiveTuple,
         hello: &Hello<'_>,
         datagram: &[u8],
@@ -242,7 +242,7 @@ impl Dtls {
         };
         let entry = self.sessions.vacant_entry();
         let id = entry.key();
-        let client = Client { tuple, route: Way::Dtls(id).route() };
+        let client = Client { tuple, route: Way::Dtls(id).route(), realm };
         let (number, deadline) = (self.next_number, now + self.handshake_timeout);
         let state = State::Handshake { number, deadline };
         let random = hello.random;

@@ -58,7 +58,7 @@ pub(in super::super) struct Mirror {
 struct Now<'n> {
     server: &'n mut Server,
     /// Where a channel's data pass, if the kernel may relay them.
-    place: &'n dyn Fn(&Bound) -> Option<Place>,
+    place: &'n dyn Fn(Handle, &Bound) -> Option<Place>,
     time: Time,
 }
 
@@ -71,7 +71,7 @@ impl Mirror {
     pub(in super::super) fn follow(
         &mut self,
         server: &mut Server,
-        place: &dyn Fn(&Bound) -> Option<Place>,
+        place: &dyn Fn(Handle, &Bound) -> Option<Place>,
         time: Time,
     ) {
         let mut now = Now { server, place, time };
@@ -105,7 +105,7 @@ impl Mirror {
     }
 
     /// Looks at the channels whose time has come.
-    pub(in super::super) fn look(&mut self, server: &mut Server, place: &dyn Fn(&Bound) -> Option<Place>, time: Time) {
+    pub(in super::super) fn look(&mut self, server: &mut Server, place: &dyn Fn(Handle, &Bound) -> Option<Place>, time: Time) {
         let mut now = Now { server, place, time };
         while let Some(&Reverse((due, handle, number))) = self.looks.peek()
             && due <= time
@@ -140,7 +140,7 @@ impl Mirror {
     fn update(&mut self, handle: Handle, number: ChannelNumber, now: &mut Now<'_>) {
         let bound = now.server.bound_channel(handle, number, now.time);
         let channel = bound.as_ref().and_then(|bound| {
-            let Place { relay, peer, hairpin } = (now.place)(bound)?;
+            let Place { relay, peer, hairpin } = (now.place)(handle, bound)?;
             let tuple = &bound.client.tuple;
             let channel = Channel { number, client: tuple.client, server: tuple.server, relay, peer, hairpin };
             Some((channel, bound.until))

@@ -10,17 +10,17 @@ use tokio::{
 
 use super::*;
 use crate::{
-    auth::users::StaticUsers,
+    auth::directory::Directory,
     config::{self, Host},
-    policy::peer::PeerRules,
     relay::{
         clock::Clock,
+        peers::PeerBook,
         rules::{self, WorkerPolicy},
         shared::Shared,
         system::{DatagramPath, Poller},
     },
     stun::{AttributeType, Class, MessageWriter, Method, TransactionId},
-    turn::{ConnectionIds, IcmpError, Server, Transport},
+    turn::{ConnectionIds, IcmpError, RealmId, Server, Transport},
 };
 
 /// An empty message on a channel that is not bound.
@@ -31,17 +31,26 @@ fn streams() -> Rc<Streams> {
     let text = "[relay]\nrelay-ip = \"127.0.0.1\"\n[auth]\nanonymous = true\n[peers]\nallowed-peer-ip = [\"127.0.0.0/8\"]\n\
          [limits]\nbinding-rate = 0\n[process]\nworkers = 1\n";
     let settings = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap().settings;
-    let users = Arc::new(StaticUsers::new(&settings.auth).unwrap());
-    let ports = settings.relay.min_port..=settings.relay.max_port;
-    let peers = Arc::new(PeerRules::new(&settings.peers, &settings.relay.addresses, ports, &[], &[]));
+    let directory = Arc::new(Directory::new(&settings, false).unwrap());
+    let peers = Arc::new(PeerBook::new(&settings, Vec::new(), Vec::new()));
     let io = DatagramPath::probe(settings.process.udp_io).unwrap().io();
-    let shared = Shared::new(&settings, &peers);
+    let shared = Shared::new(&settings, &peers.rules()[0], 1);
     let policy = WorkerPolicy::new(peers, Arc::clone(&shared), &settings.limits, 1, [1, 2]);
-    let rules = rules::rules(&settings, &users, io, ConnectionIds { worker: 0, workers: 1 });
+    let rules = rules::rules(&settings, &directory, io, ConnectionIds { worker: 0, workers: 1 });
     let server = Server::new(rules, Box::new(policy), &[3; 32], [4; 32], 1);
     let poller = Rc::new(Poller::new(io).unwrap());
     let rng = StdRng::from_seed([5; 32]);
-    let core = Core::new(0, server, users, shared, Clock::new(), poller, rng, io);
+    let core = Core::new(
+        0,
+        server,
+        directory,
+        crate::relay::inquiries::Inquiries::default(),
+        shared,
+        Clock::new(),
+        poller,
+        rng,
+        io,
+    );
     Rc::new(Streams::new(Rc::new(RefCell::new(core)), settings.tcp, false, Rc::default()))
 }
 
@@ -52,7 +61,7 @@ fn connect(shared: &Rc<Streams>) -> (Connection<DuplexStream>, DuplexStream) {
     let (client, server) = ("127.0.0.1:1000".parse().unwrap(), "127.0.0.1:3478".parse().unwrap());
     let tuple = FiveTuple { client, server, transport: Transport::Tcp };
     let at = shared.core.borrow_mut().outlets.add(queue, tuple);
-    let client = Client { tuple, route: Way::Stream(at).route() };
+    let client = Client { tuple, route: Way::Stream(at).route(), realm: RealmId::DEFAULT };
     (Connection::new(Rc::clone(shared), stream, client, at), other)
 }
 
@@ -161,7 +170,7 @@ async fn requests_with_more_responses_than_may_wait_are_all_answered() {
     let lease = shared.core.borrow().shared.take_connection(None).unwrap();
     let (client, server) = ("127.0.0.1:1000".parse().unwrap(), "127.0.0.1:3478".parse().unwrap());
     let tuple = FiveTuple { client, server, transport: Transport::Tcp };
-    let serving = serve(shared, stream, tuple, lease);
+    let serving = serve(shared, stream, tuple, RealmId::DEFAULT, lease);
     let asking = async {
         const COUNT: usize = 10_000;
         other.write_all(&binding().repeat(COUNT)).await.unwrap();

@@ -41,7 +41,7 @@ fn start(more: &str) -> Relay {
         "[[listener]]\nlistening-ip = \"127.0.0.1\"\nlistening-port = 0\n[relay]\nrelay-ip = \"127.0.0.1\"\n\
          [auth]\nanonymous = true\n[peers]\nallowed-peer-ip = [\"127.0.0.0/8\"]\n{more}\n"
     );
-    Relay::start(config::parse(&text, "t.toml", &Host::detect().unwrap()).unwrap().settings).unwrap()
+    Relay::start(config::parse(&text, "t.toml", &Host::detect().unwrap()).unwrap().settings, None, &[]).unwrap()
 }
 
 fn address(relay: &Relay, wanted: Transport) -> SocketAddr {
@@ -179,8 +179,13 @@ fn a_worker_that_panics_begins_anew_and_the_others_notice_nothing() {
         connection.write_all(&message(Method::Binding, Class::Request, |_| {})).unwrap();
         connection.read_exact(&mut [0; 20]).expect("an answer over TCP");
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (reports, complete) = runtime.block_on(relay.monitor().reports());
+    let counted = reports.iter().map(|report| report.totals.allocations()).sum::<u64>();
+    let living = reports.iter().map(|report| report.census.sum()).sum::<u64>();
+    assert_eq!((counted, living, complete), (made as u64, CLIENTS as u64, true), "as management sees it");
     let counts = relay.stop();
-    assert_eq!(counts.totals.allocations, made as u64, "what lost lives have counted is not lost");
+    assert_eq!(counts.totals.allocations(), made as u64, "what lost lives have counted is not lost");
 }
 
 #[test]

@@ -201,6 +201,20 @@ pub(crate) fn kernel_drops(socket: &std::net::UdpSocket) -> Option<u32> {
     }
 }
 
+/// How long the calling thread has had a processor.
+pub(crate) fn thread_time() -> Option<std::time::Duration> {
+    #[cfg(target_os = "linux")]
+    return linux::thread_time();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// From now on, large blocks of memory go back to the system as soon as they are freed, where the allocator would keep them.
+pub(crate) fn give_back_large_blocks() {
+    #[cfg(target_os = "linux")]
+    linux::give_back_large_blocks();
+}
+
 /// Gives memory that the process has freed back to the system, where the allocator would keep it. Takes time proportional to what
 /// is free: for after a peak.
 pub(crate) fn release_freed_memory() {

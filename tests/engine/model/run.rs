@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use turnserver::{
     stun::{AttributeType as A, ChannelData, ChannelNumber, Method, PasswordAlgorithm},
-    turn::{Drop, EndReason, IcmpError, RelayId, Rules, Time, Totals, Traffic},
+    turn::{Drop, EndReason, IcmpError, RelayId, Rules, Time, Traffic},
 };
 
 use super::{
@@ -32,8 +32,18 @@ pub(super) struct Run {
     issued: Vec<u64>,
     last_allocate: Vec<Option<(Vec<u8>, &'static str)>>,
     /// What the engine's counters should say; its drops are in `dropped`.
-    totals: Totals,
+    totals: Expected,
     dropped: u64,
+}
+
+/// What the engine should have counted.
+#[derive(Debug, Default)]
+struct Expected {
+    allocations: u64,
+    successes: u64,
+    errors: u64,
+    to_peers: Traffic,
+    to_clients: Traffic,
 }
 
 /// Counts one datagram.
@@ -52,8 +62,7 @@ impl Run {
         (world.quota, world.max_relays) = (QUOTA, MAX_RELAYS);
         let client = |(address, stream, _)| if stream { tcp(address) } else { udp(address) };
         let clients: Vec<_> = CLIENTS.map(|entry| TestClient::new(&mut world, client(entry))).into();
-        let mut totals = Totals::default();
-        totals.errors = clients.len() as u64;
+        let totals = Expected { errors: clients.len() as u64, ..Expected::default() };
         let reference = Reference { now: world.now.0, ..Reference::default() };
         let (issued, last_allocate) = (vec![world.now.0; clients.len()], vec![None; clients.len()]);
         Self { world, reference, clients, issued, last_allocate, totals, dropped: 0 }
@@ -369,7 +378,10 @@ impl Run {
             let same = |ended: &Ended| self.clients[ended.client].client.tuple == summary.client;
             let Ended { allocation, reason, .. } = ended.remove(ended.iter().position(same).expect("an end"));
             let traffic = (summary.to_peers, summary.to_client);
-            assert_eq!((&*summary.user, traffic), (allocation.user, (allocation.to_peers, allocation.to_client)));
+            assert_eq!(
+                (&*summary.subject.user, traffic),
+                (allocation.user, (allocation.to_peers, allocation.to_client))
+            );
             assert_eq!(summary.duration, now.since(Time(allocation.created)));
             let closed_when_already_expired =
                 (reason, summary.reason) == (EndReason::Expired, EndReason::ConnectionClosed);
@@ -412,7 +424,9 @@ impl Run {
 
     fn check_totals(&self) {
         let (have, want) = (self.world.server.totals(), &self.totals);
-        assert_eq!((have.successes, have.errors, have.allocations), (want.successes, want.errors, want.allocations));
+        let counted = (have.successes(), have.errors(), have.allocations());
+        assert_eq!(counted, (want.successes, want.errors, want.allocations));
+        assert_eq!(self.world.server.census().sum(), self.world.server.allocations() as u64);
         assert_eq!((have.to_peers, have.to_clients), (want.to_peers, want.to_clients));
         assert_eq!(Drop::ALL.iter().map(|reason| have.dropped(*reason)).sum::<u64>(), self.dropped);
     }

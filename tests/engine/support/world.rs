@@ -12,11 +12,13 @@ use std::{
 use md5::{Digest, Md5};
 use sha2::Sha256;
 use turnserver::{
-    stun::{Message, PasswordAlgorithm},
+    auth::key::LongTermKey,
+    stun::{ErrorCode, Message, PasswordAlgorithm},
     turn::{
-        AddressRequest, Answer, BindRefusal, Client, ConnectRequest, ConnectionId, ConnectionIds, Effect, Elsewhere,
-        Family, Flow, Grant, HEADROOM, Handle, IcmpError, Identity, PeerConnection, PendingAllocate, PendingBind,
-        Policy, Query, REPLY_LEN, Refusal, RelayId, Rules, Server, SessionSummary, Step, Time, Unauthenticated,
+        AddressRequest, Answer, BindRefusal, Client, ConnectRequest, ConnectionId, ConnectionIds, Credential, Effect,
+        Elsewhere, Family, Flow, Grant, HEADROOM, Handle, IcmpError, Identity, PeerConnection, PendingAllocate,
+        PendingBind, Policy, Query, REPLY_LEN, Realm, RealmId, Refusal, RelayId, Rules, Server, SessionSummary, Step,
+        Subject, Time, Unauthenticated,
     },
 };
 
@@ -31,13 +33,24 @@ pub(crate) fn long_term_key(user: &str, password: &str, algorithm: PasswordAlgor
     }
 }
 
+/// A credential for ever, of a user of the default realm.
+pub(crate) fn credential(user: &str, key: &[u8]) -> Credential {
+    Credential {
+        subject: Arc::new(Subject::new(user, REALM)),
+        realm: RealmId::DEFAULT,
+        key: LongTermKey::Token(key.into()),
+        term: None,
+        secret: None,
+        bearer: false,
+    }
+}
+
 /// The parameters of the RFCs, with both families relayed and IPv4 the default.
 pub(crate) fn rules() -> Rules {
     Rules {
         dont_fragment: true,
-        realm: REALM.to_owned(),
+        realms: vec![realm(REALM)],
         anonymous: false,
-        password_algorithms: vec![PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5],
         nonce_lifetime: Duration::from_secs(3600),
         default_lifetime: Duration::from_secs(600),
         max_lifetime: Duration::from_secs(3600),
@@ -62,23 +75,35 @@ pub(crate) fn rules() -> Rules {
     }
 }
 
-/// Refuses 10.0.0.0/8, port 25 of anybody, and connections to port 26.
+/// A realm whose users have passwords.
+pub(crate) fn realm(name: &str) -> Realm {
+    let password_algorithms = vec![PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5];
+    Realm { name: name.to_owned(), password_algorithms, user_hashes: true, third_party: None }
+}
+
+/// Refuses 10.0.0.0/8 to users of the default realm, port 25 of anybody, and connections to port 26.
 struct TestPolicy {
     /// How many unauthenticated answers may still be drawn.
     answers: Rc<Cell<u64>>,
+    /// What new allocations get while there are to be none.
+    refusal: Rc<Cell<Option<ErrorCode>>>,
 }
 
 impl Policy for TestPolicy {
-    fn permits(&self, peer: SocketAddr) -> bool {
-        peer.port() != 25 && self.permits_ip(peer.ip())
+    fn permits(&self, realm: RealmId, peer: SocketAddr) -> bool {
+        peer.port() != 25 && self.permits_ip(realm, peer.ip())
     }
 
-    fn permits_connection(&self, peer: SocketAddr) -> bool {
-        peer.port() != 26 && self.permits(peer)
+    fn permits_connection(&self, realm: RealmId, peer: SocketAddr) -> bool {
+        peer.port() != 26 && self.permits(realm, peer)
     }
 
-    fn permits_ip(&self, peer: IpAddr) -> bool {
-        !matches!(peer, IpAddr::V4(peer) if peer.octets()[0] == 10)
+    fn permits_ip(&self, realm: RealmId, peer: IpAddr) -> bool {
+        realm != RealmId::DEFAULT || !matches!(peer, IpAddr::V4(peer) if peer.octets()[0] == 10)
+    }
+
+    fn refuses_allocations(&self) -> Option<ErrorCode> {
+        self.refusal.get()
     }
 
     fn admits(&mut self, _kind: Unauthenticated, _source: IpAddr, _now: Time) -> bool {
@@ -114,8 +139,8 @@ pub(crate) enum Out {
 #[derive(Debug, Clone)]
 pub(crate) enum PeerSocket {
     Connecting,
-    /// It waits for a client of this user.
-    Waiting(Arc<str>, Arc<Flow>),
+    /// It waits for a client of this one.
+    Waiting(Arc<Subject>, Arc<Flow>),
     Bound,
 }
 
@@ -132,8 +157,16 @@ pub(crate) struct World {
     pub(crate) server: Server,
     pub(crate) now: Time,
     pub(crate) users: HashMap<String, String>,
+    /// Other credentials, by USERNAME and ACCESS-TOKEN.
+    pub(crate) others: Vec<(String, Option<Vec<u8>>, Credential)>,
+    /// What a store says that is asked after all of these; `None`: there is no store.
+    pub(crate) store: Option<Result<Vec<Credential>, ()>>,
+    /// How often the store was asked.
+    pub(crate) stored_queries: usize,
     /// Answers that the policy still admits without authentication.
     pub(crate) answers: Rc<Cell<u64>>,
+    /// What new allocations get while there are to be none.
+    pub(crate) refusal: Rc<Cell<Option<ErrorCode>>>,
     /// Relay sockets that are open.
     pub(crate) relays: BTreeMap<RelayId, Relay>,
     pub(crate) closed: BTreeSet<RelayId>,
@@ -167,12 +200,17 @@ impl World {
 
     pub(crate) fn with(rules: Rules) -> Self {
         let answers = Rc::new(Cell::new(u64::MAX));
-        let policy = Box::new(TestPolicy { answers: Rc::clone(&answers) });
+        let refusal = Rc::new(Cell::new(None));
+        let policy = Box::new(TestPolicy { answers: Rc::clone(&answers), refusal: Rc::clone(&refusal) });
         Self {
             server: Server::new(rules, policy, &[7; 32], [9; 32], 100),
             now: Time(1_000_000),
             users: [("alice", "wonderland"), ("bob", "builder")].map(|(a, b)| (a.to_owned(), b.to_owned())).into(),
+            others: Vec::new(),
+            store: None,
+            stored_queries: 0,
             answers,
+            refusal,
             relays: BTreeMap::new(),
             closed: BTreeSet::new(),
             peers: BTreeMap::new(),
@@ -207,9 +245,16 @@ impl World {
         let mut step = self.server.from_client(client, bytes, Answer::Unasked, &mut reply, self.now);
         if let Step::Authenticate(query) = step {
             self.queries += 1;
-            let known = self.find(&query);
-            let answer =
-                known.as_ref().map_or(Answer::Unknown, |(user, key)| Answer::Known { user, key: key.as_slice() });
+            let credentials = self.find(&query);
+            let answer = Answer::Known { credentials: &credentials, more: self.store.is_some() };
+            step = self.server.from_client(client, bytes, answer, &mut reply, self.now);
+        }
+        if let (Step::Authenticate(_), Some(store)) = (&step, &self.store) {
+            self.stored_queries += 1;
+            let answer = match store {
+                Ok(credentials) => Answer::Known { credentials, more: false },
+                Err(()) => Answer::Unavailable,
+            };
             step = self.server.from_client(client, bytes, answer, &mut reply, self.now);
         }
         self.settle();
@@ -253,9 +298,9 @@ impl World {
     /// Sends a message up to the point where the engine asks for relay sockets.
     pub(crate) fn pending(&mut self, client: &Client, bytes: &[u8]) -> PendingAllocate {
         let mut reply = [0; REPLY_LEN];
-        let user: Arc<str> = Arc::from("alice");
         let key = long_term_key("alice", "wonderland", PasswordAlgorithm::Md5);
-        match self.server.from_client(client, bytes, Answer::Known { user: &user, key: &key }, &mut reply, self.now) {
+        let answer = Answer::Known { credentials: &[credential("alice", &key)], more: false };
+        match self.server.from_client(client, bytes, answer, &mut reply, self.now) {
             Step::Allocate(pending) => *pending,
             other => panic!("no question for relay sockets: {other:?}"),
         }
@@ -264,7 +309,7 @@ impl World {
     /// Opens relay sockets for a pending Allocate and completes it.
     pub(crate) fn complete(&mut self, pending: PendingAllocate) -> Response {
         self.asked = Some(pending.addresses);
-        let (user, client) = (pending.user.to_string(), pending.client);
+        let (user, client) = (pending.subject.user.to_string(), pending.client);
         let outcome = self.grant(&user, pending.addresses);
         let relays: Vec<RelayId> =
             outcome.iter().flat_map(|grant| grant.relays.iter().flatten()).map(|(relay, _)| *relay).collect();
@@ -314,14 +359,14 @@ impl World {
     }
 
     fn waits(&mut self, connection: PeerConnection, reply: &[u8]) -> (Client, Response) {
-        let PeerConnection { id, user, flow, client, len } = connection;
-        self.peers.insert(id, PeerSocket::Waiting(user, flow));
+        let PeerConnection { id, subject, flow, client, len, .. } = connection;
+        self.peers.insert(id, PeerSocket::Waiting(subject, flow));
         (client, Response::new(reply[..len].to_vec()))
     }
 
     fn bind(&mut self, pending: &PendingBind) -> Response {
         let outcome = match self.peers.get_mut(&pending.id) {
-            Some(PeerSocket::Waiting(user, _)) if *user != pending.user => Err(BindRefusal::WrongUser),
+            Some(PeerSocket::Waiting(subject, _)) if *subject != pending.subject => Err(BindRefusal::WrongUser),
             Some(peer @ PeerSocket::Waiting(..)) => {
                 *peer = PeerSocket::Bound;
                 self.server.bound(pending.id);
@@ -334,18 +379,23 @@ impl World {
         Response::new(reply[..len].to_vec())
     }
 
-    fn find(&self, query: &Query<'_>) -> Option<(Arc<str>, Vec<u8>)> {
+    fn find(&self, query: &Query<'_>) -> Vec<Credential> {
         let wanted = |user: &str| match query.identity {
             Identity::Name(name) => name == user,
             Identity::Hash(hash) => Sha256::digest(format!("{user}:{REALM}"))[..] == hash[..],
         };
-        let (user, password) = self.users.iter().find(|(user, _)| wanted(user))?;
-        Some((Arc::from(user.as_str()), long_term_key(user, password, query.algorithm)))
+        let users = self.users.iter().filter(|(user, _)| query.token.is_none() && wanted(user));
+        let users = users.map(|(user, password)| credential(user, &long_term_key(user, password, query.algorithm)));
+        let others = self
+            .others
+            .iter()
+            .filter(|(name, token, _)| query.identity == Identity::Name(name) && query.token == token.as_deref());
+        users.chain(others.map(|(_, _, credential)| credential.clone())).collect()
     }
 
     fn grant(&mut self, user: &str, request: AddressRequest) -> Result<Grant, Refusal> {
         if self.used.get(user).is_some_and(|used| *used >= self.quota) {
-            return Err(Refusal::Quota);
+            return Err(Refusal::Quota("no more"));
         }
         match request {
             AddressRequest::One { family, even } => {
@@ -411,7 +461,7 @@ impl World {
                 }
                 Effect::Ended(handle, summary) => {
                     assert!(self.relays.values().all(|relay| relay.handle != Some(handle)), "a relay socket is left");
-                    let used = self.used.get_mut(&*summary.user).expect("a user with allocations");
+                    let used = self.used.get_mut(&*summary.subject.user).expect("a user with allocations");
                     *used = used.checked_sub(1).expect("an allocation of this user");
                     self.ended.push(summary);
                 }

@@ -1,6 +1,6 @@
 //! What the kernel tells about processors and sockets, and what it is told about threads.
 
-use std::{io, mem, os::fd::AsRawFd};
+use std::{io, mem, os::fd::AsRawFd, time::Duration};
 
 /// The processors of the calling thread's affinity mask.
 pub(in super::super) fn processors() -> io::Result<Vec<usize>> {
@@ -25,6 +25,15 @@ pub(in super::super) fn pin_thread(processor: usize) -> io::Result<()> {
         libc::sched_setaffinity(0, mem::size_of::<libc::cpu_set_t>(), &raw const set)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How long the calling thread has had a processor.
+pub(in super::super) fn thread_time() -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes to `time`, which outlives the call.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).ok().filter(|_| result == 0)?;
+    Some(Duration::new(seconds, u32::try_from(time.tv_nsec).ok()?))
 }
 
 fn empty() -> libc::cpu_set_t {

@@ -12,7 +12,7 @@ pub(super) mod probe;
 mod receive;
 mod send;
 
-pub(super) use host::{kernel_drops, pin_thread, processors};
+pub(super) use host::{kernel_drops, pin_thread, processors, thread_time};
 pub(super) use interface::mtu as interface_mtu;
 #[cfg(offload_program)]
 pub(in super::super) use interface::{driver, hardware_address, index as interface_index};
@@ -120,6 +120,19 @@ pub(super) fn sleep_exactly() -> io::Result<()> {
     // SAFETY: this option takes a number and no pointer.
     let result = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, SLACK) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// See M_MMAP_THRESHOLD of mallopt(3). By itself glibc's allocator raises it to the length of the largest block ever freed, after
+/// which long queues lie among small blocks that hold them in place.
+pub(super) fn give_back_large_blocks() {
+    /// In bytes: what the threshold is at first.
+    #[cfg(target_env = "gnu")]
+    const LARGE: c_int = 128 << 10;
+    // SAFETY: the call takes no pointer; it only changes where later blocks come from.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+    }
 }
 
 /// See malloc_trim(3). Small blocks that are freed between others stay with glibc's allocator otherwise.

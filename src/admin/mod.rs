@@ -1,0 +1,163 @@
+//! Management: what an operator and their tools see of the running server and ask of it, over HTTP on a TCP port of this host
+//! and on a Unix socket. It has a thread of its own, and nothing to do with the data path: it reads what [`crate::relay`]
+//! publishes.
+//!
+//! * `sockets`: where it listens. `http`: connections, within limits. `routes`: who may ask for what.
+//! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `control`, `standing`: the answers. `reply`: their shape.
+//! * `lifecycle`: serving, draining, stopping. `census`: what all workers have counted, asked for not too often.
+//!
+//! Nothing here trusts who connects: what they may send, and how slowly, is bounded, and so is how many they are. What
+//! changes anything or names users needs the token, or the right to open the Unix socket.
+
+mod census;
+mod control;
+mod credentials;
+mod events;
+mod exposition;
+mod health;
+mod http;
+mod lifecycle;
+mod metrics;
+mod patient;
+mod query;
+mod reply;
+mod routes;
+mod sessions;
+mod sockets;
+mod standing;
+mod users;
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::SystemTime,
+};
+
+use tokio::sync::oneshot;
+
+use self::{census::Surveyor, routes::Token};
+pub use self::{
+    lifecycle::{Lifecycle, Next},
+    query::encode,
+    sockets::{OpenError, Sockets},
+    standing::Standing,
+};
+use crate::{
+    config::{Effective, Settings},
+    relay::Monitor,
+};
+
+/// The log level of the running server.
+pub struct LogLevel {
+    current: Mutex<String>,
+    set: SetLevel,
+}
+
+/// Sets a log filter; an error says why it cannot be.
+pub type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+impl LogLevel {
+    /// `set` changes it.
+    #[must_use]
+    pub fn new(current: String, set: SetLevel) -> Self {
+        Self { current: Mutex::new(current), set }
+    }
+}
+
+/// When a certificate ends.
+#[derive(Debug, Clone)]
+struct Expiry {
+    file: String,
+    /// Seconds since 1970.
+    at: i64,
+}
+
+/// What the answers are made from.
+struct House {
+    monitor: Monitor,
+    lifecycle: Arc<Lifecycle>,
+    surveyor: Surveyor,
+    /// What a store has let in, if there is one.
+    standing: Option<Standing>,
+    log: LogLevel,
+    started: SystemTime,
+    /// The effective configuration as TOML, secrets masked.
+    configuration: String,
+    certificates: Vec<Expiry>,
+    /// As started with.
+    settings: Settings,
+    token: Option<Token>,
+    /// `/metrics` and `/status` are for everybody who reaches the listener.
+    open_metrics: bool,
+    coturn_metrics: bool,
+}
+
+/// Running management.
+pub struct Admin {
+    thread: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Admin {
+    /// Begins to serve on `sockets`.
+    ///
+    /// # Errors
+    /// The thread or its runtime cannot be started.
+    pub fn start(
+        sockets: Sockets,
+        settings: &Settings,
+        monitor: Monitor,
+        lifecycle: Arc<Lifecycle>,
+        standing: Option<Standing>,
+        log: LogLevel,
+    ) -> io::Result<Self> {
+        let management = &settings.management;
+        let is_local = sockets.addresses().iter().all(|address| address.ip().is_loopback());
+        let house = Arc::new(House {
+            surveyor: Surveyor::new(monitor.clone()),
+            monitor,
+            lifecycle,
+            standing,
+            log,
+            started: SystemTime::now(),
+            configuration: Effective(settings).to_string(),
+            certificates: expiries(settings),
+            settings: settings.clone(),
+            token: management.token.as_ref().map(|token| Token::new(&token.0)),
+            open_metrics: is_local || management.public_metrics,
+            coturn_metrics: management.coturn_metrics,
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("management".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                tokio::select! {
+                    () = http::serve(sockets, house) => {}
+                    // Either way it is the end.
+                    _ = stopped => {}
+                }
+            });
+        })?;
+        Ok(Self { thread, stop })
+    }
+
+    /// Ends it, with all connections.
+    pub fn stop(self) {
+        // It may have ended by itself.
+        let _ = self.stop.send(());
+        if self.thread.join().is_err() {
+            tracing::error!("a bug: management has panicked");
+        }
+    }
+}
+
+/// When the certificates end.
+fn expiries(settings: &Settings) -> Vec<Expiry> {
+    let certificates = settings.tls.iter().flat_map(|tls| &tls.certificates);
+    let expiry = |certificate: &crate::config::settings::Certificate| {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate.chain.first()?).ok()?;
+        Some(Expiry { file: certificate.cert.display().to_string(), at: parsed.validity().not_after.timestamp() })
+    };
+    certificates.filter_map(expiry).collect()
+}

@@ -1,0 +1,62 @@
+//! The limits and peers of realms that a store tells: limits at the start, peers also while the server runs.
+
+use std::{future::pending, time::Duration};
+
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::{
+    auth::store::{Stores, realms::KnownRealms},
+    config::Settings,
+    relay::Relay,
+};
+
+/// What is in a store is not read again more often.
+pub(super) const SOONEST: Duration = Duration::from_secs(5);
+
+/// The realms of the store, if there is one, and when to read them again.
+pub(super) struct StoredRealms(Option<(KnownRealms, Interval)>);
+
+impl StoredRealms {
+    /// Reads what the store says, before anybody is served: its limits stand in the settings afterwards.
+    pub(super) async fn begin(stores: Option<Stores>, settings: &mut Settings) -> Self {
+        let (Some(stores), Some(store)) = (stores, &settings.store) else { return Self(None) };
+        let again = store.limits.cache_time.max(SOONEST);
+        let mut realms = KnownRealms::new(settings, stores);
+        // A store that does not answer is not waited for again: it is asked for peers later.
+        match realms.limit(settings).await {
+            Ok(()) => {
+                if realms.read_peers().await.is_err() {
+                    tracing::warn!(
+                        "the store has not told its peer lists: until it does, those of the configuration hold"
+                    );
+                }
+            }
+            Err(_) => tracing::warn!(
+                "the store has not told the limits and peers of realms: those of the configuration hold, of limits until \
+                 the next start, of peers until it tells them"
+            ),
+        }
+        let mut time = tokio::time::interval_at(Instant::now() + again, again);
+        time.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self(Some((realms, time)))
+    }
+
+    /// Tells the relay the peers that were read last.
+    pub(super) fn tell(&self, relay: &Relay) {
+        if let Some((realms, _)) = &self.0 {
+            relay.add_peers(&realms.peers());
+        }
+    }
+
+    /// Reads the peer lists again whenever it is time, until they have changed.
+    pub(super) async fn change(&mut self) {
+        let Some((realms, time)) = &mut self.0 else { return pending().await };
+        loop {
+            time.tick().await;
+            // What fails is logged where the store is asked.
+            if matches!(realms.read_peers().await, Ok(true)) {
+                return tracing::info!("the store has other peer rules: they hold from now on");
+            }
+        }
+    }
+}

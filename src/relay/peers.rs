@@ -1,0 +1,122 @@
+//! The peer rules of every realm, which may change while the server runs: what a store says is added to what the configuration says.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crate::{
+    config::settings::{Peers, RelayAddress, Settings},
+    policy::peer::PeerRules,
+};
+
+/// The rules of every realm.
+pub(super) type RealmRules = Arc<[Arc<PeerRules>]>;
+
+/// The rules that are in force, for all workers, and what they are made of.
+#[derive(Debug)]
+pub(super) struct PeerBook {
+    /// Of the configuration, by realm.
+    configured: Vec<Peers>,
+    relay: Vec<RelayAddress>,
+    ports: RangeInclusive<u16>,
+    /// Listening addresses of this server, and those that it answers from.
+    own: Vec<SocketAddr>,
+    host: Vec<IpAddr>,
+    /// How often the rules have changed: all that is looked at for a packet.
+    edition: AtomicU64,
+    rules: Mutex<RealmRules>,
+}
+
+impl PeerBook {
+    pub(super) fn new(settings: &Settings, own: Vec<SocketAddr>, host: Vec<IpAddr>) -> Self {
+        let others = settings.realms.iter().map(|realm| realm.peers.as_ref().unwrap_or(&settings.peers));
+        let mut book = Self {
+            configured: [&settings.peers].into_iter().chain(others).cloned().collect(),
+            relay: settings.relay.addresses.clone(),
+            ports: settings.relay.min_port..=settings.relay.max_port,
+            own,
+            host,
+            edition: AtomicU64::new(0),
+            rules: Mutex::new(Arc::default()),
+        };
+        book.rules = Mutex::new(book.make(&[]));
+        book
+    }
+
+    /// Rules with what is added, by realm. Realms with the same peers share them.
+    fn make(&self, added: &[Peers]) -> RealmRules {
+        let nothing = Peers::default();
+        let mut made: Vec<(Peers, Arc<PeerRules>)> = Vec::new();
+        let added = added.iter().chain(std::iter::repeat(&nothing));
+        let rules = self.configured.iter().zip(added).map(|(configured, added)| {
+            let peers = Peers {
+                allowed: [&configured.allowed[..], &added.allowed].concat(),
+                denied: [&configured.denied[..], &added.denied].concat(),
+            };
+            if let Some((_, rules)) = made.iter().find(|(other, _)| *other == peers) {
+                return Arc::clone(rules);
+            }
+            let rules = PeerRules::new(&peers, &self.relay, self.ports.clone(), &self.own, &self.host);
+            let rules = Arc::new(rules);
+            made.push((peers, Arc::clone(&rules)));
+            rules
+        });
+        rules.collect()
+    }
+
+    /// Puts rules with what is added, by realm, in place of those before.
+    pub(super) fn add(&self, added: &[Peers]) {
+        let rules = self.make(added);
+        let mut place = self.lock();
+        *place = rules;
+        // Under the lock: whoever sees the new number finds the new rules.
+        self.edition.fetch_add(1, Relaxed);
+    }
+
+    /// How often the rules have changed.
+    pub(super) fn edition(&self) -> u64 {
+        self.edition.load(Relaxed)
+    }
+
+    /// The rules in force.
+    pub(super) fn rules(&self) -> RealmRules {
+        Arc::clone(&self.lock())
+    }
+
+    /// What is locked is replaced by one move.
+    fn lock(&self) -> MutexGuard<'_, RealmRules> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Host};
+
+    #[test]
+    fn what_is_added_holds_until_the_next_change() {
+        let text = "[auth]\nrealm = \"north.gov\"\nstatic-auth-secret = \"the secret of the north\"\n\
+                    [peers]\ndenied-peer-ip = \"198.51.100.0/24\"\n[[realm]]\nname = \"south.gov\"\n\
+                    static-auth-secret = \"the secret of the south\"\n";
+        let settings = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap().settings;
+        let book = PeerBook::new(&settings, Vec::new(), Vec::new());
+        let permitted =
+            |realm: usize, peer: &str| book.rules()[realm].permits(SocketAddr::new(peer.parse().unwrap(), 9));
+        let [configured, added, private] = ["198.51.100.1", "203.0.112.1", "10.0.0.1"];
+        assert!(permitted(0, configured).is_err() && permitted(0, added).is_ok() && permitted(0, private).is_err());
+        assert!(Arc::ptr_eq(&book.rules()[0], &book.rules()[1]));
+        let net = |text: &str| vec![text.parse().unwrap()];
+        book.add(&[Peers::default(), Peers { allowed: net("10.0.0.0/8"), denied: net("203.0.112.0/24") }]);
+        assert_eq!(book.edition(), 1);
+        assert!(permitted(0, added).is_ok() && permitted(0, private).is_err());
+        assert!(permitted(1, configured).is_err() && permitted(1, added).is_err() && permitted(1, private).is_ok());
+        book.add(&[]);
+        assert!(permitted(1, configured).is_err() && permitted(1, added).is_ok() && permitted(1, private).is_err());
+    }
+}

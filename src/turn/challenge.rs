@@ -1,0 +1,81 @@
+//! The answers to requests that are not authenticated (RFC 8489 §9.2.4), and what checks of credentials count as.
+
+use super::{
+    Answer, Client, Drop, Mechanism, Server, Step, Time, Unauthenticated, Verdict,
+    authentication::{Failure, Outcome, Proof, Requester, access_token},
+    reply::ReplyContext,
+};
+use crate::stun::{AttributeType, ErrorCode, Message, MessageWriter};
+
+/// What a check of a request's credentials counts as; `None` if there is more to ask first. `owner` is who made the allocation
+/// on its 5-tuple.
+pub(super) fn judge(
+    message: &Message<'_>,
+    owner: Option<&Requester>,
+    answer: Answer<'_>,
+    outcome: &Outcome<'_>,
+) -> Option<(Mechanism, Verdict)> {
+    let verdict = match outcome {
+        Outcome::Ask(_) | Outcome::AskFurther(_) => return None,
+        Outcome::Passed(requester, Proof::Good) => return Some((requester.mechanism(), Verdict::Passed)),
+        Outcome::Passed(requester, Proof::Over) => return Some((requester.mechanism(), Verdict::Expired)),
+        Outcome::Failed(Failure::Challenge) => Verdict::Unauthenticated,
+        Outcome::Failed(Failure::StaleNonce) => Verdict::StaleNonce,
+        Outcome::Failed(Failure::UnprovedAddress) => Verdict::UnprovedAddress,
+        Outcome::Failed(Failure::BadRequest) => Verdict::BadRequest,
+        Outcome::Failed(Failure::UnexpectedToken) => Verdict::UnexpectedToken,
+        Outcome::Failed(Failure::Unavailable) => Verdict::Unavailable,
+    };
+    let protected =
+        message.has(AttributeType::MESSAGE_INTEGRITY) || message.has(AttributeType::MESSAGE_INTEGRITY_SHA256);
+    let mechanism = match answer {
+        _ if !protected => Mechanism::None,
+        _ if access_token(message).is_some() => Mechanism::Token,
+        Answer::Stored(_) | Answer::Unavailable => Mechanism::Store,
+        Answer::Known { credentials: [first, ..], .. } => Mechanism::of(first),
+        Answer::Known { credentials: [], .. } => Mechanism::Unknown,
+        Answer::Unasked => owner.map_or(Mechanism::Unknown, Requester::mechanism),
+    };
+    Some((mechanism, verdict))
+}
+
+impl Server {
+    /// The answer to a request that is not authenticated (RFC 8489 §9.2.4).
+    pub(super) fn refuse<'m>(
+        &mut self,
+        client: &Client,
+        message: &Message<'_>,
+        failure: Failure,
+        reply: &mut [u8],
+        now: Time,
+    ) -> Step<'m> {
+        // A stale nonce comes with the right credentials, and whoever is told that a store is out of reach was admitted before it
+        // was asked; everything else anybody can provoke.
+        if !matches!(failure, Failure::StaleNonce | Failure::Unavailable)
+            && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now)
+        {
+            return self.drop(Drop::RateLimited);
+        }
+        let context = ReplyContext::new(message, None);
+        let error = match failure {
+            Failure::Challenge => ErrorCode::Unauthenticated,
+            Failure::StaleNonce | Failure::UnprovedAddress => ErrorCode::StaleNonce,
+            Failure::BadRequest => return self.error(&context, ErrorCode::BadRequest, reply),
+            Failure::Unavailable => return self.error(&context, ErrorCode::ServerError, reply),
+            Failure::UnexpectedToken => return self.unknown_attributes(&context, message.unknown_required(), reply),
+        };
+        // A client whose realm there is not has got a 400.
+        let Some(realm) = self.rules.realms.get(client.realm.index()) else { return self.drop(Drop::NotServed) };
+        let (offered, features) = self.authenticator.challenge(client.realm);
+        let nonce = self.authenticator.nonces.issue(features, &client.tuple, now, &mut self.rng);
+        let len = context.error(&self.rules, reply, error, |writer: &mut MessageWriter<'_>| {
+            writer.attribute(AttributeType::REALM, realm.name.as_bytes());
+            writer.attribute(AttributeType::NONCE, &nonce);
+            writer.attribute(AttributeType::PASSWORD_ALGORITHMS, offered);
+            if let (ErrorCode::Unauthenticated, Some(server_name)) = (error, &realm.third_party) {
+                writer.attribute(AttributeType::THIRD_PARTY_AUTHORIZATION, server_name.as_bytes());
+            }
+        });
+        self.replied(reply, len)
+    }
+}
