@@ -9,7 +9,9 @@ use super::{
     finding::Place,
     host::Host,
     reader::{Entry, Section},
-    settings::{Compatibility, DrainError, Lifetimes, Log, LogFormat, Offload, OffloadMode, Peers, Process, Tcp, UdpIo},
+    settings::{
+        Compatibility, DrainError, Lifetimes, Log, LogFormat, Offload, OffloadMode, Peers, Process, Tcp, UdpIo,
+    },
     value::{
         Buffer, Gather, Int, InterfaceName, LogLevel, MAX_WORKERS, Period, PeriodOrOff, Size, Workers, period_text,
     },

@@ -690,6 +690,14 @@ impl Core {
         }
     }
 
+    /// Has the kernel relay to no peer that is no longer allowed.
+    pub(super) fn review_mirror(&mut self, now: Time) {
+        let Self { mirror, server, relays, sessions, shared, .. } = self;
+        if let Some(mirror) = mirror {
+            mirror.review(server, &|handle, bound| place((relays, sessions), shared, handle, bound), now);
+        }
+    }
+
     /// Does what the protocol has reported: closes sockets, gives back quotas, logs the ends of sessions.
     pub(super) fn apply_effects(&mut self) {
         // Before anything closes: what is revoked is revoked in the kernel first.

@@ -52,6 +52,8 @@ pub(super) enum Notice {
     Answer(u64, Found),
     /// End the sessions that this concerns, and tell how many they were.
     Revoke(Arc<Revocation>, mpsc::UnboundedSender<usize>),
+    /// Peer rules have changed.
+    Peers,
 }
 
 #[derive(Debug, Default)]
@@ -161,6 +163,7 @@ impl Taken {
                     // Nobody may want to know any more.
                     let _ = ended.send(count);
                 }
+                Notice::Peers => core.review_mirror(now),
             }
         }
         core.wake_workers();

@@ -13,6 +13,7 @@ use super::{
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
     dtls,
+    errands::Notice,
     inquiries::Desk,
     limits::{Bookkeeper, StateError},
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
@@ -288,6 +289,9 @@ impl Relay {
     /// Adds peer rules, by realm, to those of the configuration, in place of what was added before.
     pub fn add_peers(&self, added: &[Peers]) {
         self.peers.add(added);
+        for worker in (0..).take(self.workers.len()) {
+            self.shared.notify(worker, Notice::Peers);
+        }
     }
 
     /// What the limits have done so far.

@@ -245,7 +245,21 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
 
 fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     let Parts { plan, seed, first_id, udp, doors } = parts;
-    let Plan { index, settings, directory, desk, peers, shared, clock, io, nonce_secret, ticket_key, dtls, offload, .. } = plan;
+    let Plan {
+        index,
+        settings,
+        directory,
+        desk,
+        peers,
+        shared,
+        clock,
+        io,
+        nonce_secret,
+        ticket_key,
+        dtls,
+        offload,
+        ..
+    } = plan;
     let mut rng = StdRng::from_seed(seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
     let policy =
