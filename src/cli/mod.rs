@@ -7,6 +7,7 @@ mod certificate;
 mod check;
 mod credentials;
 mod ctl;
+mod import;
 mod key;
 mod password;
 mod run;
@@ -16,11 +17,19 @@ mod store;
 mod stored_realms;
 mod user;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use zeroize::Zeroizing;
 
-use crate::config::{self, ConfigErrors, Loaded, settings::LogFormat};
+use crate::{
+    config::{self, ConfigErrors, Loaded, settings::LogFormat},
+    import::is_coturns,
+};
 
 /// `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
@@ -61,6 +70,8 @@ Examples:
       turnserver -c /etc/turnserver.toml
   Make a credential for a day, with the configuration's secret:
       turnserver credentials -c /etc/turnserver.toml --user alice
+  Go over from coturn:
+      turnserver import-coturn /etc/turnserver.conf -o /etc/turnserver.toml
   Make a certificate to test TLS with:
       turnserver certificate --self-signed --name turn.example.org --out-cert cert.pem --out-key key.pem
   Add a user to the store that the configuration names:
@@ -91,6 +102,10 @@ enum Command {
     ///
     /// It is made with a secret of the configuration, and the server knows it without being told.
     Credentials(credentials::Credentials),
+    /// Make a configuration of a coturn configuration
+    ///
+    /// All of coturn's keys are known, of every version. What has another meaning here, or none, is reported with its line.
+    ImportCoturn(import::Import),
     /// Print the keys that stand for a password in the configuration or a database
     ///
     /// The password is asked for, or read from standard input. Keys are made of the user's name, the realm and the password, and
@@ -128,6 +143,7 @@ pub fn main() -> ExitCode {
         Some(Command::Certificate(certificate)) => certificate.make(),
         Some(Command::Ctl(ctl)) => ctl.run(args.config.as_deref()),
         Some(Command::Credentials(credentials)) => configured(&args, |loaded, _| credentials.print(&loaded.settings)),
+        Some(Command::ImportCoturn(import)) => import.run(),
         Some(Command::Key(key)) => match &key.realm {
             Some(realm) => key.print(realm),
             None => configured(&args, |loaded, _| key.print(&loaded.settings.auth.realm)),
@@ -157,9 +173,23 @@ fn configured(args: &Args, command: impl FnOnce(Loaded, Option<String>) -> ExitC
 /// The configuration that was named, or else the built-in one and its generated password.
 fn configuration(args: &Args) -> Result<(Loaded, Option<String>), ConfigErrors> {
     match &args.config {
-        Some(path) => Ok((config::load(path)?, None)),
+        Some(path) => {
+            let loaded = config::load(path).map_err(|errors| coturns(path).unwrap_or(errors))?;
+            Ok((loaded, None))
+        }
         None => config::embedded_default().map(|embedded| (embedded.loaded, Some(embedded.password))),
     }
+}
+
+/// The one thing to say of a configuration that is coturn's.
+fn coturns(path: &Path) -> Option<ConfigErrors> {
+    let text = Zeroizing::new(fs::read(path).ok()?);
+    if !is_coturns(&String::from_utf8_lossy(&text)) {
+        return None;
+    }
+    let name = path.display().to_string();
+    let remedy = format!("import it: turnserver import-coturn {name} -o {}", path.with_extension("toml").display());
+    Some(ConfigErrors::whole_file(&name, "this is a configuration of coturn".to_owned(), &remedy))
 }
 
 fn refuse(refused: &ConfigErrors) -> ExitCode {
