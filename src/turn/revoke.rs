@@ -23,6 +23,19 @@ pub enum Revocation {
         /// The name of the secret, or the key's id.
         name: Arc<str>,
     },
+    /// All of a user that no secret has let in.
+    Account {
+        /// The user's realm.
+        realm: Arc<str>,
+        /// The user's name, without realm.
+        user: Arc<str>,
+    },
+    /// Everything of a realm.
+    Realm(Arc<str>),
+    /// Whoever was not asked for credentials.
+    Anonymous,
+    /// All that any of these concerns.
+    Any(Vec<Self>),
 }
 
 impl Revocation {
@@ -32,6 +45,13 @@ impl Revocation {
             Self::Session(id) => allocation.id == *id,
             Self::User { realm, user } => owner.subject.user == *user && owner.subject.realm == *realm,
             Self::Secret { realm, name } => owner.secret.as_ref() == Some(name) && owner.subject.realm == *realm,
+            Self::Account { realm, user } => {
+                let is_by_account = owner.secret.is_none() && owner.key.is_some();
+                is_by_account && owner.subject.user == *user && owner.subject.realm == *realm
+            }
+            Self::Realm(realm) => owner.subject.realm == *realm,
+            Self::Anonymous => owner.key.is_none(),
+            Self::Any(all) => all.iter().any(|one| one.concerns(allocation)),
         }
     }
 }
