@@ -45,7 +45,7 @@ fn start(more: &str) -> Relay {
 }
 
 fn address(relay: &Relay, wanted: Transport) -> SocketAddr {
-    let found = relay.endpoints().iter().find(|Endpoint { transport, .. }| *transport == wanted);
+    let found = relay.endpoints().into_iter().find(|Endpoint { transport, .. }| *transport == wanted);
     found.unwrap().address
 }
 
