@@ -38,7 +38,8 @@ pub(super) fn obstacles(house: &House) -> Vec<String> {
         Phase::Draining(_) => obstacles.push("draining".to_owned()),
         Phase::Stopping => obstacles.push("stopping".to_owned()),
     }
-    let (limits, held) = (&house.settings.limits.total, house.monitor.held());
+    let known = house.known();
+    let (limits, held) = (&known.settings.limits.total, house.monitor.held());
     for (key, limit, held) in
         [(TOTAL_KEYS.allocations, limits.allocations, held.used), (TOTAL_KEYS.unused, limits.unused, held.unused)]
     {
@@ -127,7 +128,7 @@ pub(super) async fn status(house: &House) -> Reply {
                 "size": ports.size,
             })
         }).collect::<Vec<_>>(),
-        "certificates": house.certificates.iter().map(|certificate| {
+        "certificates": house.known().certificates.iter().map(|certificate| {
             json!({ "file": certificate.file, "expires": certificate.at })
         }).collect::<Vec<_>>(),
     });

@@ -33,7 +33,7 @@ pub(super) async fn metrics(house: &House) -> Reply {
     resources(&mut text, house);
     workers(&mut text, &survey);
     process(&mut text, house);
-    if house.coturn_metrics {
+    if house.known().coturn_metrics {
         coturn(&mut text, &totals, &census);
     }
     reply::text(FORMAT, text.into_text())
@@ -59,9 +59,10 @@ fn server(text: &mut Exposition, house: &House, survey: &Survey) {
         Kind::Gauge,
         "When a certificate ends, in seconds since 1970.",
     );
-    for certificate in &house.certificates {
+    for certificate in &house.known().certificates {
         family.sample(&[("file", &certificate.file)], certificate.at);
     }
+    house.reloads.metrics(text);
 }
 
 fn allocations(text: &mut Exposition, totals: &Totals, census: &Census) {

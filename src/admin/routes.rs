@@ -17,6 +17,7 @@ use subtle::ConstantTimeEq;
 use super::{
     House, control, credentials, events, health, metrics,
     query::{Query, decode},
+    reload,
     reply::{self, Content, Refusal, Reply, bad, refused},
     sessions, users,
 };
@@ -71,13 +72,14 @@ enum Resource {
     Configuration,
     Events,
     LogLevel,
+    Reload,
     Drain,
     Stop,
     StoreChanges,
 }
 
 /// Every resource: its path, where `{id}` stands for one segment, for whom it is, and what can be done to it.
-const RESOURCES: [(&str, Resource, Audience, &[Method]); 15] = [
+const RESOURCES: &[(&str, Resource, Audience, &[Method])] = &[
     ("/live", Resource::Live, Audience::Everybody, &[Method::GET]),
     ("/ready", Resource::Ready, Audience::Everybody, &[Method::GET]),
     ("/metrics", Resource::Metrics, Audience::Watchers, &[Method::GET]),
@@ -90,6 +92,7 @@ const RESOURCES: [(&str, Resource, Audience, &[Method]); 15] = [
     ("/v1/configuration", Resource::Configuration, Audience::Operators, &[Method::GET]),
     ("/v1/events", Resource::Events, Audience::Operators, &[Method::GET]),
     ("/v1/log-level", Resource::LogLevel, Audience::Operators, &[Method::GET, Method::PUT]),
+    ("/v1/reload", Resource::Reload, Audience::Operators, &[Method::POST]),
     ("/v1/drain", Resource::Drain, Audience::Operators, &[Method::POST, Method::DELETE]),
     ("/v1/stop", Resource::Stop, Audience::Operators, &[Method::POST]),
     ("/v1/store/changes", Resource::StoreChanges, Audience::Operators, &[Method::POST]),
@@ -152,6 +155,7 @@ async fn respond(request: Request<Incoming>, house: &Arc<House>, entrance: Entra
         Resource::Events => events::listen(house),
         Resource::LogLevel if is_get => Ok(control::log_level(house)),
         Resource::LogLevel => control::set_log_level(house, &body),
+        Resource::Reload => reload::reload(house).await,
         Resource::Drain if method == Method::POST => control::drain(house, &body),
         Resource::Drain => Ok(control::undrain(house)),
         Resource::Stop => Ok(control::stop(house)),
@@ -168,13 +172,14 @@ fn admit(
 ) -> Result<(), Refusal> {
     let is_open = match audience {
         Audience::Everybody => true,
-        Audience::Watchers => house.open_metrics,
+        Audience::Watchers => house.known().open_metrics,
         Audience::Operators => false,
     };
     if entrance == Entrance::Socket || is_open {
         return Ok(());
     }
-    let Some(token) = &house.token else {
+    let known = house.known();
+    let Some(token) = &known.token else {
         let why = "needs a token, and the configuration has none: set management.token-file, or use the Unix socket";
         return Err(refused(StatusCode::FORBIDDEN, why));
     };

@@ -197,7 +197,8 @@ pub(super) async fn revoke(house: &House, query: &mut Query) -> Result<Reply, Re
     if user.is_some() == secret.is_some() {
         return Err(bad("either `user` or `secret` says whose sessions are to end"));
     }
-    let settings = &house.settings;
+    let known = house.known();
+    let settings = &known.settings;
     let all = [&settings.auth.realm].into_iter().chain(settings.realms.iter().map(|realm| &realm.name));
     let realms: Vec<Arc<str>> =
         all.filter(|name| realm.as_ref().is_none_or(|realm| realm == *name)).map(|name| name.as_str().into()).collect();

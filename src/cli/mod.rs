@@ -10,12 +10,14 @@ mod ctl;
 mod import;
 mod key;
 mod password;
+mod reload;
 mod run;
 mod secret;
 mod signals;
 mod store;
 mod stored_realms;
 mod user;
+mod watch;
 
 use std::{
     fs,
@@ -26,6 +28,7 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use zeroize::Zeroizing;
 
+use self::reload::{Overrides, Source};
 use crate::{
     config::{self, ConfigErrors, Loaded, settings::LogFormat},
     import::is_coturns,
@@ -79,6 +82,8 @@ Examples:
   See how it does, and whose sessions there are:
       turnserver ctl info
       turnserver ctl sessions
+  Go on with what its configuration says now (or send SIGHUP):
+      turnserver ctl reload
 
 Exit status:
   0 after a clean stop, 2 for a wrong command line, 78 for a wrong configuration,
@@ -136,6 +141,12 @@ impl From<Format> for LogFormat {
     }
 }
 
+impl Args {
+    fn overrides(&self) -> Overrides {
+        Overrides { level: self.log_level.clone(), format: self.log_format.map(LogFormat::from) }
+    }
+}
+
 /// Parses the command line and hands over to one command.
 pub fn main() -> ExitCode {
     let args = Args::parse();
@@ -151,7 +162,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check) => configured(&args, |loaded, _| check::check(&loaded)),
         Some(Command::User(user)) => configured(&args, |loaded, _| user.run(&loaded.settings)),
         Some(Command::Secret(secret)) => configured(&args, |loaded, _| secret.run(&loaded.settings)),
-        None => configured(&args, run::run),
+        None => run(&args),
     }
 }
 
@@ -161,13 +172,24 @@ fn configured(args: &Args, command: impl FnOnce(Loaded, Option<String>) -> ExitC
         Ok(configuration) => configuration,
         Err(errors) => return refuse(&errors),
     };
-    if let Some(level) = &args.log_level {
-        loaded.settings.log.level.clone_from(level);
-    }
-    if let Some(format) = args.log_format {
-        loaded.settings.log.format = format.into();
-    }
+    args.overrides().apply(&mut loaded.settings);
     command(loaded, generated_password)
+}
+
+/// Runs the server, which is to know where its configuration came from.
+fn run(args: &Args) -> ExitCode {
+    let Some(path) = &args.config else {
+        return configured(args, |loaded, password| run::run(loaded, password, None));
+    };
+    let read = config::read(path).and_then(|text| Ok((config::parse_file(path, &text)?, text)));
+    match read {
+        Ok((mut loaded, text)) => {
+            let source = Source { path: path.clone(), text, overrides: args.overrides() };
+            source.overrides.apply(&mut loaded.settings);
+            run::run(loaded, None, Some(source))
+        }
+        Err(errors) => refuse(&errors),
+    }
 }
 
 /// The configuration that was named, or else the built-in one and its generated password.

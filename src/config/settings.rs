@@ -22,7 +22,7 @@ use crate::auth::{
 };
 
 /// Everything an operator can decide, resolved against this host.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where clients are served; at least one.
     pub listeners: Vec<Listener>,
@@ -80,7 +80,7 @@ pub struct Listener {
 }
 
 /// The relay side (`[relay]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relay {
     /// Local addresses of relay sockets with the address that clients are told; at least one, never unspecified.
     pub addresses: Vec<RelayAddress>,
@@ -121,7 +121,7 @@ pub struct RelayAddress {
 }
 
 /// Who may (`[auth]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     /// REALM of the long-term credential mechanism.
     pub realm: String,
@@ -142,7 +142,7 @@ pub struct Auth {
 }
 
 /// What lets users into a realm who have no account in the configuration.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mechanisms {
     /// Secrets that time-limited credentials are made with; any of them will do, so that they can be changed one by one.
     pub secrets: Vec<RestSecret>,
@@ -155,7 +155,7 @@ pub struct Mechanisms {
 }
 
 /// A key of access tokens (`[[auth.token-key]]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenKey {
     /// Its id, which clients send as USERNAME.
     pub kid: String,
@@ -166,7 +166,7 @@ pub struct TokenKey {
 }
 
 /// A further realm (`[[realm]]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Realm {
     /// Its name.
     pub name: String,
@@ -183,7 +183,7 @@ pub struct Realm {
 }
 
 /// A static account (`[[auth.user]]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// User name as written; OpaqueString is applied by the auth room.
     pub name: String,
@@ -192,7 +192,7 @@ pub struct User {
 }
 
 /// What an account was configured with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserSecret {
     /// A password; all keys derive from it.
     Password(Secret<Zeroizing<String>>),
@@ -216,7 +216,7 @@ impl<T> fmt::Debug for Secret<T> {
 }
 
 /// Users and secrets that are kept elsewhere (`[store]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
     /// Where.
     pub backend: StoreBackend,
@@ -227,7 +227,7 @@ pub struct Store {
 }
 
 /// Where users are kept (`type`). URLs hold passwords.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreBackend {
     /// An SQLite file.
     Sqlite(PathBuf),
@@ -256,7 +256,7 @@ impl StoreBackend {
 }
 
 /// A service that knows the users.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpStore {
     /// Where it is asked.
     pub url: Secret<Url>,
@@ -464,7 +464,7 @@ pub struct Tcp {
 }
 
 /// What secures TLS and DTLS (`[tls]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// What the server proves itself with; at least one. The first is for clients that name no host that another one has.
     pub certificates: Vec<Certificate>,
@@ -479,7 +479,7 @@ pub struct Tls {
 }
 
 /// A certificate with its chain and key, as read and checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// File of the chain.
     pub cert: PathBuf,
@@ -494,7 +494,7 @@ pub struct Certificate {
 }
 
 /// Who vouches for clients (`client-ca`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCa {
     /// File of the root certificates.
     pub file: PathBuf,

@@ -37,26 +37,27 @@ pub(super) struct Door {
     pub(super) realm: RealmId,
 }
 
-impl Door {
-    /// The same door once more.
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { listener: self.listener.try_clone()?, proxies: Arc::clone(&self.proxies), ..*self })
-    }
-}
-
 /// What all doors of a worker use.
 pub(super) struct Reception {
     streams: Rc<Streams>,
     /// There if any door serves TLS.
-    tls: Option<Arc<Tls>>,
+    tls: RefCell<Option<Arc<Tls>>>,
     handshakes: RefCell<Handshakes>,
 }
 
 impl Reception {
     /// `workers` share the handshakes that may be unfinished, as the kernel spreads connections over them.
     pub(super) fn new(streams: Rc<Streams>, tls: Option<Arc<Tls>>, workers: usize) -> Self {
-        let limit = tls.as_ref().map_or(0, |tls| tls.max_handshakes.div_ceil(workers.max(1)));
-        Self { streams, tls, handshakes: RefCell::new(Handshakes { limit, next: 0, begun: BTreeMap::new() }) }
+        let handshakes = RefCell::new(Handshakes { limit: 0, next: 0, begun: BTreeMap::new() });
+        let reception = Self { streams, tls: RefCell::default(), handshakes };
+        reception.renew(tls, workers);
+        reception
+    }
+
+    /// New handshakes are held with this; those that have begun go on as they have.
+    pub(super) fn renew(&self, tls: Option<Arc<Tls>>, workers: usize) {
+        self.handshakes.borrow_mut().limit = tls.as_ref().map_or(0, |tls| tls.max_handshakes.div_ceil(workers.max(1)));
+        self.tls.replace(tls);
     }
 }
 
@@ -119,7 +120,7 @@ struct Arrival {
 
 /// Finds out what must be known before a connection is served. Whatever is wrong with it ends it.
 async fn admit(reception: Rc<Reception>, mut connection: TcpStream, mut arrival: Arrival) {
-    let limits = &reception.streams.limits;
+    let limits = reception.streams.limits();
     if arrival.by_proxy {
         let Ok(Ok(origin)) = timeout(limits.message_timeout, origin(&mut connection)).await else {
             complaint::about_proxy(arrival.client);
@@ -176,7 +177,7 @@ async fn origin(connection: &mut TcpStream) -> io::Result<Origin> {
 
 /// Holds the handshake of one client, within its time and as long as no newer ones need its place.
 async fn handshake(reception: &Reception, connection: TcpStream, client: SocketAddr) -> Option<tls::Stream> {
-    let tls = reception.tls.as_ref()?;
+    let tls = reception.tls.borrow().clone()?;
     let (number, evicted) = reception.handshakes.borrow_mut().begin();
     let _ended = Ended { handshakes: &reception.handshakes, number };
     tokio::select! {

@@ -110,18 +110,18 @@ pub struct Monitor {
 
 impl Monitor {
     pub(super) fn new(shared: Arc<Shared>, listeners: Arc<Listeners>, clock: Clock) -> Self {
-        let last = vec![Report::default(); listeners.sockets.len()];
+        let last = vec![Report::default(); listeners.workers];
         Self { shared, listeners, clock, last: Arc::new(Mutex::new(last)) }
     }
 
     /// How many workers there are.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.listeners.sockets.len()
+        self.listeners.workers
     }
 
     /// Asks a worker; `None` if it does not answer in time.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         worker: usize,
         question: impl FnOnce(&mut Core, &Datagrams, Time) -> T + Send + 'static,
@@ -207,7 +207,7 @@ impl Monitor {
     /// The ports of each relay address.
     #[must_use]
     pub fn ports(&self) -> Vec<PortUse> {
-        let of = |space: &super::shared::RelaySpace| {
+        let of = |space: &super::spaces::RelaySpace| {
             let address = space.address.external;
             let udp = std::iter::once(("udp", &space.ports));
             let pools = udp.chain(space.tcp_ports.iter().map(|ports| ("tcp", ports)));
@@ -217,7 +217,7 @@ impl Monitor {
             };
             pools.map(used).collect::<Vec<_>>()
         };
-        self.shared.relays.iter().flat_map(of).collect()
+        self.shared.spaces().current().flat_map(of).collect()
     }
 
     /// Ends the sessions that this concerns, of all workers; returns how many they were, or `None` if a worker does not answer in
@@ -254,8 +254,8 @@ impl Monitor {
 
     /// Where clients are served.
     #[must_use]
-    pub fn endpoints(&self) -> &[Endpoint] {
-        &self.listeners.endpoints
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.listeners.sockets().endpoints.clone()
     }
 
     /// Connections of clients over TCP and TLS, and sessions of DTLS.

@@ -149,7 +149,7 @@ impl Policy for WorkerPolicy {
     /// Relay to relay is for relayed addresses in use: other services of this host may listen on ports of the relay range.
     fn permits_connection(&self, realm: RealmId, peer: SocketAddr) -> bool {
         self.ask(realm, |rules| {
-            rules.permits(peer).is_ok() && (!rules.is_relay_at_most(peer) || self.shared.relays_tcp_at(peer))
+            rules.permits(peer).is_ok() && (!rules.is_relay_at_most(peer) || self.shared.spaces().relays_tcp_at(peer))
         })
     }
 

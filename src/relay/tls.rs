@@ -7,7 +7,7 @@
 use std::{
     io::{self, IoSlice, Write},
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -44,9 +44,9 @@ pub(super) const fn is_record(first: u8) -> bool {
 /// What TLS is spoken with.
 #[derive(Debug)]
 pub(super) struct Tls {
-    /// One for all workers, so that a client may resume its session on any of them. Certificates can be exchanged while
-    /// the server runs by putting another one here: a handshake takes the one that is there when it begins.
-    current: RwLock<Arc<ServerConfig>>,
+    /// One for all workers, so that a client may resume its session on any of them. A reload makes another [`Tls`] when anything
+    /// about it changes: sessions of clients then begin anew.
+    config: Arc<ServerConfig>,
     pub(super) handshake_timeout: Duration,
     /// Unfinished handshakes of all workers together.
     pub(super) max_handshakes: usize,
@@ -55,7 +55,7 @@ pub(super) struct Tls {
 impl Tls {
     pub(super) fn new(settings: &settings::Tls) -> Result<Self, rustls::Error> {
         Ok(Self {
-            current: RwLock::new(Arc::new(server_config(settings)?)),
+            config: Arc::new(server_config(settings)?),
             handshake_timeout: settings.handshake_timeout,
             max_handshakes: settings.max_handshakes,
         })
@@ -63,8 +63,7 @@ impl Tls {
 
     /// Holds a handshake.
     pub(super) async fn accept(&self, connection: TcpStream) -> io::Result<Stream> {
-        let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
-        let mut stream = TlsAcceptor::from(config).accept(connection).await?;
+        let mut stream = TlsAcceptor::from(Arc::clone(&self.config)).accept(connection).await?;
         // `Stream` sees to it, in whole messages.
         stream.get_mut().1.set_buffer_limit(None);
         Ok(Stream(stream))

@@ -66,8 +66,8 @@ impl Server {
         };
         // A client whose realm there is not has got a 400.
         let Some(realm) = self.rules.realms.get(client.realm.index()) else { return self.drop(Drop::NotServed) };
-        let (offered, features) = self.authenticator.challenge(client.realm);
-        let nonce = self.authenticator.nonces.issue(features, &client.tuple, now, &mut self.rng);
+        let (offered, features, nonces) = self.authenticator.challenge(client.realm);
+        let nonce = nonces.issue(features, &client.tuple, now, &mut self.rng);
         let len = context.error(&self.rules, reply, error, |writer: &mut MessageWriter<'_>| {
             writer.attribute(AttributeType::REALM, realm.name.as_bytes());
             writer.attribute(AttributeType::NONCE, &nonce);

@@ -33,6 +33,7 @@ mod peak;
 mod permission;
 mod redirect;
 mod refresh;
+mod renew;
 mod reply;
 mod revoke;
 mod rules;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    AllocationId, FiveTuple, Handle, Mechanism, RelayProtocol, Server, Subject, Time, Totals, Traffic,
+    AllocationId, Client, FiveTuple, Handle, Mechanism, RelayProtocol, Server, Subject, Time, Totals, Traffic,
     allocation::Allocation,
 };
 use crate::stun::ChannelNumber;
@@ -116,6 +116,15 @@ impl Server {
             see(handle.place(), allocation.view(now));
         }
         more
+    }
+
+    /// How many allocations have such a client, or are about to move to one.
+    pub fn count_clients(&self, is_one: impl Fn(&Client) -> bool) -> usize {
+        let has_one = |allocation: &Allocation| {
+            let arriving = allocation.mobile.as_ref().and_then(|mobile| mobile.arriving);
+            is_one(&allocation.client) || arriving.is_some_and(|client| is_one(&client))
+        };
+        self.table.iter().filter(|(_, allocation)| has_one(allocation)).count()
     }
 
     /// The allocation with this id in this place, with whom it has to do.

@@ -111,6 +111,8 @@ enum Verb {
         #[arg(value_parser = config::check_log_level)]
         level: Option<String>,
     },
+    /// Read the configuration again and go on with it; a bad one changes nothing
+    Reload,
     /// Stop the server now
     Stop,
 }
@@ -183,6 +185,7 @@ impl Ctl {
             Verb::Loglevel { level: Some(level) } => {
                 call(socket, "PUT", "/v1/log-level", Some(&json!({ "level": level })))?.good()?
             }
+            Verb::Reload => call(socket, "POST", "/v1/reload", None)?.good()?,
             Verb::Stop => call(socket, "POST", "/v1/stop", None)?.good()?,
         };
         let text = match &self.verb {
@@ -197,6 +200,7 @@ impl Ctl {
             Verb::Credentials { shape, .. } if shape == "rest" => self.shown(&answer, credential),
             Verb::Credentials { .. } => self.shown(&answer, |answer| format!("{answer:#}\n")),
             Verb::Drain { .. } | Verb::Undrain | Verb::Stop => self.shown(&answer, state),
+            Verb::Reload => self.shown(&answer, reloaded),
             Verb::Loglevel { .. } => self.shown(&answer, |answer| format!("{}\n", word(&answer["level"]))),
             Verb::Status => String::new(),
         };
@@ -287,6 +291,27 @@ fn state(answer: &Value) -> String {
         text += "; stops when none is left";
     }
     text + "\n"
+}
+
+fn reloaded(answer: &Value) -> String {
+    let list = |key: &str| answer[key].as_array().into_iter().flatten().map(word).collect::<Vec<_>>();
+    let changed = list("changed");
+    let mut text = match &changed[..] {
+        [] => "reloaded; nothing has changed\n".to_owned(),
+        changed => format!("reloaded; changed: {}\n", changed.join(", ")),
+    };
+    if answer["sessions_ended"] != 0 {
+        text += &format!("sessions ended, as their users or secrets are gone: {}\n", answer["sessions_ended"]);
+    }
+    let restart = list("needs_restart");
+    if !restart.is_empty() {
+        text += &format!("not applied until a restart: {}\n", restart.join(", "));
+    }
+    list("warnings").iter().for_each(|warning| text += &format!("warning: {warning}\n"));
+    if answer["complete"] == false {
+        text += "a worker is busy and follows later\n";
+    }
+    text
 }
 
 fn info(answer: &Value) -> String {

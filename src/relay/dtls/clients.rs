@@ -3,7 +3,7 @@
 use super::{Read, State};
 use crate::{
     relay::core::{Core, Way},
-    turn::{Client, Drop, EndReason, FiveTuple, Time},
+    turn::{Client, Drop, EndReason, FiveTuple, Time, Transport},
 };
 
 impl Core {
@@ -43,6 +43,18 @@ impl Core {
     pub(in crate::relay) fn has_dtls(&self, id: usize, tuple: &FiveTuple) -> bool {
         let session = self.dtls.as_ref().and_then(|dtls| dtls.sessions.get(id));
         session.is_some_and(|session| session.client.tuple == *tuple && matches!(session.state, State::Open { .. }))
+    }
+
+    /// Whether this 5-tuple has a session, or is about to.
+    pub(in crate::relay) fn knows_dtls(&self, tuple: &FiveTuple) -> bool {
+        let tuple = FiveTuple { transport: Transport::Dtls, ..*tuple };
+        self.dtls.as_ref().is_some_and(|dtls| dtls.by_tuple.contains_key(&tuple))
+    }
+
+    /// How many sessions of DTLS there are on a listener.
+    pub(in crate::relay) fn dtls_on(&self, listener: usize) -> usize {
+        let sessions = self.dtls.iter().flat_map(|dtls| dtls.sessions.iter());
+        sessions.filter(|(_, session)| session.listener == listener).count()
     }
 
     /// A message of this client was answered or relayed.

@@ -15,6 +15,7 @@ use std::{
 };
 
 use foldhash::fast::FixedState;
+use rand::{Rng, rngs::StdRng};
 use slab::Slab;
 
 mod clients;
@@ -142,11 +143,9 @@ pub(super) struct Dtls {
 
 impl Dtls {
     /// `settings` have `[tls]`. `secret` is this worker's own, as clients stay with it.
-    pub(super) fn new(context: Arc<Context>, settings: &Settings, secret: &[u8; 32], seed: u64) -> Self {
-        let (max_handshakes, handshake_timeout) =
-            settings.tls.as_ref().map_or((0, Duration::ZERO), |tls| (tls.max_handshakes, tls.handshake_timeout));
-        Self {
-            context,
+    fn new(context: Arc<Context>, settings: &Settings, secret: &[u8; 32], seed: u64) -> Self {
+        let mut dtls = Self {
+            context: Arc::clone(&context),
             cookies: Cookies::new(secret),
             wire: Wire::default(),
             sessions: Slab::new(),
@@ -154,12 +153,31 @@ impl Dtls {
             timers: BTreeSet::new(),
             begun: BTreeMap::new(),
             next_number: 0,
-            max_handshakes: max_handshakes.div_ceil(settings.process.workers.max(1)).max(1),
-            handshake_timeout,
-            idle_timeout: settings.tcp.idle_timeout,
+            max_handshakes: 1,
+            handshake_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
             gone: Vec::new(),
             message: Vec::new(),
-        }
+        };
+        dtls.renew(context, settings);
+        dtls
+    }
+
+    /// The same with a secret drawn.
+    pub(super) fn drawn(context: &Arc<Context>, settings: &Settings, rng: &mut StdRng) -> Self {
+        let mut secret = [0; 32];
+        rng.fill_bytes(&mut secret);
+        Self::new(Arc::clone(context), settings, &secret, rng.next_u64())
+    }
+
+    /// New handshakes are held with this; those that have begun go on as they have.
+    pub(super) fn renew(&mut self, context: Arc<Context>, settings: &Settings) {
+        let (max_handshakes, handshake_timeout) =
+            settings.tls.as_ref().map_or((0, Duration::ZERO), |tls| (tls.max_handshakes, tls.handshake_timeout));
+        self.context = context;
+        self.max_handshakes = max_handshakes.div_ceil(settings.process.workers.max(1)).max(1);
+        self.handshake_timeout = handshake_timeout;
+        self.idle_timeout = settings.tcp.idle_timeout;
     }
 
     /// Takes a datagram. The session is returned whose messages are to be read now, if there may be any.
