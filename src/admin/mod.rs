@@ -4,11 +4,13 @@
 //!
 //! * `sockets`: where it listens. `http`: connections, within limits. `routes`: who may ask for what.
 //! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `control`: the answers. `reply`: their shape.
+//! * `web`: the page. `browser`: what browsers may not ask. `uris`: where the server is reached.
 //! * `lifecycle`: serving, draining, stopping. `census`: what all workers have counted, asked for not too often.
 //!
 //! Nothing here trusts who connects: what they may send, and how slowly, is bounded, and so is how many they are. What
 //! changes anything or names users needs the token, or the right to open the Unix socket.
 
+mod browser;
 mod census;
 mod control;
 mod credentials;
@@ -24,7 +26,9 @@ mod reply;
 mod routes;
 mod sessions;
 mod sockets;
+mod uris;
 mod users;
+mod web;
 
 use std::{
     io,
@@ -87,6 +91,8 @@ struct House {
     /// `/metrics` and `/status` are for everybody who reaches the listener.
     open_metrics: bool,
     coturn_metrics: bool,
+    /// No other host reaches the listener.
+    is_local: bool,
 }
 
 /// Running management.
@@ -121,6 +127,7 @@ impl Admin {
             token: management.token.as_ref().map(|token| Token::new(&token.0)),
             open_metrics: is_local || management.public_metrics,
             coturn_metrics: management.coturn_metrics,
+            is_local,
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();

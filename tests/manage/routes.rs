@@ -83,7 +83,7 @@ fn beyond_loopback_watching_needs_the_token_unless_it_is_public() {
 fn what_makes_no_sense_is_refused_with_a_reason() {
     let server = Server::start(&managed(""));
     let ask = |method: &str, target: &str, body: &str| ask_locally(&server, method, target, body);
-    assert_eq!(ask("GET", "/", "").status, 404);
+    assert_eq!(ask("GET", "/nothing", "").status, 404);
     assert_eq!(ask("GET", "/v1/sessions/a/b", "").status, 404);
     let answer = ask("POST", "/metrics", "");
     assert!(answer.status == 405 && answer.head.contains("allow: get"), "{answer:?}");
