@@ -18,6 +18,14 @@ const ENDS = {
   stopped: "server stopped",
 };
 
+/** Reason phrases of the RFCs: they say no more than the code does in our words. */
+const PHRASES = new Set([
+  "Try Alternate", "Bad Request", "Unauthenticated", "Forbidden", "Mobility Forbidden", "Unknown Attribute", "Allocation Mismatch",
+  "Stale Nonce", "Address Family not Supported", "Wrong Credentials", "Unsupported Transport Protocol",
+  "Peer Address Family Mismatch", "Connection Already Exists", "Connection Timeout or Failure", "Allocation Quota Reached",
+  "Server Error", "Insufficient Capacity",
+]);
+
 /** What waits for the next frame. */
 let waiting = [];
 let paused = false;
@@ -147,8 +155,9 @@ function describe(name, data) {
     case "session-moves":
       return { kind: "sessions", sign: "idle", parts: ["A session moves from ", data.from, " to ", via(data)] };
     case "refused": {
+      const why = PHRASES.has(data.reason) ? "" : `: ${data.reason}`;
       const more = data.untold > 0 ? ` (and ${count(data.untold)} more before)` : "";
-      return { kind: "refused", sign: "bad", parts: [make("b", {}, refusal(data.code)), ` ${data.method} from ${via(data)}: ${data.reason}${more}`] };
+      return { kind: "refused", sign: "bad", parts: [make("b", {}, refusal(data.code)), ` ${data.method} from ${via(data)}${why}${more}`] };
     }
     case "missed":
       return { kind: "other", sign: "warn", parts: [`${count(data.events)} events came faster than this page could take them`] };

@@ -149,8 +149,8 @@ const REFUSED = {
 const NOTHING = {
   UDP: "nothing comes back over UDP: a firewall drops UDP here, on the way, or at the server, or nothing listens on this port",
   TCP: "no connection over TCP: a firewall is between, or nothing listens on this port",
-  TLS: "no connection over TLS: a firewall is between, nothing listens on this port, or the browser does not trust the certificate "
-    + "(its names, its authority, its dates)",
+  TLS: "no connection over TLS: a firewall is between, nothing listens on this port, or the browser does not trust the certificate: "
+    + "its names, its authority, or its dates",
 };
 
 /** What an error of gathering means (W3C WebRTC, RTCPeerConnectionIceErrorEvent), for somebody who runs the server. */
@@ -163,7 +163,7 @@ export function explain({ code, text }, { transport, host, port }) {
   }
   const loopback = isLoopback(host)
     ? " The address is this machine's own: browsers hardly use that for calls. Try an address that other hosts reach." : "";
-  return `The browser gets nowhere (${code}): ${NOTHING[transport] ?? "no answer"} (${host}, port ${port}).${loopback}`;
+  return `The browser gets nowhere with ${host}, port ${port} (${code}): ${NOTHING[transport] ?? "no answer"}.${loopback}`;
 }
 
 export const isLoopback = (host) => /^(localhost|.*\.localhost|127\.[\d.]+|\[?::1\]?)$/i.test(host);

@@ -29,6 +29,7 @@ async function look() {
     silent = null;
     trouble("");
     overview.update(status, Date.now());
+    sessions.know(status);
     tester.propose(status);
   } catch (error) {
     overview.interrupt(Date.now());

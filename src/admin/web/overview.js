@@ -25,7 +25,6 @@ const plots = {
     id: "plot-sessions",
     title: "Sessions",
     series: [{ key: "udp", label: "UDP" }, { key: "tcp", label: "TCP" }, { key: "tls", label: "TLS" }, { key: "dtls", label: "DTLS" }],
-    stacked: true,
     format: count,
     headline: (_, sum) => count(sum),
     least: 4,
@@ -34,6 +33,7 @@ const plots = {
     id: "plot-traffic",
     title: "Throughput",
     series: [{ key: "up", label: "to peers" }, { key: "down", label: "to clients" }],
+    facing: true,
     format: bits,
     headline: (values) => bits(values.up + values.down),
     least: 1000,
@@ -42,7 +42,6 @@ const plots = {
     id: "plot-refusals",
     title: "Refusals",
     grows: refusal,
-    stacked: true,
     format: rate,
     headline: (_, sum) => rate(sum),
     least: 2,
@@ -51,7 +50,6 @@ const plots = {
     id: "plot-drops",
     title: "Drops",
     grows: (key) => DROPS[key] ?? key,
-    stacked: true,
     format: rate,
     headline: (_, sum) => rate(sum),
     least: 2,
@@ -126,7 +124,8 @@ const level = (share) => (share > 0.9 ? "bad" : share > 0.7 ? "warn" : "");
 function certificate({ file, expires }) {
   const left = expires - Date.now() / 1000;
   const kind = left < 3 * 86_400 ? "bad" : left < 21 * 86_400 ? "warn" : "";
-  const when = left < 0 ? `ended ${duration(-left)} ago` : `ends in ${duration(left)}`;
+  const days = Math.floor(left / 86_400);
+  const when = left < 0 ? `ended ${duration(-left)} ago` : `ends in ${days > 2 ? `${days} days` : duration(left)}`;
   const name = make("span", { className: "path", title: file }, file.split("/").at(-1));
   return make("li", {}, name, make("span", { className: `figure ${kind}` }, `${when}, ${date(expires)}`));
 }

@@ -1,11 +1,13 @@
-// A moving plot: lines, or areas on top of each other, over the last minutes.
+// A moving plot over the last minutes: areas on top of each other, or two that face each other.
 
 import { make, say } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 /** Milliseconds that are shown. */
 const WINDOW = 300_000;
-const HEIGHT = 92;
+const HEIGHT = matchMedia("(max-width: 700px)").matches ? 76 : 96;
+/** Above the highest value, for the scale. */
+const HEAD = 14;
 /** Colours for series that are not known beforehand; the rest share the last. */
 const COLOURS = 6;
 
@@ -23,16 +25,17 @@ function ceiling(value, least) {
     return least;
   }
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => step * power).find((step) => step >= value * 0.999);
 }
 
 export class Plot {
   /**
    * `series` is a list of {key, label} to begin with; others join as they come, where `grows` names them. `headline` makes the
-   * large text of the values now, `format` the others. `least` is the lowest top of the scale.
+   * large text of the values now, `format` the others. `least` is the lowest top of the scale. Of two that are `facing`, the second
+   * goes downwards.
    */
-  constructor({ id, title, series = [], grows = null, stacked = false, format, headline, least = 1 }) {
-    Object.assign(this, { title, grows, stacked, format, headline, least });
+  constructor({ id, title, series = [], grows = null, facing = false, format, headline, least = 1 }) {
+    Object.assign(this, { title, grows, facing, format, headline, least });
     this.series = [];
     this.points = [];
     this.marked = null;
@@ -45,6 +48,8 @@ export class Plot {
     this.picture.append(this.grid, this.shapes, this.mark);
     this.element = make("figure", { id, className: "card plot-card" },
       make("figcaption", {}, make("span", { className: "label" }, title), this.value), this.picture, this.legend);
+    this.none = make("li", { hidden: true }, "none in five minutes");
+    this.legend.append(this.none);
     series.forEach(({ key, label }) => this.join(key, label));
     this.listen();
   }
@@ -55,7 +60,8 @@ export class Plot {
     const item = make("li", {}, make("i", { className: `swatch c${colour}` }), make("span", {}, label), shown);
     const area = svg("path", { class: `area c${colour}` });
     const line = svg("path", { class: `line c${colour}` });
-    this.shapes.append(area, line);
+    // The line of what lies below stays in sight where nothing lies on it.
+    this.shapes.prepend(area, line);
     this.legend.append(item);
     this.series.push({ key, label, shown, item, area, line });
   }
@@ -124,15 +130,17 @@ export class Plot {
     const { points, series } = this;
     const of = (point, one) => point.values?.[one.key] ?? 0;
     const sum = (point) => series.reduce((total, one) => total + of(point, one), 0);
-    const top = (point) => (this.stacked ? sum(point) : Math.max(0, ...series.map((one) => of(point, one))));
+    const top = (point) => (this.facing ? Math.max(...series.map((one) => of(point, one))) : sum(point));
     const highest = ceiling(Math.max(...points.map(top)), this.least);
     const x = (point) => (width * (1 - (this.now - point.time) / WINDOW)).toFixed(1);
-    const y = (value) => (HEIGHT - 1 - (value / highest) * (HEIGHT - 14)).toFixed(1);
+    const zero = this.facing ? (HEIGHT - 1 + HEAD) / 2 : HEIGHT - 1;
+    const y = (value) => (zero - (value / highest) * (zero - HEAD)).toFixed(1);
     this.picture.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     this.rule(width, highest, y);
 
     const below = new Map();
-    for (const one of series) {
+    for (const [place, one] of series.entries()) {
+      const sign = this.facing && place > 0 ? -1 : 1;
       let line = "";
       let area = "";
       let run = [];
@@ -149,30 +157,37 @@ export class Plot {
           finish();
           continue;
         }
-        const low = this.stacked ? below.get(point) ?? 0 : 0;
-        const high = low + of(point, one);
+        const low = this.facing ? 0 : below.get(point) ?? 0;
+        const high = low + sign * of(point, one);
         below.set(point, high);
         run.push({ x: x(point), low: y(low), high: y(high) });
       }
       finish();
-      one.line.setAttribute("d", line);
-      one.area.setAttribute("d", area);
+      // What is nothing at all does not cover what is.
+      const is_empty = !this.facing && points.every((point) => of(point, one) === 0);
+      one.line.setAttribute("d", is_empty ? "" : line);
+      one.area.setAttribute("d", is_empty ? "" : area);
     }
     this.tell(x, sum);
   }
 
   rule(width, highest, y) {
     this.grid.replaceChildren();
-    for (const part of [0, 0.5, 1]) {
+    const bottom = this.facing ? -1 : 0;
+    for (const part of this.facing ? [-1, 0, 1] : [0, 0.5, 1]) {
       const at = y(highest * part);
       this.grid.append(svg("line", { x1: 0, x2: width, y1: at, y2: at }));
     }
-    const text = svg("text", { x: 2, y: Number(y(highest)) - 3 });
-    text.textContent = this.format(highest);
-    this.grid.append(text);
+    const label = (words, attributes) => {
+      const text = svg("text", { y: HEAD - 4, ...attributes });
+      text.textContent = words;
+      this.grid.append(text);
+    };
+    label(this.format(highest).replace(/(\.\d*?)0+(?!\d)/, "$1").replace(/\.(?!\d)/, ""), { x: 0 });
+    label("5 min", { x: width, "text-anchor": "end" });
     for (let minutes = 1; minutes < WINDOW / 60_000; minutes += 1) {
       const at = width * (1 - (minutes * 60_000) / WINDOW);
-      this.grid.append(svg("line", { class: "minute", x1: at, x2: at, y1: y(highest), y2: y(0) }));
+      this.grid.append(svg("line", { class: "minute", x1: at, x2: at, y1: y(highest), y2: y(highest * bottom) }));
     }
   }
 
@@ -195,6 +210,9 @@ export class Plot {
       if (this.grows) {
         one.item.hidden = !this.points.some((other) => (other.values?.[one.key] ?? 0) > 0);
       }
+    }
+    if (this.grows) {
+      this.none.hidden = this.series.some((one) => !one.item.hidden);
     }
     const most = Math.max(...this.points.map(sum));
     const parts = this.series.filter((one) => !one.item.hidden).map((one) => `${one.label} ${one.shown.textContent}`);

@@ -3,7 +3,7 @@
 import { Failure, ask, onToken, changeToken } from "./api.js";
 import { bits, byId, bytes, count, duration, make, say } from "./text.js";
 
-const PAGE = 20;
+const PAGE = matchMedia("(max-width: 700px)").matches ? 8 : 15;
 /** Milliseconds between two looks. */
 const PAUSE = 2000;
 
@@ -14,6 +14,13 @@ let next = null;
 const rows = new Map();
 let timer = null;
 let current = null;
+/** Sessions in all, as far as is known. */
+let total = 0;
+
+/** Takes in how many sessions there are. */
+export function know(status) {
+  total = status.allocations.active;
+}
 
 export function start() {
   byId("sessions-form").addEventListener("submit", (event) => event.preventDefault());
@@ -142,8 +149,10 @@ function show(page) {
   const shown = page.sessions.length;
   byId("sessions-table").hidden = shown === 0;
   const more = next !== null;
-  say(byId("sessions-count"), shown === 0 ? (is_filtered ? "none found" : "none now") : more ? "" : count(first + shown));
-  say(byId("sessions-page"), shown === 0 ? "" : `${first + 1} to ${first + shown}`);
+  const last = first + shown;
+  const all = more ? (!is_filtered && total > last ? count(total) : `more than ${count(last)}`) : count(last);
+  say(byId("sessions-count"), shown === 0 ? (is_filtered ? "none found" : "none now") : is_filtered ? `${all} found` : all);
+  say(byId("sessions-page"), shown === 0 ? "" : `${first + 1} to ${last}`);
   byId("sessions-before").disabled = cursors.length < 2;
   byId("sessions-after").disabled = !more;
 }

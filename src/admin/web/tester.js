@@ -28,7 +28,9 @@ export function propose({ uris }) {
   const field = byId("test-uris");
   // Under the name that leads to the page the server is reached as well, if it listens everywhere and this is no tunnel.
   const here = isLoopback(location.hostname) ? null : location.hostname;
-  const found = [...new Set(uris.map(({ uri, any_address }) => (any_address && here ? withHost(uri, here) : uri)))].join("\n");
+  const written = [...new Set(uris.map(({ uri, any_address }) => (any_address && here ? withHost(uri, here) : uri)))];
+  const order = ({ is_turn, transport }) => (is_turn ? ["UDP", "TCP", "TLS", "DTLS"].indexOf(transport) : -1);
+  const found = written.map(parse).filter(Boolean).sort((one, other) => order(one) - order(other)).map(({ uri }) => uri).join("\n");
   if (found !== proposed && field.value === proposed) {
     proposed = found;
     field.value = found;
@@ -55,6 +57,8 @@ async function run() {
     return;
   }
   say(note, "");
+  say(summary, "");
+  results.replaceChildren();
   const lines = byId("test-uris").value.split("\n").map((line) => line.trim()).filter(Boolean);
   const wrong = lines.find((line) => parse(line) === null);
   if (lines.length === 0 || wrong !== undefined) {
@@ -82,7 +86,6 @@ async function run() {
     }));
     conclude(outcomes, summary);
   } catch (error) {
-    say(summary, "");
     say(note, error.message);
   } finally {
     button.removeAttribute("aria-disabled");
@@ -130,7 +133,8 @@ async function test(server, { username, credential }, card) {
   }
 }
 
-const at = (address, port) => (address?.includes(":") ? `[${address}]:${port}` : `${address ?? "?"}:${port}`);
+/** Some browsers write addresses of IPv6 in brackets. */
+const at = (address, port) => (/^[^[].*:/.test(address ?? "") ? `[${address}]:${port}` : `${address ?? "?"}:${port}`);
 
 function stun(found, server) {
   const seen = found.candidates.find(({ type }) => type === "srflx");
