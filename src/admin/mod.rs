@@ -5,11 +5,13 @@
 //! * `sockets`: where it listens. `http`: connections, within limits. `routes`: who may ask for what.
 //! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `control`, `reload`, `standing`: the
 //!   answers. `reply`: their shape.
+//! * `web`: the page. `browser`: what browsers may not ask. `uris`: where the server is reached.
 //! * `lifecycle`: serving, draining, stopping. `census`: what all workers have counted, asked for not too often.
 //!
 //! Nothing here trusts who connects: what they may send, and how slowly, is bounded, and so is how many they are. What
 //! changes anything or names users needs the token, or the right to open the Unix socket.
 
+mod browser;
 mod census;
 mod control;
 mod credentials;
@@ -27,7 +29,9 @@ mod routes;
 mod sessions;
 mod sockets;
 mod standing;
+mod uris;
 mod users;
+mod web;
 
 use std::{
     io,

@@ -2,7 +2,9 @@
 //!
 //! Over the Unix socket everything is open: its mode says who may connect. Over the network `/live` and `/ready` are open to
 //! all, `/metrics` and `/status` on loopback or if the configuration says so, and everything else needs the token: without
-//! one in the configuration, nobody has it.
+//! one in the configuration, nobody has it. The files of the page are open to all: they show nothing by themselves.
+//!
+//! What a browser asks for a foreign site is refused, whatever else it shows (`browser`).
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -15,11 +17,11 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
-    House, control, credentials, events, health, metrics,
+    House, browser, control, credentials, events, health, metrics,
     query::{Query, decode},
     reload,
     reply::{self, Content, Refusal, Reply, bad, refused},
-    sessions, users,
+    sessions, users, web,
 };
 
 /// Bytes of a request's body.
@@ -124,8 +126,17 @@ pub(super) async fn answer(request: Request<Incoming>, house: &Arc<House>, entra
 
 async fn respond(request: Request<Incoming>, house: &Arc<House>, entrance: Entrance) -> Result<Reply, Refusal> {
     let (head, body) = request.into_parts();
+    let known = house.known();
+    let names = &known.settings.management.host_names;
+    browser::same_site(&head.method, &head.headers, names)?;
+    if let Some(file) = web::find(head.uri.path()).filter(|_| known.settings.management.web_page) {
+        return web::answer(&head.method, file);
+    }
     let (resource, audience, methods, id) = find(head.uri.path())
         .ok_or_else(|| refused(StatusCode::NOT_FOUND, "there is nothing here; /openapi.json says what there is"))?;
+    if house.is_local && entrance == Entrance::Network && audience != Audience::Everybody {
+        browser::known_host(&head.headers, names)?;
+    }
     admit(house, entrance, audience, head.headers.get(header::AUTHORIZATION))?;
     let method = if head.method == Method::HEAD { Method::GET } else { head.method };
     if !methods.contains(&method) {
@@ -238,7 +249,7 @@ mod tests {
     fn paths_lead_to_resources() {
         assert!(matches!(find("/v1/sessions"), Some((Resource::Sessions, ..))));
         assert!(matches!(find("/v1/sessions/00ff"), Some((Resource::Session, .., "00ff"))));
-        for nothing in ["/", "", "/v1", "/v1/sessions/", "/v1/sessions/a/b", "/Live", "//live", "/live/"] {
+        for nothing in ["/nothing", "", "/v1", "/v1/sessions/", "/v1/sessions/a/b", "/Live", "//live", "/live/"] {
             assert!(find(nothing).is_none(), "{nothing}");
         }
     }

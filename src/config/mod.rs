@@ -50,7 +50,7 @@ pub use self::{
     management::SOCKET as DEFAULT_SOCKET,
     render::Effective,
     settings::Settings,
-    uri::client_uris,
+    uri::{Spoken, client_uris, secure_name, uris_at},
 };
 use self::{
     finding::{Place, Report},

@@ -201,7 +201,9 @@ impl Effective<'_> {
             writeln!(f, "token = {}", text(MASK_OF_TOKEN))?;
         }
         writeln!(f, "public-metrics = {}", management.public_metrics)?;
-        writeln!(f, "coturn-metrics = {}", management.coturn_metrics)
+        writeln!(f, "coturn-metrics = {}", management.coturn_metrics)?;
+        writeln!(f, "web-page = {}", management.web_page)?;
+        writeln!(f, "host-names = {}", list(&management.host_names))
     }
 
     fn nat_discovery(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

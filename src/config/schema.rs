@@ -286,7 +286,7 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "management",
         repeated: false,
-        keys: &["listen", "socket", "token", "token-file", "token-env", "public-metrics", "coturn-metrics"],
+        keys: &["listen", "socket", "token", "token-file", "token-env", "public-metrics", "coturn-metrics", "web-page", "host-names"],
     },
     Table { name: "log", repeated: false, keys: &["level", "format"] },
 ];

@@ -567,6 +567,10 @@ pub struct Management {
     pub public_metrics: bool,
     /// Metrics also by the names that coturn gives them.
     pub coturn_metrics: bool,
+    /// The page for operators.
+    pub web_page: bool,
+    /// Names of this host that browsers reach management by; addresses and localhost go without.
+    pub host_names: Vec<String>,
 }
 
 impl Management {
