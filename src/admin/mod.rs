@@ -3,7 +3,7 @@
 //! publishes.
 //!
 //! * `sockets`: where it listens. `http`: connections, within limits. `routes`: who may ask for what.
-//! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `control`: the answers. `reply`: their shape.
+//! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `explain`, `control`: the answers. `reply`: their shape.
 //! * `lifecycle`: serving, draining, stopping. `census`: what all workers have counted, asked for not too often.
 //!
 //! Nothing here trusts who connects: what they may send, and how slowly, is bounded, and so is how many they are. What
@@ -13,6 +13,7 @@ mod census;
 mod control;
 mod credentials;
 mod events;
+mod explain;
 mod exposition;
 mod health;
 mod http;

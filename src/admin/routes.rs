@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
-    House, control, credentials, events, health, metrics,
+    House, control, credentials, events, explain, health, metrics,
     query::{Query, decode},
     reply::{self, Content, Refusal, Reply, bad, refused},
     sessions, users,
@@ -70,13 +70,14 @@ enum Resource {
     Credentials,
     Configuration,
     Events,
+    Explain,
     LogLevel,
     Drain,
     Stop,
 }
 
 /// Every resource: its path, where `{id}` stands for one segment, for whom it is, and what can be done to it.
-const RESOURCES: [(&str, Resource, Audience, &[Method]); 14] = [
+const RESOURCES: [(&str, Resource, Audience, &[Method]); 15] = [
     ("/live", Resource::Live, Audience::Everybody, &[Method::GET]),
     ("/ready", Resource::Ready, Audience::Everybody, &[Method::GET]),
     ("/metrics", Resource::Metrics, Audience::Watchers, &[Method::GET]),
@@ -88,6 +89,7 @@ const RESOURCES: [(&str, Resource, Audience, &[Method]); 14] = [
     ("/v1/credentials", Resource::Credentials, Audience::Operators, &[Method::GET, Method::POST]),
     ("/v1/configuration", Resource::Configuration, Audience::Operators, &[Method::GET]),
     ("/v1/events", Resource::Events, Audience::Operators, &[Method::GET]),
+    ("/v1/explain", Resource::Explain, Audience::Operators, &[Method::GET]),
     ("/v1/log-level", Resource::LogLevel, Audience::Operators, &[Method::GET, Method::PUT]),
     ("/v1/drain", Resource::Drain, Audience::Operators, &[Method::POST, Method::DELETE]),
     ("/v1/stop", Resource::Stop, Audience::Operators, &[Method::POST]),
@@ -148,6 +150,7 @@ async fn respond(request: Request<Incoming>, house: &Arc<House>, entrance: Entra
         Resource::Credentials => credentials::by_body(house, &body),
         Resource::Configuration => control::configuration(house),
         Resource::Events => events::listen(house),
+        Resource::Explain => explain::explain(house, &mut query).await,
         Resource::LogLevel if is_get => Ok(control::log_level(house)),
         Resource::LogLevel => control::set_log_level(house, &body),
         Resource::Drain if method == Method::POST => control::drain(house, &body),

@@ -223,7 +223,7 @@ pub(super) struct Core {
     pub(super) reply: Box<[u8]>,
     /// The traffic class of the datagram that is being handled.
     pub(super) tos: u8,
-    directory: Arc<Directory>,
+    pub(super) directory: Arc<Directory>,
     /// Requests that wait until a store has answered.
     pub(super) inquiries: Inquiries,
     /// Rates or bytes of the month are limited: streams may have to wait.

@@ -59,6 +59,7 @@ impl Datagrams {
             }
             if !core.listeners[listener].plain {
                 core.server.count_drop(Drop::NotServed);
+                core.server.note_not_served(&tuple, self.batch.payload(at), now);
                 continue;
             }
             let realm = core.listeners[listener].realm;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    AllocationId, FiveTuple, Handle, RelayProtocol, Server, Subject, Time, Totals, Traffic, allocation::Allocation,
+    AllocationId, FiveTuple, Handle, History, RelayProtocol, Server, Subject, Time, Totals, Traffic, allocation::Allocation,
 };
 use crate::stun::ChannelNumber;
 
@@ -55,6 +55,8 @@ pub struct Detail {
     pub channels: Vec<(ChannelNumber, SocketAddr)>,
     /// Peers that it is connected with, where it relays TCP.
     pub connections: Vec<SocketAddr>,
+    /// What its data have met with.
+    pub history: History,
 }
 
 impl Allocation {
@@ -122,6 +124,7 @@ impl Server {
             permissions: allocation.permissions.live(now).collect(),
             channels: allocation.channels.live(now).collect(),
             connections: allocation.connections.iter().flat_map(|all| all.iter().map(|entry| entry.peer)).collect(),
+            history: allocation.history,
         };
         Some((allocation.view(now), detail))
     }
