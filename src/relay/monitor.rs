@@ -22,8 +22,8 @@ use super::{
 use crate::{
     policy::{limiter::LimitCounts, quota::Held},
     turn::{
-        AllocationId, Arrival, Census, Detail, EndReason, Ended, Incident, Reason, Revocation, SessionView, Time, Totals,
-        Whom,
+        AllocationId, Arrival, Census, Detail, EndReason, Ended, Incident, Reason, Revocation, SessionView, Time,
+        Totals, Whom,
     },
 };
 

@@ -3,8 +3,8 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    Client, Family, FiveTuple, History, Refusal, RelayId, Subject, Time, Traffic, authentication::Requester, channel::Channels,
-    connection::Connections, meter::Meter, mobility::Mobile, permission::Permissions,
+    Client, Family, FiveTuple, History, Refusal, RelayId, Subject, Time, Traffic, authentication::Requester,
+    channel::Channels, connection::Connections, meter::Meter, mobility::Mobile, permission::Permissions,
 };
 use crate::stun::TransactionId;
 

@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    AllocationId, FiveTuple, Handle, History, RelayProtocol, Server, Subject, Time, Totals, Traffic, allocation::Allocation,
+    AllocationId, FiveTuple, Handle, History, RelayProtocol, Server, Subject, Time, Totals, Traffic,
+    allocation::Allocation,
 };
 use crate::stun::ChannelNumber;
 

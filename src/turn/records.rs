@@ -153,7 +153,8 @@ impl Lines {
         let keys = &mut self.keys[first..first + WAYS];
         let known = keys.iter().position(|key| key.is_some_and(|(of, _)| of == ip));
         // An empty one, or else the one that was silent for longest.
-        let oldest = || keys.iter().enumerate().min_by_key(|(_, key)| key.map(|(_, last)| last)).map_or(0, |(at, _)| at);
+        let oldest =
+            || keys.iter().enumerate().min_by_key(|(_, key)| key.map(|(_, last)| last)).map_or(0, |(at, _)| at);
         let at = known.unwrap_or_else(oldest);
         keys[at] = Some((ip, now));
         let line = &mut self.lines[first + at];
@@ -285,13 +286,8 @@ mod tests {
         records.recall(&whom).incidents.iter().map(|(_, incident)| (incident.reason.name(), incident.count)).collect()
     }
 
-    const WRONG: Reason = Reason::WrongPassword(Tried {
-        password: true,
-        secrets: 0,
-        token: false,
-        store: false,
-        session: false,
-    });
+    const WRONG: Reason =
+        Reason::WrongPassword(Tried { password: true, secrets: 0, token: false, store: false, session: false });
 
     #[test]
     fn a_challenge_is_over_when_the_client_comes_back_from_that_port() {
@@ -316,7 +312,10 @@ mod tests {
         records.passed(&client(1, 5, Transport::Udp), Text::new(b"alice"), Time(2));
         let of = |user: &str| records.recall(&Whom::User(user.to_owned()));
         assert_eq!((of("alice").incidents.len(), of("alice").arrivals.len()), (1, 1));
-        assert_eq!((of("1700000000:alice").incidents.len(), of("lice").incidents.len(), of("").incidents.len()), (1, 0, 0));
+        assert_eq!(
+            (of("1700000000:alice").incidents.len(), of("lice").incidents.len(), of("").incidents.len()),
+            (1, 0, 0)
+        );
     }
 
     #[test]
@@ -325,7 +324,13 @@ mod tests {
         let tuple = client(1, 5, Transport::Udp);
         for (at, method) in (0..).zip([(400, 1), (437, 1), (440, 2), (441, 1), (442, 1), (443, 1)]) {
             for _ in 0..method.1 {
-                records.note(&tuple, true, Reason::Refused(crate::stun::Method::Allocate, method.0), Text::EMPTY, Time(at));
+                records.note(
+                    &tuple,
+                    true,
+                    Reason::Refused(crate::stun::Method::Allocate, method.0),
+                    Text::EMPTY,
+                    Time(at),
+                );
             }
         }
         let mut counts: Vec<u32> = reasons(&records, 1).iter().map(|(_, count)| *count).collect();
@@ -335,7 +340,10 @@ mod tests {
         records.note(&tuple, true, WRONG, Text::EMPTY, Time(9));
         records.passed(&tuple, Text::EMPTY, Time(10));
         let left: Vec<_> = reasons(&records, 1);
-        assert!(left.contains(&("wrong-password", 1)) && !left.iter().any(|(name, _)| *name == "stale-nonce"), "{left:?}");
+        assert!(
+            left.contains(&("wrong-password", 1)) && !left.iter().any(|(name, _)| *name == "stale-nonce"),
+            "{left:?}"
+        );
     }
 
     /// Floods change neither the amount of memory nor what is known of those who have proved their address.
@@ -351,7 +359,13 @@ mod tests {
         records.note(&client(2, 5, Transport::Tcp), false, WRONG, Text::new(b"bob"), Time(0));
         for source in 10..200_010 {
             let long = Text::new(&[b'x'; 500]);
-            records.note(&client(source, 5, Transport::Udp), false, Reason::NotServed([0; 4]), long, Time(u64::from(source)));
+            records.note(
+                &client(source, 5, Transport::Udp),
+                false,
+                Reason::NotServed([0; 4]),
+                long,
+                Time(u64::from(source)),
+            );
         }
         assert_eq!(size(&records), before);
         assert_eq!(records.strangers.iter().count(), STRANGERS);

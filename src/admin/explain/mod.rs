@@ -141,7 +141,10 @@ fn nothing(whom: &Whom, arrivals: &[(IpAddr, Arrival)], scene: &Scene<'_>, runni
     if let Some((ip, arrival)) = arrivals.iter().max_by_key(|(_, arrival)| arrival.at) {
         return Finding {
             reason: "in-order",
-            text: format!("Nothing is wrong that this server knows of: {} has come in from {ip}.", words::who(&arrival.user)),
+            text: format!(
+                "Nothing is wrong that this server knows of: {} has come in from {ip}.",
+                words::who(&arrival.user)
+            ),
             remedy: "If there is trouble nevertheless, it is at the client, at its peer, or between them.".to_owned(),
             client: Some(SocketAddr::new(*ip, arrival.port)),
             transport: None,

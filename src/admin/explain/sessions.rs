@@ -158,7 +158,8 @@ pub(super) fn living(session: &SessionView, history: &History, now: Time) -> Vec
             0,
             (
                 "client-away",
-                "The client's connection is gone, and its session waits for it to come back with its ticket.".to_owned(),
+                "The client's connection is gone, and its session waits for it to come back with its ticket."
+                    .to_owned(),
                 "It has lost its network; if it does not come back, the session ends by itself.".to_owned(),
             ),
         );
@@ -221,7 +222,8 @@ pub(super) fn ended(ended: &Ended) -> Finding {
     }
     let remedy = match (ended.reason, troubles.into_iter().next()) {
         (EndReason::CredentialExpired, _) => {
-            "Make credentials that are good for longer than a call takes (ttl), or let clients refresh with a new one.".to_owned()
+            "Make credentials that are good for longer than a call takes (ttl), or let clients refresh with a new one."
+                .to_owned()
         }
         (_, Some((_, _, remedy))) => remedy,
         (_, None) => "Nothing is to be done about it.".to_owned(),

@@ -134,7 +134,7 @@ impl Scene<'_> {
             ),
             Reason::TooManyConnections => (
                 "The source, or all together, have as many connections as they may; one more was closed at once.".to_owned(),
-                "Raise connections-per-source or max-connections in [tcp] if they are in earnest.".to_owned(),
+                "Raise max-connections-per-ip or max-connections in [tcp] if they are in earnest.".to_owned(),
             ),
             Reason::PeerRefused { peer, .. } => refused_peer(peer, told.rule.as_deref()),
             Reason::Redirected => (
@@ -177,7 +177,8 @@ impl Scene<'_> {
 
     /// Everything that is served.
     pub(super) fn everywhere(&self) -> String {
-        let served = Transport::ALL.into_iter().filter(|of| self.endpoints.iter().any(|endpoint| endpoint.transport == *of));
+        let served =
+            Transport::ALL.into_iter().filter(|of| self.endpoints.iter().any(|endpoint| endpoint.transport == *of));
         let served: Vec<String> = served.map(|of| format!("{} {}", of.name(), self.ports(of))).collect();
         served.join(", ")
     }
@@ -188,11 +189,8 @@ impl Scene<'_> {
         let serves = |transport: Transport| {
             self.endpoints.iter().any(|endpoint| (endpoint.transport, endpoint.address.port()) == (transport, port))
         };
-        let (secured, scheme) = if over.is_stream() {
-            (Transport::Tls, "turns:")
-        } else {
-            (Transport::Dtls, "turns: with transport=udp")
-        };
+        let (secured, scheme) =
+            if over.is_stream() { (Transport::Tls, "turns:") } else { (Transport::Dtls, "turns: with transport=udp") };
         let secured_name = secured.name().to_uppercase();
         match start {
             [20..=63, ..] => (
@@ -250,7 +248,10 @@ fn expired(incident: &Incident, over: Option<Duration>) -> Words {
 
 fn stale(incident: &Incident) -> Words {
     let what = if incident.count > 2 {
-        format!("The client was told {} times that its nonce is stale (438), and goes on without the new one.", incident.count)
+        format!(
+            "The client was told {} times that its nonce is stale (438), and goes on without the new one.",
+            incident.count
+        )
     } else {
         "The client was told that its nonce is stale (438), and has not come back with the new one.".to_owned()
     };
@@ -304,7 +305,10 @@ fn refused(method: Method, code: u16) -> Words {
             "the peer's address is of another family than the relayed one",
             "The client must allocate an address of the peer's family, or one of each; relay-ip needs both.",
         ),
-        (447, _) => ("the peer did not take the connection", "See that it listens there, and that no firewall keeps this server out."),
+        (447, _) => (
+            "the peer did not take the connection",
+            "See that it listens there, and that no firewall keeps this server out.",
+        ),
         (508, Method::Allocate) => (
             "no relay port or descriptor is left",
             "Widen min-port to max-port, add a relay-ip, or raise the limit of descriptors; turnserver ctl info says what is used.",
@@ -349,15 +353,19 @@ fn handshake(incident: &Incident, alert: Option<u8>) -> Words {
     let name = incident.transport.name().to_uppercase();
     let said = incident.text.to_string();
     let text = match alert {
-        Some(alert) => format!("The {name} handshake failed: the client ended it with alert {alert} ({}).", alert_name(alert)),
+        Some(alert) => {
+            format!("The {name} handshake failed: the client ended it with alert {alert} ({}).", alert_name(alert))
+        }
         None => format!("The {name} handshake failed: {said}."),
     };
     let remedy = match alert {
-        Some(42..=46 | 48) => {
+        Some(42..=46 | 48 | 51) => {
             "The client does not trust the server's certificate: it must be for the name that the client asks for, not be over, and \
              come with its whole chain (fullchain.pem), from an authority that the client knows."
         }
-        Some(112) => "The client asks for a name that the certificate is not for: correct the name, or add a certificate for it.",
+        Some(112) => {
+            "The client asks for a name that the certificate is not for: correct the name, or add a certificate for it."
+        }
         Some(_) => {
             "Client and server have no version of TLS, suite or protocol in common: see min-version in [tls], and update the client."
         }
@@ -379,9 +387,14 @@ mod tests {
 
     #[test]
     fn times_are_said_as_people_do() {
-        for (seconds, said) in
-            [(0, "0 seconds"), (1, "1 second"), (119, "119 seconds"), (120, "2 minutes"), (7_200, "2 hours"), (172_800, "2 days")]
-        {
+        for (seconds, said) in [
+            (0, "0 seconds"),
+            (1, "1 second"),
+            (119, "119 seconds"),
+            (120, "2 minutes"),
+            (7_200, "2 hours"),
+            (172_800, "2 days"),
+        ] {
             assert_eq!(period(Duration::from_secs(seconds)), said);
         }
     }
