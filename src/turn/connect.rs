@@ -134,7 +134,7 @@ impl Server {
         let mut taken = allocation.connections.as_mut()?.take(|connection| connection.id == id && connection.is_new());
         let Connection { peer, state: State::Connecting(context), .. } = taken.pop()? else { return None };
         self.connections.remove(&id);
-        allocation.history.to_peer(Drop::Icmp, peer.ip());
+        allocation.history.dropped_to(Drop::Icmp, peer.ip());
         let client = allocation.client;
         let len = context.error(&self.rules, reply, ErrorCode::ConnectionTimeoutOrFailure, |_| {});
         self.count_response(reply, len);
@@ -159,7 +159,7 @@ impl Server {
         if let Err(reason) = self.check_peer(handle, peer, now) {
             self.totals.drop(reason);
             if let Some(allocation) = self.table.get_mut(handle) {
-                allocation.history.from_peer(reason, peer.ip());
+                allocation.history.dropped_from(reason, peer.ip());
             }
             return None;
         }

@@ -91,7 +91,7 @@ impl Server {
         if let Some(meter) = &mut allocation.meter
             && let Err(reason) = meter.to_peer(len, now)
         {
-            allocation.history.to_peer(reason, peer.ip());
+            allocation.history.dropped_to(reason, peer.ip());
             return self.drop(reason);
         }
         allocation.to_peers.count(len);
@@ -123,18 +123,18 @@ impl Server {
             return self.drop(Drop::BadIndication);
         };
         if !allocation.permissions.allow(peer.ip(), now) {
-            allocation.history.to_peer(Drop::NoPermission, peer.ip());
+            allocation.history.dropped_to(Drop::NoPermission, peer.ip());
             return self.drop(Drop::NoPermission);
         }
         if peer.port() == 0 || !self.policy.permits(allocation.owner.realm, peer) {
-            allocation.history.to_peer(Drop::PeerRefused, peer.ip());
+            allocation.history.dropped_to(Drop::PeerRefused, peer.ip());
             return self.drop(Drop::PeerRefused);
         }
         let relay = relayed.relay;
         if let Some(meter) = &mut allocation.meter
             && let Err(reason) = meter.to_peer(data.len(), now)
         {
-            allocation.history.to_peer(reason, peer.ip());
+            allocation.history.dropped_to(reason, peer.ip());
             return self.drop(reason);
         }
         allocation.to_peers.count(data.len());
@@ -159,7 +159,7 @@ impl Server {
             Err(reason) => {
                 self.totals.drop(reason);
                 if let Some(allocation) = self.table.get_mut(handle) {
-                    allocation.history.from_peer(reason, peer.ip());
+                    allocation.history.dropped_from(reason, peer.ip());
                 }
                 return None;
             }
@@ -225,7 +225,7 @@ impl Server {
         now: Time,
     ) -> Option<(Client, usize)> {
         if let Some(allocation) = self.table.get_mut(handle) {
-            allocation.history.to_peer(Drop::Icmp, peer.ip());
+            allocation.history.dropped_to(Drop::Icmp, peer.ip());
         }
         let client = self
             .table

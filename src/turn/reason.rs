@@ -225,7 +225,7 @@ pub struct History {
 
 impl History {
     /// Counts data to a peer that were dropped.
-    pub(super) const fn to_peer(&mut self, reason: Drop, peer: IpAddr) {
+    pub(super) const fn dropped_to(&mut self, reason: Drop, peer: IpAddr) {
         match reason {
             Drop::NoPermission => {
                 self.unpermitted_to = self.unpermitted_to.saturating_add(1);
@@ -236,7 +236,7 @@ impl History {
     }
 
     /// Counts data from a peer that were dropped.
-    pub(super) const fn from_peer(&mut self, reason: Drop, peer: IpAddr) {
+    pub(super) const fn dropped_from(&mut self, reason: Drop, peer: IpAddr) {
         match reason {
             Drop::NoPermission => {
                 self.unpermitted_from = self.unpermitted_from.saturating_add(1);

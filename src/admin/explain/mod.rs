@@ -158,7 +158,8 @@ fn nothing(whom: &Whom, arrivals: &[(IpAddr, Arrival)], scene: &Scene<'_>, runni
         Whom::Client(ip, _) => (
             format!(
                 "Nothing is known of {ip}: most likely nothing from there has ever reached this server, which runs for \
-                 {running}. (Plain STUN, which asks for no relay, leaves no trace here, and what is long past is forgotten.)"
+                 {running}. (Plain STUN, which asks for no relay, and connections that say nothing leave no trace here, and \
+                 what is long past is forgotten.)"
             ),
             format!(
                 "Check that the client asks the right name and port (DNS; this server listens on {ports}), and that no \
@@ -188,6 +189,17 @@ fn nothing(whom: &Whom, arrivals: &[(IpAddr, Arrival)], scene: &Scene<'_>, runni
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::Text;
+
+    #[test]
+    fn who_has_come_in_and_has_no_trouble_is_in_order() {
+        let arrival = |user: &str, at| Arrival { port: 5000, user: Text::new(user.as_bytes()), at: Time(at) };
+        let arrivals =
+            [("192.0.2.1".parse().unwrap(), arrival("alice", 1)), ("192.0.2.2".parse().unwrap(), arrival("bob", 2))];
+        let finding = nothing(&Whom::User("x".to_owned()), &arrivals, &Scene { endpoints: &[] }, Duration::ZERO);
+        assert_eq!((finding.reason, finding.user.as_deref()), ("in-order", Some("bob")));
+        assert!(finding.text.contains("\"bob\" has come in from 192.0.2.2"), "{}", finding.text);
+    }
 
     #[test]
     fn what_is_asked_about_is_told_by_its_form() {
