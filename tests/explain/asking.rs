@@ -34,8 +34,8 @@ fn people_and_programs_ask_by_address_port_user_and_session() {
     let of_wrong = reasons(&server, &port(&wrong));
     assert_eq!(of_wrong, ["wrong-password"]);
     assert_eq!(reasons(&server, &port(&right)), ["client-never-sent"]);
-    assert_eq!(reasons(&server, HERE), ["client-never-sent", "wrong-password"]);
-    assert_eq!(reasons(&server, USER), ["client-never-sent", "wrong-password"]);
+    assert_eq!(reasons(&server, HERE), ["wrong-password", "client-never-sent"]);
+    assert_eq!(reasons(&server, USER), ["wrong-password", "client-never-sent"]);
     let id = get(&server, "/v1/sessions")["sessions"][0]["id"].as_str().expect("an id").to_owned();
     assert_eq!(reasons(&server, &id), ["client-never-sent"]);
     assert_eq!(findings(&server, &id)[0]["session"], id.as_str());
@@ -43,7 +43,7 @@ fn people_and_programs_ask_by_address_port_user_and_session() {
     let printed = explain(&server, HERE, &["--json"]);
     let answer: Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!((&answer["of"], &answer["kind"]), (&HERE.into(), &"address".into()));
-    let of_wrong = &answer["findings"][1];
+    let of_wrong = &answer["findings"][0];
     assert_eq!((&of_wrong["user"], &of_wrong["transport"]), (&USER.into(), &"udp".into()));
     assert!(of_wrong["last"].as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{of_wrong}");
     assert!(printed.contains(&port(&wrong)) && !printed.contains("secret\""), "{printed}");
@@ -51,6 +51,18 @@ fn people_and_programs_ask_by_address_port_user_and_session() {
     for wrong in ["/v1/explain", "/v1/explain?of=", "/v1/explain?of=a&to=b"] {
         assert_eq!(ask_locally(&server, "GET", wrong, "").status, 400, "{wrong}");
     }
+}
+
+#[test]
+fn sessions_that_have_the_same_trouble_are_told_of_once_and_after_what_is_worse() {
+    let server = Server::start(&managed(""));
+    let mut clients: Vec<_> = (0..5).map(|_| alice(&server)).collect();
+    clients.iter_mut().for_each(|client| _ = client.allocate().expect("an allocation"));
+    let found = says(&server, HERE, "client-never-sent", &["keeps this one in reserve"]);
+    assert!(explain(&server, HERE, &[]).contains("5 sessions alike, one of them"));
+    assert_eq!(found["count"], 5);
+    assert_eq!(clients[0].permit("10.0.0.1:9".parse().expect("an address")), Err(Refused(403)));
+    assert_eq!(reasons(&server, HERE), ["peer-refused", "client-never-sent"]);
 }
 
 #[test]

@@ -99,13 +99,13 @@ fn a_credential_that_is_over_and_by_how_much() {
     let server = Server::start(&with_secret("expiry-grace = \"1h\"\n"));
     let (name, password) = time_limited("alice", -7_300);
     assert_eq!(client(&server, &name, &password).allocate(), Err(Refused(401)));
-    let words = ["is over", "it ended, 2 hours before it was shown", "clock", "timedatectl"];
+    let words = ["is over", "it ended 2 hours before it was shown", "clock", "timedatectl"];
     let found = says(&server, USER, "expired", &words);
     assert_eq!(found["user"], name.as_str());
     // Right, and in its grace: nothing new is made with it.
     let (name, password) = time_limited("bob", -300);
     assert_eq!(client(&server, &name, &password).allocate(), Err(Refused(401)));
-    says(&server, "bob", "expired", &["it ended, 5 minutes before it was shown"]);
+    says(&server, "bob", "expired", &["it ended 5 minutes before it was shown"]);
 }
 
 #[test]

@@ -84,6 +84,12 @@ fn requests_for_what_is_not_there() {
     client.allocate().expect("an allocation");
     assert_eq!(client.permit("[2001:db8::1]:9".parse().expect("an address")), Err(Refused(443)));
     says(&server, HERE, "refused", &["CreatePermission was refused with 443", "another family"]);
+    // As coturn's client does by default.
+    let plain = Server::start(&managed("").replace("rfc5766-channel-numbers = true", ""));
+    let mut old = alice(&plain);
+    old.allocate().expect("an allocation");
+    assert_eq!(old.bind(0x7001, "127.0.0.1:9".parse().expect("an address")), Err(Refused(400)));
+    says(&plain, HERE, "refused", &["ChannelBind was refused with 400", "rfc5766-channel-numbers = true"]);
     // Another request for a session from the same port.
     assert_eq!(client.allocate(), Err(Refused(437)));
     says(&server, HERE, "refused", &["Allocate was refused with 437", "have a session already"]);

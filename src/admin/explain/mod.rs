@@ -7,6 +7,7 @@ mod sessions;
 mod words;
 
 use std::{
+    cmp::Reverse,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -35,6 +36,8 @@ const ENDED: usize = 5;
 #[derive(Debug)]
 struct Finding {
     reason: &'static str,
+    /// It is no trouble by itself.
+    is_ordinary: bool,
     text: String,
     remedy: String,
     client: Option<SocketAddr>,
@@ -111,12 +114,16 @@ pub(super) async fn explain(house: &House, query: &mut Query) -> Result<Reply, R
         let Some(place) = house.monitor.find(session.id).await else { continue };
         // It may have ended meanwhile.
         if let Some((session, detail)) = house.monitor.detail(place, session.id).await {
-            findings.extend(sessions::living(&session, &detail.history, house.monitor.now()));
+            sessions::living(&session, &detail.history, house.monitor.now()).into_iter().for_each(|finding| {
+                sessions::add(&mut findings, finding);
+            });
         }
     }
     let now = house.monitor.now();
     let scene = Scene { endpoints: house.monitor.endpoints() };
     findings.extend(past(&recalled, &scene));
+    // Trouble first, and then the last first.
+    findings.sort_by_key(|finding| (finding.is_ordinary, Reverse(finding.times.map(|(_, last)| last))));
     if findings.is_empty() {
         findings.push(nothing(&whom, &recalled.arrivals, &scene, house.started.elapsed().unwrap_or_default()));
     }
@@ -124,14 +131,12 @@ pub(super) async fn explain(house: &House, query: &mut Query) -> Result<Reply, R
     Ok(reply::found(&json!({ "of": of, "kind": kind, "findings": findings })))
 }
 
-/// What is over, the last first.
+/// What is over.
 fn past(recalled: &Recalled, scene: &Scene<'_>) -> Vec<Finding> {
     let told = recalled.told.iter().map(|told: &Told| scene.finding(told));
     let mut ended: Vec<_> = recalled.ended.iter().collect();
-    ended.sort_by_key(|ended| std::cmp::Reverse(ended.at));
-    let mut findings: Vec<Finding> = told.chain(ended.into_iter().take(ENDED).map(sessions::ended)).collect();
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.times.map(|(_, last)| last)));
-    findings
+    ended.sort_by_key(|ended| Reverse(ended.at));
+    told.chain(ended.into_iter().take(ENDED).map(sessions::ended)).collect()
 }
 
 /// What it means that nothing is known.
@@ -141,6 +146,7 @@ fn nothing(whom: &Whom, arrivals: &[(IpAddr, Arrival)], scene: &Scene<'_>, runni
     if let Some((ip, arrival)) = arrivals.iter().max_by_key(|(_, arrival)| arrival.at) {
         return Finding {
             reason: "in-order",
+            is_ordinary: true,
             text: format!(
                 "Nothing is wrong that this server knows of: {} has come in from {ip}.",
                 words::who(&arrival.user)
@@ -183,7 +189,19 @@ fn nothing(whom: &Whom, arrivals: &[(IpAddr, Arrival)], scene: &Scene<'_>, runni
         ),
     };
     let (client, transport, user, session) = (None, None, None, None);
-    Finding { reason: "nothing-known", text, remedy, client, transport, user, session, count: 0, times: None }
+    let is_ordinary = true;
+    Finding {
+        reason: "nothing-known",
+        is_ordinary,
+        text,
+        remedy,
+        client,
+        transport,
+        user,
+        session,
+        count: 0,
+        times: None,
+    }
 }
 
 #[cfg(test)]

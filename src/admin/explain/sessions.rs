@@ -179,7 +179,8 @@ pub(super) fn living(session: &SessionView, history: &History, now: Time) -> Vec
     let began = Time(now.0.saturating_sub(u64::try_from(session.age.as_millis()).unwrap_or(0)));
     let finding = |(reason, text, remedy): Words| Finding {
         reason,
-        text: format!("In the session {}, which goes on for {}: {text}", session.id, period(session.age)),
+        is_ordinary: reason == "in-order" || reason == "client-never-sent" && history.peers == 0,
+        text: format!("In the session {}, begun {} ago: {text}", session.id, period(session.age)),
         remedy,
         client: Some(session.client.client),
         transport: Some(session.client.transport),
@@ -189,6 +190,14 @@ pub(super) fn living(session: &SessionView, history: &History, now: Time) -> Vec
         times: Some((began, now)),
     };
     words.into_iter().map(finding).collect()
+}
+
+/// Adds a finding about a session; of one that has the same trouble as another it is enough to say so.
+pub(super) fn add(findings: &mut Vec<Finding>, new: Finding) {
+    match findings.iter_mut().find(|other| other.reason == new.reason && other.remedy == new.remedy) {
+        Some(other) => other.count += 1,
+        None => findings.push(new),
+    }
 }
 
 /// How a session has ended.
@@ -220,6 +229,7 @@ pub(super) fn ended(ended: &Ended) -> Finding {
     for (_, more, _) in &troubles {
         text = format!("{text} {more}");
     }
+    let quiet = troubles.iter().all(|(reason, ..)| *reason == "client-never-sent");
     let remedy = match (ended.reason, troubles.into_iter().next()) {
         (EndReason::CredentialExpired, _) => {
             "Make credentials that are good for longer than a call takes (ttl), or let clients refresh with a new one."
@@ -228,8 +238,10 @@ pub(super) fn ended(ended: &Ended) -> Finding {
         (_, Some((_, _, remedy))) => remedy,
         (_, None) => "Nothing is to be done about it.".to_owned(),
     };
+    let is_ordinary = ended.reason == EndReason::Deleted && quiet;
     Finding {
         reason: "session-ended",
+        is_ordinary,
         text,
         remedy,
         client: Some(ended.client.client),

@@ -68,6 +68,7 @@ impl Scene<'_> {
         let (text, remedy) = if is_expired { expired(incident, over) } else { self.words(told) };
         let is_user = !matches!(incident.reason, Reason::Handshake { .. });
         Finding {
+            is_ordinary: false,
             reason: if is_expired { Reason::Expired.name() } else { incident.reason.name() },
             text,
             remedy,
@@ -236,7 +237,7 @@ fn is_http(start: [u8; 4]) -> bool {
 }
 
 fn expired(incident: &Incident, over: Option<Duration>) -> Words {
-    let by = over.map_or_else(String::new, |over| format!(", {} before it was shown", period(over)));
+    let by = over.map_or_else(String::new, |over| format!(" {} before it was shown", period(over)));
     (
         format!("The credential of {} is over: it ended{by}.", who(&incident.text)),
         "Make a new one; the application must renew it before it ends. If it was made just now, the clock of whoever makes it is \
@@ -279,6 +280,14 @@ fn refused(method: Method, code: u16) -> Words {
     let name = method.name();
     let (what, remedy) = match (code, method) {
         (403, _) => ("UDP is not relayed here", "Set udp-relaying = true in [relay], or have the client ask for TCP."),
+        (400, Method::ChannelBind) => (
+            "its number is none of a channel (0x4000 to 0x4FFF), or the number or the peer is bound otherwise already",
+            "Old clients bind numbers up to 0x7FFF: set rfc5766-channel-numbers = true in [compatibility].",
+        ),
+        (420, _) => (
+            "it asks for something that this server does not know and may not pass over",
+            "The client must do without it, as it is told what it is.",
+        ),
         (405, _) => ("mobility is not offered", "Set mobility = true in [relay]; clients do without it otherwise."),
         (437, Method::Allocate) => (
             "the client's address and port have a session already",
@@ -318,7 +327,7 @@ fn refused(method: Method, code: u16) -> Words {
             "Raise permissions-per-allocation, channels-per-allocation, connections-per-allocation or the new-peer-rate in [limits].",
         ),
         (500, _) => ("this server could not do it", "See the log of the server."),
-        _ => ("the request was malformed, or asked for what is not known here", "The client is at fault; update it."),
+        _ => ("the request was malformed", "The client is at fault; update it."),
     };
     (format!("{name} was refused with {code}: {what}."), remedy.to_owned())
 }

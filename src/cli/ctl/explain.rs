@@ -49,6 +49,32 @@ fn ago(seconds: &Value) -> String {
     }
 }
 
+/// From the first time to the last.
+fn within(finding: &Value) -> String {
+    let between = finding["first"].as_f64().unwrap_or_default() - finding["last"].as_f64().unwrap_or_default();
+    if between < 1.0 { String::new() } else { format!(" in {}", ago(&between.into()).trim_end_matches(" ago")) }
+}
+
+/// Text in lines that a terminal has room for.
+fn wrapped(text: &str, first: &str, rest: &str) -> String {
+    const WIDTH: usize = 100;
+    let mut lines = String::from(first);
+    let mut column = first.chars().count();
+    for (at, word) in text.split_whitespace().enumerate() {
+        let width = word.chars().count();
+        if at > 0 && column + 1 + width > WIDTH {
+            lines = lines + "\n" + rest;
+            column = rest.len();
+        } else if at > 0 {
+            lines.push(' ');
+            column += 1;
+        }
+        lines.push_str(word);
+        column += width;
+    }
+    lines + "\n"
+}
+
 /// When, how often, from where.
 fn heading(finding: &Value) -> String {
     let mut parts = Vec::new();
@@ -56,7 +82,8 @@ fn heading(finding: &Value) -> String {
         parts.push(ago(&finding["last"]));
         match finding["count"].as_u64() {
             None | Some(..=1) => {}
-            Some(count) => parts.push(format!("{count} times since {}", ago(&finding["first"]).replace("now", "then"))),
+            Some(count) if finding["session"].is_string() => parts.push(format!("{count} sessions alike, one of them")),
+            Some(count) => parts.push(format!("{count} times{}", within(finding))),
         }
     }
     if let Some(client) = finding["client"].as_str() {
@@ -72,9 +99,9 @@ fn heading(finding: &Value) -> String {
 fn explanation(answer: &Value) -> String {
     let findings = answer["findings"].as_array().into_iter().flatten();
     let paragraphs = findings.map(|finding| {
-        let lines =
-            [heading(finding), format!("  {}", word(&finding["text"])), format!("  -> {}", word(&finding["remedy"]))];
-        lines.map(|line| printable(&line) + "\n").concat()
+        let said = |what: &str| printable(&word(&finding[what]));
+        let heading = printable(&heading(finding)) + "\n";
+        heading + &wrapped(&said("text"), "  ", "  ") + &wrapped(&said("remedy"), "  -> ", "     ")
     });
     paragraphs.collect::<Vec<_>>().join("\n")
 }
@@ -88,13 +115,16 @@ mod tests {
     #[test]
     fn a_finding_is_a_paragraph_and_harmless() {
         let finding = json!({
-            "reason": "wrong-password", "text": "It is \u{1b}[2J wrong.", "remedy": "Correct it.", "client": "192.0.2.7:5000",
-            "transport": "udp", "user": "alice", "session": null, "count": 3, "first": 130.5, "last": 3.2,
+            "reason": "wrong-password", "text": "It is \u{1b}[2J wrong.", "remedy": "Correct it. ".repeat(9), "client": "192.0.2.7:5000",
+            "transport": "udp", "user": "alice", "session": null, "count": 3, "first": 133.5, "last": 3.2,
         });
         let nothing = json!({ "reason": "nothing-known", "text": "Nothing.", "remedy": "Look.", "client": null,
             "transport": null, "user": null, "session": null, "count": 0, "first": null, "last": null });
-        let expected = "3 s ago, 3 times since 2 min ago, 192.0.2.7:5000 over udp, user alice, wrong-password\n  It is \
-                        \u{FFFD}[2J wrong.\n  -> Correct it.\n\nnothing-known\n  Nothing.\n  -> Look.\n";
+        let expected = format!(
+            "3 s ago, 3 times in 2 min, 192.0.2.7:5000 over udp, user alice, wrong-password\n  It is \u{FFFD}[2J wrong.\n  \
+             -> {}\n     Correct it.\n\nnothing-known\n  Nothing.\n  -> Look.\n",
+            ["Correct it."; 8].join(" ")
+        );
         assert_eq!(explanation(&json!({ "findings": [finding, nothing] })), expected);
     }
 }
