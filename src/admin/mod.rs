@@ -3,8 +3,8 @@
 //! publishes.
 //!
 //! * `sockets`: where it listens. `http`: connections, within limits. `routes`: who may ask for what.
-//! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `control`, `reload`, `standing`: the
-//!   answers. `reply`: their shape.
+//! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `explain`, `control`, `reload`,
+//!   `standing`: the answers. `reply`: their shape.
 //! * `web`: the page. `browser`: what browsers may not ask. `uris`: where the server is reached.
 //! * `lifecycle`: serving, draining, stopping. `census`: what all workers have counted, asked for not too often.
 //!
@@ -16,6 +16,7 @@ mod census;
 mod control;
 mod credentials;
 mod events;
+mod explain;
 mod exposition;
 mod health;
 mod http;

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
-    House, browser, control, credentials, events, health, metrics,
+    House, browser, control, credentials, events, explain, health, metrics,
     query::{Query, decode},
     reload,
     reply::{self, Content, Refusal, Reply, bad, refused},
@@ -73,6 +73,7 @@ enum Resource {
     Credentials,
     Configuration,
     Events,
+    Explain,
     LogLevel,
     Reload,
     Drain,
@@ -93,6 +94,7 @@ const RESOURCES: &[(&str, Resource, Audience, &[Method])] = &[
     ("/v1/credentials", Resource::Credentials, Audience::Operators, &[Method::GET, Method::POST]),
     ("/v1/configuration", Resource::Configuration, Audience::Operators, &[Method::GET]),
     ("/v1/events", Resource::Events, Audience::Operators, &[Method::GET]),
+    ("/v1/explain", Resource::Explain, Audience::Operators, &[Method::GET]),
     ("/v1/log-level", Resource::LogLevel, Audience::Operators, &[Method::GET, Method::PUT]),
     ("/v1/reload", Resource::Reload, Audience::Operators, &[Method::POST]),
     ("/v1/drain", Resource::Drain, Audience::Operators, &[Method::POST, Method::DELETE]),
@@ -164,6 +166,7 @@ async fn respond(request: Request<Incoming>, house: &Arc<House>, entrance: Entra
         Resource::Credentials => credentials::by_body(house, &body),
         Resource::Configuration => control::configuration(house),
         Resource::Events => events::listen(house),
+        Resource::Explain => explain::explain(house, &mut query).await,
         Resource::LogLevel if is_get => Ok(control::log_level(house)),
         Resource::LogLevel => control::set_log_level(house, &body),
         Resource::Reload => reload::reload(house).await,

@@ -23,7 +23,7 @@ fn absent() -> Refusal {
     reply::refused(StatusCode::NOT_FOUND, "there is no such session")
 }
 
-fn silent() -> Refusal {
+pub(super) fn silent() -> Refusal {
     reply::refused(StatusCode::SERVICE_UNAVAILABLE, "a worker does not answer")
 }
 

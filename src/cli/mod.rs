@@ -84,6 +84,8 @@ Examples:
       turnserver ctl sessions
   Go on with what its configuration says now (or send SIGHUP):
       turnserver ctl reload
+  Ask why a client cannot connect, or is not heard:
+      turnserver explain 192.0.2.7
 
 Exit status:
   0 after a clean stop, 2 for a wrong command line, 78 for a wrong configuration,
@@ -103,6 +105,11 @@ enum Command {
     Certificate(certificate::Certificate),
     /// Ask a running server, over its Unix socket
     Ctl(ctl::Ctl),
+    /// Say why a client cannot connect, or is not heard
+    ///
+    /// Asks the running server, over its Unix socket, what it remembers of a client, a user or a session: what was refused and
+    /// why, and what its data have met with. Each answer says what happened and what to do about it.
+    Explain(ctl::explain::Explain),
     /// Make a time-limited credential, and print what to give to a WebRTC application
     ///
     /// It is made with a secret of the configuration, and the server knows it without being told.
@@ -153,6 +160,7 @@ pub fn main() -> ExitCode {
     match &args.command {
         Some(Command::Certificate(certificate)) => certificate.make(),
         Some(Command::Ctl(ctl)) => ctl.run(args.config.as_deref()),
+        Some(Command::Explain(explain)) => explain.run(args.config.as_deref()),
         Some(Command::Credentials(credentials)) => configured(&args, |loaded, _| credentials.print(&loaded.settings)),
         Some(Command::ImportCoturn(import)) => import.run(),
         Some(Command::Key(key)) => match &key.realm {

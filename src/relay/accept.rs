@@ -1,7 +1,7 @@
 //! New connections: who they are from, whether there is room for them, and which protocol they begin with. Only then does a
 //! client's stream begin (`stream.rs`).
 
-use std::{cell::RefCell, collections::BTreeMap, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, fmt::Display, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use tokio::{
@@ -13,15 +13,16 @@ use tokio::{
 
 use super::{
     complaint,
+    core::Core,
     data_connection::ClientStream,
     fault::outlive,
     proxy,
     proxy::{Origin, Parsed},
     shared::ConnectionLease,
     stream::{self, Streams},
-    tls::{self, Tls},
+    tls::{self, NOT_FINISHED, Tls},
 };
-use crate::turn::{FiveTuple, RealmId, Transport};
+use crate::turn::{FiveTuple, RealmId, Time, Transport};
 
 /// A listening TCP socket and what is served there.
 #[derive(Debug)]
@@ -61,6 +62,15 @@ impl Reception {
     }
 }
 
+impl Reception {
+    /// Has the core note something.
+    fn note(&self, note: impl FnOnce(&mut Core, Time)) {
+        let mut core = self.streams.core.borrow_mut();
+        let now = core.clock.now();
+        note(&mut core, now);
+    }
+}
+
 /// Opens a door; what is returned accepts connections as long as the worker runs.
 pub(super) fn open(door: Door, reception: Rc<Reception>) -> io::Result<impl Future<Output = ()>> {
     let listener = TcpListener::from_std(door.listener)?;
@@ -90,7 +100,12 @@ async fn accept(
                 let shared = Arc::clone(&reception.streams.core.borrow().shared);
                 let lease = shared.take_connection((!by_proxy).then_some(source.ip()));
                 // Over the limit: closed at once.
-                let Some(lease) = lease else { continue };
+                let Some(lease) = lease else {
+                    let transport = if tls && !plain { Transport::Tls } else { Transport::Tcp };
+                    let tuple = FiveTuple { client: source, server, transport };
+                    reception.note(|core, now| core.server.note_too_many_connections(&tuple, now));
+                    continue;
+                };
                 let arrival = Arrival { client: source, server, realm, by_proxy, plain, tls, lease };
                 if by_proxy || tls {
                     tokio::task::spawn_local(admit(Rc::clone(reception), connection, arrival));
@@ -130,6 +145,8 @@ async fn admit(reception: Rc<Reception>, mut connection: TcpStream, mut arrival:
             (arrival.client, arrival.server) = (client, server);
         }
         if !arrival.lease.charge(arrival.client.ip()) {
+            let tuple = FiveTuple { client: arrival.client, server: arrival.server, transport: Transport::Tcp };
+            reception.note(|core, now| core.server.note_too_many_connections(&tuple, now));
             return;
         }
     }
@@ -142,7 +159,7 @@ async fn admit(reception: Rc<Reception>, mut connection: TcpStream, mut arrival:
     }
     if !arrival.tls {
         begin(&reception, connection, arrival, Transport::Tcp);
-    } else if let Some(stream) = handshake(&reception, connection, arrival.client).await {
+    } else if let Some(stream) = handshake(&reception, connection, &arrival).await {
         begin(&reception, stream, arrival, Transport::Tls);
     }
 }
@@ -176,16 +193,27 @@ async fn origin(connection: &mut TcpStream) -> io::Result<Origin> {
 }
 
 /// Holds the handshake of one client, within its time and as long as no newer ones need its place.
-async fn handshake(reception: &Reception, connection: TcpStream, client: SocketAddr) -> Option<tls::Stream> {
+async fn handshake(reception: &Reception, connection: TcpStream, arrival: &Arrival) -> Option<tls::Stream> {
     let tls = reception.tls.borrow().clone()?;
+    let client = arrival.client;
+    let tuple = FiveTuple { client, server: arrival.server, transport: Transport::Tls };
+    let failed = |alert, error: &dyn Display| {
+        reception.note(|core, now| core.server.note_handshake(&tuple, alert, error, now));
+    };
     let (number, evicted) = reception.handshakes.borrow_mut().begin();
     let _ended = Ended { handshakes: &reception.handshakes, number };
     tokio::select! {
         biased;
         done = timeout(tls.handshake_timeout, tls.accept(connection)) => match done {
             Ok(Ok(stream)) => return Some(stream),
-            Ok(Err(error)) => tracing::debug!(%client, %error, "TLS handshake failed"),
-            Err(_) => tracing::debug!(%client, "TLS handshake not finished in time"),
+            Ok(Err(error)) => {
+                tracing::debug!(%client, %error, "TLS handshake failed");
+                failed(tls::alert(&error), &error);
+            }
+            Err(_) => {
+                tracing::debug!(%client, "TLS handshake not finished in time");
+                failed(None, &NOT_FINISHED);
+            }
         },
         _ = evicted => complaint::about_handshakes(),
     }

@@ -62,6 +62,7 @@ impl Datagrams {
             // Who has a session keeps it when the listener serves bare datagrams no longer.
             if !core.listeners[listener].plain && !core.server.has_allocation(&client) {
                 core.server.count_drop(Drop::NotServed);
+                core.server.note_not_served(&tuple, self.batch.payload(at), now);
                 continue;
             }
             match core.client_message(&client, self.batch.payload(at), now) {

@@ -50,7 +50,7 @@ mod worker;
 pub use events::{Event, Heard, Listener, Stamped};
 pub use limits::StateError;
 pub use listeners::{Endpoint, KernelDrops};
-pub use monitor::{BATCH_BOUNDS, Batches, Filter, Monitor, PortUse, Report, Stretch};
+pub use monitor::{BATCH_BOUNDS, Batches, Filter, Monitor, PortUse, Recalled, Report, Stretch, Told};
 pub use reload::Reloaded;
 pub use start::{Counts, Relay, StartError};
 pub use system::DatagramPath;

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     policy::{limiter::LimitCounts, quota::Held},
-    turn::{AllocationId, Census, Detail, EndReason, Revocation, SessionView, Time, Totals},
+    turn::{
+        AllocationId, Arrival, Census, Detail, EndReason, Ended, Incident, Reason, Revocation, SessionView, Time,
+        Totals, Whom,
+    },
 };
 
 /// How long a worker may take to answer.
@@ -93,6 +96,30 @@ pub struct Stretch {
     pub sessions: Vec<(usize, SessionView)>,
     /// Where to go on, if there is more.
     pub next: Option<usize>,
+}
+
+/// Something that was refused, with what only the running server knows of it.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Whom it was refused to.
+    pub source: IpAddr,
+    /// What it was.
+    pub incident: Incident,
+    /// The rule that refuses the peer that it is about, in words; `None` if none does now.
+    pub rule: Option<String>,
+    /// When the user's time-limited name ended, or will, in seconds since the UNIX epoch.
+    pub expires: Option<u64>,
+}
+
+/// What the workers know of somebody.
+#[derive(Debug, Clone, Default)]
+pub struct Recalled {
+    /// What was refused.
+    pub told: Vec<Told>,
+    /// Who has come in last, by source.
+    pub arrivals: Vec<(IpAddr, Arrival)>,
+    /// Sessions that have ended.
+    pub ended: Vec<Ended>,
 }
 
 /// Which sessions are asked for.
@@ -170,6 +197,25 @@ impl Monitor {
             Stretch { sessions, next: more.then_some(first + STRETCH) }
         })
         .await
+    }
+
+    /// What is known of somebody; `None` if a worker does not answer.
+    pub async fn recall(&self, whom: &Whom) -> Option<Recalled> {
+        let mut all = Recalled::default();
+        for worker in 0..self.workers() {
+            let whom = whom.clone();
+            let found = self.ask(worker, move |core, _, _| {
+                let found = core.server.recall(&whom);
+                let tell = |(source, incident)| tell(core, source, incident);
+                let told = found.incidents.into_iter().map(tell).collect();
+                Recalled { told, arrivals: found.arrivals, ended: found.ended }
+            });
+            let found = found.await?;
+            all.told.extend(found.told);
+            all.arrivals.extend(found.arrivals);
+            all.ended.extend(found.ended);
+        }
+        Some(all)
     }
 
     /// Where a session is: its worker and its place there.
@@ -293,6 +339,18 @@ impl Monitor {
     pub fn now(&self) -> Time {
         self.clock.now()
     }
+}
+
+fn tell(core: &Core, source: IpAddr, incident: Incident) -> Told {
+    let rule = match incident.reason {
+        Reason::PeerRefused { peer, realm } => core.server.rule(realm, peer),
+        _ => None,
+    };
+    let expires = match incident.reason {
+        Reason::UnknownUser { .. } | Reason::Expired => core.directory.expiry(incident.text.as_str()),
+        _ => None,
+    };
+    Told { source, incident, rule, expires }
 }
 
 fn report(core: &Core, datagrams: &Datagrams) -> Report {

@@ -157,6 +157,16 @@ impl Policy for WorkerPolicy {
         self.ask(realm, |rules| rules.permits_ip(peer).is_ok())
     }
 
+    fn denial(&self, realm: RealmId, peer: SocketAddr) -> Option<String> {
+        let mut denial = None;
+        self.ask(realm, |rules| {
+            let asked = if peer.port() == 0 { rules.permits_ip(peer.ip()) } else { rules.permits(peer) };
+            denial = asked.err().map(|denied| denied.to_string());
+            denial.is_none()
+        });
+        denial
+    }
+
     fn refuses_allocations(&self) -> Option<ErrorCode> {
         self.shared.refuses_allocations()
     }

@@ -218,14 +218,15 @@ impl Shared {
     ) -> Result<Option<Arc<Allowance>>, Refusal> {
         if !lock(&self.allocation_rate).allow(source, now.0) {
             self.limiter.refused_by_rate();
-            return Err(Refusal::Quota("too many from this address, try again later"));
+            let words = "too many from this address, try again later";
+            return Err(Refusal::Quota { words, key: "allocation-rate" });
         }
         self.limiter.allowance(subject, streams, now.0).map_err(|limit| self.refuse(limit, worker))
     }
 
     fn refuse(&self, limit: Limit, worker: u16) -> Refusal {
         self.limiter.refused(worker.into(), limit);
-        Refusal::Quota(limit.words())
+        Refusal::Quota { words: limit.words(), key: limit.key() }
     }
 
     /// Tells a worker something.

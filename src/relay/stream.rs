@@ -375,9 +375,13 @@ impl<S: ClientStream> Connection<S> {
             let (len, whole) = match frame::front(rest, self.shared.wide_channels.get()) {
                 Frame::Stun(len) | Frame::ChannelData(len) => (len, true),
                 Frame::Partial(len) => (len, false),
-                Frame::Lost => break Err(io::ErrorKind::InvalidData),
+                Frame::Lost => {
+                    core.server.note_not_served(&self.client.tuple, rest, now);
+                    break Err(io::ErrorKind::InvalidData);
+                }
             };
             if len > LONGEST_WITHOUT_ALLOCATION && !core.server.has_allocation(&self.client) {
+                core.server.note_not_served(&self.client.tuple, rest, now);
                 break Err(io::ErrorKind::InvalidData);
             }
             match (whole, *left) {

@@ -36,6 +36,17 @@ pub(super) const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 /// So much is encrypted at a time before it is sent; what a client does not take waits in its queue, where it can be dropped.
 const BATCH: usize = 16 << 10;
 
+/// What is said of a handshake that took too long.
+pub(super) const NOT_FINISHED: &str = "not finished in time";
+
+/// The alert with which a client has ended a handshake, if that is what ended it.
+pub(super) fn alert(error: &io::Error) -> Option<u8> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(alert) => Some(u8::from(*alert)),
+        _ => None,
+    }
+}
+
 /// Whether the first byte of a connection begins a TLS record (RFC 7983 §7).
 pub(super) const fn is_record(first: u8) -> bool {
     matches!(first, 20..=63)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    AllocationId, Client, FiveTuple, Handle, Mechanism, RelayProtocol, Server, Subject, Time, Totals, Traffic,
+    AllocationId, Client, FiveTuple, Handle, History, Mechanism, RelayProtocol, Server, Subject, Time, Totals, Traffic,
     allocation::Allocation,
 };
 use crate::stun::ChannelNumber;
@@ -58,6 +58,8 @@ pub struct Detail {
     pub channels: Vec<(ChannelNumber, SocketAddr)>,
     /// Peers that it is connected with, where it relays TCP.
     pub connections: Vec<SocketAddr>,
+    /// What its data have met with.
+    pub history: History,
 }
 
 impl Allocation {
@@ -135,6 +137,7 @@ impl Server {
             permissions: allocation.permissions.live(now).collect(),
             channels: allocation.channels.live(now).collect(),
             connections: allocation.connections.iter().flat_map(|all| all.iter().map(|entry| entry.peer)).collect(),
+            history: allocation.history,
         };
         Some((allocation.view(now), detail))
     }

@@ -1,6 +1,7 @@
 //! `turnserver ctl`: asks a running server over its Unix socket, and prints the answer for people or as JSON.
 
 pub(super) mod client;
+pub(super) mod explain;
 mod table;
 
 use std::{
@@ -120,26 +121,7 @@ enum Verb {
 impl Ctl {
     /// Does it. `configuration` may name the socket.
     pub(super) fn run(&self, configuration: Option<&Path>) -> ExitCode {
-        let socket = match (&self.socket, configuration) {
-            (Some(socket), _) => socket.clone(),
-            (None, None) => PathBuf::from(DEFAULT_SOCKET),
-            (None, Some(file)) => match config::load(file) {
-                Err(errors) => return super::refuse(&errors),
-                Ok(loaded) => match loaded.settings.management.socket {
-                    Some(Access { at, .. }) => at,
-                    None => return failed("the server has no management socket: management.socket is \"off\""),
-                },
-            },
-        };
-        match self.ask(&socket) {
-            Ok((text, code)) => {
-                let mut out = io::stdout().lock();
-                // Closed output is nobody's failure.
-                let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-                code
-            }
-            Err(why) => failed(&why),
-        }
+        answered(self.socket.as_deref(), configuration, |socket| self.ask(socket))
     }
 
     /// The answer as it is to be printed, and the exit status.
@@ -209,6 +191,34 @@ impl Ctl {
 
     fn shown(&self, answer: &Value, for_people: impl Fn(&Value) -> String) -> String {
         if self.json { format!("{answer}\n") } else { for_people(answer) }
+    }
+}
+
+/// Finds the server's socket, by name or in the configuration, and prints what `ask` makes of its answer.
+fn answered(
+    socket: Option<&Path>,
+    configuration: Option<&Path>,
+    ask: impl FnOnce(&Path) -> Result<(String, ExitCode), String>,
+) -> ExitCode {
+    let socket = match (socket, configuration) {
+        (Some(socket), _) => socket.to_owned(),
+        (None, None) => PathBuf::from(DEFAULT_SOCKET),
+        (None, Some(file)) => match config::load(file) {
+            Err(errors) => return super::refuse(&errors),
+            Ok(loaded) => match loaded.settings.management.socket {
+                Some(Access { at, .. }) => at,
+                None => return failed("the server has no management socket: management.socket is \"off\""),
+            },
+        },
+    };
+    match ask(&socket) {
+        Ok((text, code)) => {
+            let mut out = io::stdout().lock();
+            // Closed output is nobody's failure.
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            code
+        }
+        Err(why) => failed(&why),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The core's side: messages of clients in and out, and what the ends of sessions mean for allocations.
 
-use super::{Read, State};
+use super::{Broken, Read, State};
 use crate::{
     relay::core::{Core, Way},
     turn::{Client, Drop, EndReason, FiveTuple, Time, Transport},
@@ -17,8 +17,22 @@ impl Core {
         now: Time,
     ) -> Option<Client> {
         let dtls = self.dtls.as_mut()?;
-        let id = dtls.datagram(at, tuple, datagram, &self.listeners, &self.shared, now)?;
-        dtls.sessions.get(id).map(|session| session.client)
+        let id = dtls.datagram(at, tuple, datagram, &self.listeners, &self.shared, now);
+        let client = id.and_then(|id| dtls.sessions.get(id)).map(|session| session.client);
+        self.note_failed(now);
+        client
+    }
+
+    /// Has it noted which handshakes have failed.
+    fn note_failed(&mut self, now: Time) {
+        let Some(dtls) = self.dtls.as_mut() else { return };
+        for (mut tuple, broken) in dtls.failed.drain(..) {
+            tuple.transport = Transport::Dtls;
+            match broken {
+                Some(Broken { alert, error }) => self.server.note_handshake(&tuple, alert, &error, now),
+                None => self.server.note_too_many_connections(&tuple, now),
+            }
+        }
     }
 
     /// Takes the next message of a client, if there is another. Its session may end with that.
@@ -102,6 +116,7 @@ impl Core {
     pub(in crate::relay) fn expire_dtls(&mut self, now: Time) {
         let Some(dtls) = self.dtls.as_mut() else { return };
         dtls.expire(&self.listeners, now, |client| self.server.has_allocation(client));
+        self.note_failed(now);
         self.end_gone(now);
     }
 

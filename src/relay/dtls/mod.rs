@@ -41,6 +41,7 @@ use super::{
     core::{Listener, Way},
     shared::{ConnectionLease, Shared},
     system::SendOptions,
+    tls,
 };
 use crate::{
     config::Settings,
@@ -68,7 +69,16 @@ fn is_of_open(datagram: &[u8]) -> bool {
 enum Handshake {
     Done,
     Unfinished,
-    Failed(String),
+    Failed(Broken),
+}
+
+/// Why a handshake has failed.
+#[derive(Debug)]
+struct Broken {
+    /// The alert that the client has sent, if it has sent one.
+    alert: Option<u8>,
+    /// What the library says.
+    error: String,
 }
 
 /// What came of reading.
@@ -137,6 +147,8 @@ pub(super) struct Dtls {
     idle_timeout: Duration,
     /// Whose sessions have ended, and their allocations are yet to.
     gone: Vec<Client>,
+    /// Handshakes that have failed, `None` for lack of room, and that are yet to be noted.
+    failed: Vec<(FiveTuple, Option<Broken>)>,
     /// Where a message is put together.
     message: Vec<u8>,
 }
@@ -157,6 +169,7 @@ impl Dtls {
             handshake_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             gone: Vec::new(),
+            failed: Vec::new(),
             message: Vec::new(),
         };
         dtls.renew(context, settings);
@@ -248,11 +261,15 @@ impl Dtls {
             self.remove(*oldest);
         }
         // Over the limit: nobody is answered.
-        let lease = shared.take_connection(Some(tuple.client.ip()))?;
+        let Some(lease) = shared.take_connection(Some(tuple.client.ip())) else {
+            self.failed.push((tuple, None));
+            return None;
+        };
         let association = match self.context.begin(&self.wire, datagram) {
             Ok(association) => association,
             Err(error) => {
                 tracing::debug!(client = %tuple.client, %error, "DTLS handshake failed");
+                self.failed.push((tuple, Some(Broken { alert: None, error })));
                 // Whatever it had to say would be taken for the next one's.
                 self.wire.drain(|_| {});
                 return None;
@@ -286,9 +303,10 @@ impl Dtls {
                 self.file_handshake(id, now);
                 None
             }
-            Handshake::Failed(error) => {
-                let client = self.sessions[id].client.tuple.client;
-                tracing::debug!(%client, %error, "DTLS handshake failed");
+            Handshake::Failed(broken) => {
+                let tuple = self.sessions[id].client.tuple;
+                tracing::debug!(client = %tuple.client, error = %broken.error, "DTLS handshake failed");
+                self.failed.push((tuple, Some(broken)));
                 self.remove(id);
                 None
             }
@@ -398,7 +416,9 @@ impl Dtls {
             match session.state {
                 State::Handshake { deadline, .. } => {
                     if deadline <= now || !session.association.retransmit() {
-                        tracing::debug!(client = %session.client.tuple.client, "DTLS handshake not finished in time");
+                        let tuple = session.client.tuple;
+                        tracing::debug!(client = %tuple.client, "DTLS handshake not finished in time");
+                        self.failed.push((tuple, Some(Broken { alert: None, error: tls::NOT_FINISHED.to_owned() })));
                         self.remove(id);
                     } else {
                         self.flush(id, 0, listeners);
