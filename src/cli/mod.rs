@@ -9,6 +9,7 @@ mod credentials;
 mod ctl;
 mod key;
 mod password;
+mod probe;
 mod run;
 mod secret;
 mod signals;
@@ -20,7 +21,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, ConfigErrors, Loaded, settings::LogFormat};
+use crate::{
+    config::{self, ConfigErrors, Loaded, settings::LogFormat},
+    probe::Level,
+};
 
 /// `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
@@ -65,6 +69,8 @@ Examples:
       turnserver certificate --self-signed --name turn.example.org --out-cert cert.pem --out-key key.pem
   Add a user to the store that the configuration names:
       turnserver user add alice -c /etc/turnserver.toml
+  Try a server as its clients do; the password is asked for:
+      turnserver probe turns:turn.example.org --user alice
   See how it does, and whose sessions there are:
       turnserver ctl info
       turnserver ctl sessions
@@ -96,6 +102,12 @@ enum Command {
     /// The password is asked for, or read from standard input. Keys are made of the user's name, the realm and the password, and
     /// change with each of them.
     Key(key::Key),
+    /// Try a STUN or TURN server, this one or any other, as a client does, and say in words what works
+    ///
+    /// Resolves and connects, looks at the certificate, asks for the address that the server sees, allocates a relayed address,
+    /// sends data through it, and deletes it. Prints each finding, with its remedy if something is wrong. The exit status is
+    /// 0 if all that was tried works, 1 if something does not (with --strict also for warnings), 2 for a wrong command line.
+    Probe(probe::Probe),
     /// Add, remove and list users of the configured store, and change their passwords
     ///
     /// A running server sees what was changed when its cache of the store has expired (cache-time, negative-cache-time).
@@ -133,6 +145,7 @@ pub fn main() -> ExitCode {
             None => configured(&args, |loaded, _| key.print(&loaded.settings.auth.realm)),
         },
         Some(Command::Check) => configured(&args, |loaded, _| check::check(&loaded)),
+        Some(Command::Probe(probe)) => probe.run(),
         Some(Command::User(user)) => configured(&args, |loaded, _| user.run(&loaded.settings)),
         Some(Command::Secret(secret)) => configured(&args, |loaded, _| secret.run(&loaded.settings)),
         None => configured(&args, run::run),
@@ -160,6 +173,12 @@ fn configuration(args: &Args) -> Result<(Loaded, Option<String>), ConfigErrors> 
         Some(path) => Ok((config::load(path)?, None)),
         None => config::embedded_default().map(|embedded| (embedded.loaded, Some(embedded.password))),
     }
+}
+
+/// What the worst finding of a command makes of its exit status.
+fn status_of(level: Level, strict: bool) -> ExitCode {
+    let bad = if strict { Level::Warning } else { Level::Error };
+    if level >= bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn refuse(refused: &ConfigErrors) -> ExitCode {
