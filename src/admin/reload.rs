@@ -58,6 +58,7 @@ pub struct Reloads {
     requests: mpsc::Sender<ReloadRequest>,
     applied: AtomicU64,
     refused: AtomicU64,
+    addresses: AtomicU64,
     /// When the configuration in force was read.
     last: Mutex<SystemTime>,
 }
@@ -67,8 +68,8 @@ impl Reloads {
     #[must_use]
     pub fn new() -> (Arc<Self>, mpsc::Receiver<ReloadRequest>) {
         let (requests, asked) = mpsc::channel(ROOM);
-        let (applied, refused) = Default::default();
-        (Arc::new(Self { requests, applied, refused, last: Mutex::new(SystemTime::now()) }), asked)
+        let (applied, refused, addresses) = Default::default();
+        (Arc::new(Self { requests, applied, refused, addresses, last: Mutex::new(SystemTime::now()) }), asked)
     }
 
     /// Counts a reload.
@@ -81,12 +82,19 @@ impl Reloads {
         }
     }
 
+    /// Counts another external address.
+    pub fn count_address(&self) {
+        self.addresses.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn metrics(&self, text: &mut Exposition) {
         let help = "Reloads of the configuration, or of a file that belongs to it.";
         let mut family = text.family("turn_config_reloads_total", Kind::Counter, help);
         for (result, count) in [("applied", &self.applied), ("refused", &self.refused)] {
             family.sample(&[("result", result)], count.load(Relaxed));
         }
+        let help = "How often the external address of a relay address has changed (external-ip = \"auto\").";
+        text.single("turn_external_address_changes_total", Kind::Counter, help, self.addresses.load(Relaxed));
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let help = "When the configuration in force was read, in seconds since 1970.";
         text.single("turn_config_last_success_timestamp_seconds", Kind::Gauge, help, unix_time(last));

@@ -9,7 +9,9 @@ mod credentials;
 mod ctl;
 mod import;
 mod key;
+mod outward;
 mod password;
+mod probe;
 mod reload;
 mod run;
 mod secret;
@@ -32,6 +34,7 @@ use self::reload::{Overrides, Source};
 use crate::{
     config::{self, ConfigErrors, Loaded, settings::LogFormat},
     import::is_coturns,
+    probe::Level,
 };
 
 /// `EX_CONFIG` of sysexits.h.
@@ -67,8 +70,10 @@ const AFTER_HELP: &str = "\
 Examples:
   Try it; prints what to paste into a browser:
       turnserver
-  Find every mistake in a configuration and see what it comes to:
+  Find every mistake in a configuration, and try what it comes to:
       turnserver check -c /etc/turnserver.toml
+  Only read it, and see the effective settings:
+      turnserver check --syntax-only -c /etc/turnserver.toml
   Run with it:
       turnserver -c /etc/turnserver.toml
   Make a credential for a day, with the configuration's secret:
@@ -79,6 +84,8 @@ Examples:
       turnserver certificate --self-signed --name turn.example.org --out-cert cert.pem --out-key key.pem
   Add a user to the store that the configuration names:
       turnserver user add alice -c /etc/turnserver.toml
+  Try a server as its clients do; the password is asked for:
+      turnserver probe turns:turn.example.org --user alice
   See how it does, and whose sessions there are:
       turnserver ctl info
       turnserver ctl sessions
@@ -93,11 +100,16 @@ Exit status:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Validate the configuration and print the effective settings, secrets masked
+    /// Validate the configuration, and try what it comes to on this host as a client does
     ///
-    /// Prints the settings as TOML on standard output, defaults included, and warnings on standard error. If anything is
-    /// wrong, prints every error on standard error instead and exits with status 78.
-    Check,
+    /// Finds every mistake in the configuration. Then tries the running server, or, if nothing listens where it would, one that is
+    /// started for the purpose on ports that are free: every listener, the relay between two clients, relay ports, certificates,
+    /// external addresses, limits of the system. Prints each finding, with its remedy if something is wrong. The exit status is 0
+    /// if no error was found (with --strict also no warning), 1 if one was, 78 for a configuration that is wrong.
+    ///
+    /// With --syntax-only nothing is tried: prints the effective settings as TOML on standard output, defaults included and
+    /// secrets masked, and warnings on standard error.
+    Check(check::Check),
     /// Make a certificate and its key for TLS, to test with
     ///
     /// Clients refuse it unless they are told to trust it. Writes two PEM files, the key readable for its owner only, and
@@ -123,6 +135,12 @@ enum Command {
     /// The password is asked for, or read from standard input. Keys are made of the user's name, the realm and the password, and
     /// change with each of them.
     Key(key::Key),
+    /// Try a STUN or TURN server, this one or any other, as a client does, and say in words what works
+    ///
+    /// Resolves and connects, looks at the certificate, asks for the address that the server sees, allocates a relayed address,
+    /// sends data through it, and deletes it. Prints each finding, with its remedy if something is wrong. The exit status is
+    /// 0 if all that was tried works, 1 if something does not (with --strict also for warnings), 2 for a wrong command line.
+    Probe(probe::Probe),
     /// Add, remove and list users of the configured store, and change their passwords
     ///
     /// A running server sees what was changed when its cache of the store has expired (cache-time, negative-cache-time).
@@ -167,7 +185,8 @@ pub fn main() -> ExitCode {
             Some(realm) => key.print(realm),
             None => configured(&args, |loaded, _| key.print(&loaded.settings.auth.realm)),
         },
-        Some(Command::Check) => configured(&args, |loaded, _| check::check(&loaded)),
+        Some(Command::Check(check)) => configured(&args, |loaded, _| check.run(&loaded)),
+        Some(Command::Probe(probe)) => probe.run(),
         Some(Command::User(user)) => configured(&args, |loaded, _| user.run(&loaded.settings)),
         Some(Command::Secret(secret)) => configured(&args, |loaded, _| secret.run(&loaded.settings)),
         None => run(&args),
@@ -222,6 +241,12 @@ fn coturns(path: &Path) -> Option<ConfigErrors> {
     Some(ConfigErrors::whole_file(&name, "this is a configuration of coturn".to_owned(), &remedy))
 }
 
+/// What the worst finding of a command makes of its exit status.
+fn status_of(level: Level, strict: bool) -> ExitCode {
+    let bad = if strict { Level::Warning } else { Level::Error };
+    if level >= bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
 fn refuse(refused: &ConfigErrors) -> ExitCode {
     for warning in &refused.warnings {
         eprintln!("warning: {warning}");
@@ -248,7 +273,7 @@ mod tests {
         for line in [["turnserver", "-c", "a.toml", "check"], ["turnserver", "check", "-c", "a.toml"]] {
             let args = Args::try_parse_from(line).unwrap();
             assert_eq!(args.config.unwrap(), PathBuf::from("a.toml"));
-            assert!(matches!(args.command, Some(Command::Check)));
+            assert!(matches!(args.command, Some(Command::Check(_))));
         }
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::{
+    outward::{self, Outlook},
     signals::Signal,
     stored_realms::StoredRealms,
     watch::{Look, Watch},
@@ -17,7 +18,7 @@ use crate::{
     config::{
         self, ConfigErrors, Loaded, Settings,
         change::{differences, keep_until_restart},
-        settings::LogFormat,
+        settings::{LogFormat, RelayAddress},
     },
     relay::{Endpoint, Relay},
 };
@@ -102,6 +103,7 @@ pub(super) struct Running {
     source: Option<Source>,
     in_force: Settings,
     watch: Watch,
+    outlook: Outlook,
     requests: mpsc::Receiver<ReloadRequest>,
     /// What was said last about files that cannot be used.
     complaint: Option<Refused>,
@@ -119,6 +121,8 @@ pub(super) enum Event {
 pub(super) enum Wish {
     Reload(ReloadRequest),
     Files(Look),
+    /// The world sees other addresses.
+    Addresses(Vec<RelayAddress>),
 }
 
 impl Running {
@@ -129,15 +133,17 @@ impl Running {
         (in_force, files): (Settings, Vec<PathBuf>),
         requests: mpsc::Receiver<ReloadRequest>,
     ) -> Self {
-        Self { parts, source, in_force, watch: Watch::new(files), requests, complaint: None }
+        let (watch, outlook) = (Watch::new(files), Outlook::new(&in_force.relay));
+        Self { parts, source, in_force, watch, outlook, requests, complaint: None }
     }
 
     /// Waits until there is something to do, other than because of a signal.
     pub(super) async fn event(&mut self) -> Event {
-        let Self { watch, requests, parts, .. } = self;
+        let Self { watch, outlook, requests, parts, in_force, .. } = self;
         tokio::select! {
             Some(request) = requests.recv() => Event::Wish(Wish::Reload(request)),
             look = watch.change() => Event::Wish(Wish::Files(look)),
+            found = outlook.change(&in_force.relay) => Event::Wish(Wish::Addresses(found)),
             () = parts.realms.change() => Event::Peers,
         }
     }
@@ -147,7 +153,29 @@ impl Running {
         match wish {
             Wish::Reload(request) => request.answer(self.reload(Cause::Management).await),
             Wish::Files(look) => self.reload_files(&look).await,
+            Wish::Addresses(found) => self.go_on_at(&found).await,
         }
+    }
+
+    /// Tells new clients of other external addresses; older sessions keep what their clients were told.
+    async fn go_on_at(&mut self, found: &[RelayAddress]) {
+        let mut settings = self.in_force.clone();
+        outward::put(&mut settings.relay.addresses, found);
+        let Parts { relay, admin, reserved, reloads, .. } = &mut self.parts;
+        if let Err(error) = relay.reload(settings.clone(), reserved).await {
+            return tracing::error!(%error, "the external address has changed, and the server cannot go on with the new one");
+        }
+        for RelayAddress { local, external } in found {
+            reloads.count_address();
+            tracing::warn!(
+                %local, %external,
+                "the external address has changed: new allocations are told the new one, older ones keep theirs"
+            );
+        }
+        if let Some(admin) = admin {
+            admin.renew(&settings);
+        }
+        self.in_force = settings;
     }
 
     /// Reads everything again, because of a signal.
@@ -189,6 +217,8 @@ impl Running {
         let Some(source) = &mut self.source else { return Ok(Outcome::default()) };
         let Loaded { mut settings, warnings, files } = source.parse(text)?;
         let restart = keep_until_restart(&mut settings, &self.in_force);
+        let known = Some(&self.in_force.relay).filter(|relay| relay.find_external.auto);
+        outward::find(&mut settings.relay, known.map_or(&[], |relay| &relay.addresses)).await;
         let Parts { relay, admin, lifecycle, log, realms, logins, reserved, .. } = &mut self.parts;
         realms.limit(&mut settings, &self.in_force).await;
         let changed = differences(&self.in_force, &settings);
@@ -210,6 +240,9 @@ impl Running {
         }
         log_endpoints(&endpoints, &relay.endpoints());
         self.watch.set(files, look);
+        if settings.relay.find_external.interval != self.in_force.relay.find_external.interval {
+            self.outlook = Outlook::new(&settings.relay);
+        }
         source.text.clone_from(text);
         self.in_force = settings;
         Ok(Outcome {

@@ -14,6 +14,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
+    outward,
     reload::{Event, Parts, Running, Source},
     signals::{Signal, Signals},
     stored_realms::{SOONEST, StoredRealms},
@@ -62,6 +63,7 @@ fn serve(
         // Before the first listener opens: a signal that comes early must not be lost.
         let mut signals = Signals::watch().map_err(|error| format!("cannot watch for signals: {error}"))?;
         let sockets = Sockets::open(&settings.management).map_err(|error| error.to_string())?;
+        outward::find(&mut settings.relay, &[]).await;
         let stores = settings.store.as_ref().map(Stores::open).transpose().map_err(|error| error.to_string())?;
         let logins = stores.clone().map(|stores| Logins::new(&settings, stores)).transpose();
         let logins = logins.map_err(|error| format!("cannot start: {error}"))?.map(Arc::new);
