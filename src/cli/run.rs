@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     signals::{Signal, Signals},
     stored_realms::StoredRealms,
+    systemd,
 };
 use crate::{
     admin::{Admin, Lifecycle, LogLevel, Next, SetLevel, Sockets},
@@ -27,17 +28,20 @@ use crate::{
         settings::{Log, LogFormat},
     },
     policy::limit::Limit,
-    relay::{Counts, Endpoint, KernelDrops, Relay},
+    relay::{Counts, Endpoint, KernelDrops, PassedSockets, Relay},
     turn::{Drop, Transport},
 };
 
 /// Starts the server with `loaded`; `generated_password` is set if the built-in configuration is used.
 pub(super) fn run(loaded: Loaded, generated_password: Option<String>) -> ExitCode {
+    // Before anything is opened here.
+    let passed = systemd::passed_sockets();
     let log = start_logging(&loaded.settings.log);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match serve(loaded.settings, generated_password.as_deref(), log) {
+    let passed = passed.map_err(|error| format!("cannot take the sockets of LISTEN_FDS: {error}"));
+    match passed.and_then(|passed| serve(loaded.settings, generated_password.as_deref(), log, passed)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             tracing::error!("{message}");
@@ -46,7 +50,12 @@ pub(super) fn run(loaded: Loaded, generated_password: Option<String>) -> ExitCod
     }
 }
 
-fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel) -> Result<(), String> {
+fn serve(
+    mut settings: Settings,
+    generated_password: Option<&str>,
+    log: LogLevel,
+    passed: PassedSockets,
+) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -60,7 +69,8 @@ fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel
         let logins = logins.map_err(|error| format!("cannot start: {error}"))?;
         let logins = logins.map(|logins| -> Arc<dyn Slow> { Arc::new(logins) });
         let mut realms = StoredRealms::begin(stores, &mut settings).await;
-        let relay = Relay::start(settings.clone(), logins, &sockets.addresses()).map_err(|error| error.to_string())?;
+        let relay = Relay::start_on(settings.clone(), logins, &sockets.addresses(), passed);
+        let relay = relay.map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }
@@ -86,7 +96,11 @@ fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
             let _ = print_ice_servers(&relay, password);
         }
+        systemd::ready();
+        let attendant = tokio::spawn(systemd::attend(relay.monitor().clone(), Arc::clone(&lifecycle)));
         wait_for_the_end(&relay, &lifecycle, &mut realms, &mut signals).await;
+        attendant.abort();
+        systemd::stopping();
         // Joining the workers takes no longer than closing their sockets.
         let counts = relay.stop();
         if let Some(admin) = admin {
@@ -137,7 +151,7 @@ async fn wait_for_the_end(relay: &Relay, lifecycle: &Lifecycle, realms: &mut Sto
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Terminate => match lifecycle.terminate() {
-                    Next::Drains => {}
+                    Next::Drains => systemd::draining(),
                     Next::Stops => return tracing::info!(signal = "SIGTERM", "stopping"),
                 },
                 Signal::Interrupt(name) => return tracing::info!(signal = name, "stopping"),
@@ -168,10 +182,21 @@ fn warn_of_drops(before: &mut Vec<KernelDrops>, now: Vec<KernelDrops>) {
     *before = now;
 }
 
-/// Logs to standard error, as the settings say. Returns what changes the level.
+/// Logs to standard error, or to the journal that it is connected to, as the settings say. Returns what changes the level.
 fn start_logging(log: &Log) -> LogLevel {
     // The level was validated with the settings.
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    #[cfg(target_os = "linux")]
+    if log.format == LogFormat::Text
+        && let Some(journal) = systemd::journal()
+    {
+        use tracing_subscriber::{layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+        let (filter, handle) = reload::Layer::new(filter);
+        tracing_subscriber::registry().with(filter).with(journal).init();
+        let set = move |level: &str| handle.reload(filter_of(level)?).map_err(|error| error.to_string());
+        return LogLevel::new(log.level.clone(), Box::new(set));
+    }
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let set: SetLevel = match log.format {
         LogFormat::Text => {

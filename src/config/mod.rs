@@ -11,6 +11,7 @@
 
 mod access;
 mod address;
+mod credential;
 mod discovery;
 mod finding;
 mod host;
@@ -185,7 +186,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
         redirect: redirect::redirect(&root, host, &listeners, &relay),
         nat_discovery,
         tcp: tables::tcp(&root),
-        tls: tls::tls(&root, base, &listeners),
+        tls: tls::tls(&root, base, host, &listeners),
         compatibility: tables::compatibility(&root),
         process: tables::process(&root, host),
         management: management::management(&root, base, host, &listeners, &relay),

@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     accept::Door,
+    passed::{PassedSockets, PassedUdp},
     start::StartError,
     system::{self, Io, Use},
 };
@@ -52,6 +53,8 @@ pub(super) struct Sockets {
 #[derive(Debug)]
 pub(super) struct Window {
     pub(super) socket: UdpSocket,
+    /// Whether this worker receives here, too, and does not only send.
+    pub(super) receives: bool,
     /// Bare datagrams.
     pub(super) plain: bool,
     /// DTLS; with `plain`, told apart by the first byte.
@@ -97,24 +100,30 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Opens every endpoint for every worker.
-    pub(super) fn open(settings: &Settings, workers: usize, io: Io) -> Result<Self, StartError> {
+    pub(super) fn open(
+        settings: &Settings,
+        workers: usize,
+        io: Io,
+        mut passed: PassedSockets,
+    ) -> Result<Self, StartError> {
         let (mut endpoints, mut drops) = (Vec::new(), Vec::new());
         let mut sockets: Vec<Sockets> = (0..workers).map(|_| Sockets::default()).collect();
         for listener in &settings.listeners {
             for ip in listener.addresses.iter().flat_map(|ip| addresses(*ip, io)) {
                 let address = SocketAddr::new(ip, listener.port);
                 if listener.udp || listener.dtls {
-                    let bound = bind_udp(address, listener, settings, io, &mut sockets)?;
+                    let bound = bind_udp(address, listener, settings, io, &mut passed, &mut sockets)?;
                     // Both, if there are two, are on the same port.
                     let port = bound.iter().take(1);
                     drops.extend(port.map(|port| Drops { address: port.address, last: vec![0; workers], sum: 0 }));
                     endpoints.extend(bound);
                 }
                 if listener.tcp || listener.tls {
-                    endpoints.extend(bind_tcp(address, listener, &mut sockets)?);
+                    endpoints.extend(bind_tcp(address, listener, &mut passed, &mut sockets)?);
                 }
             }
         }
+        passed.finish()?;
         Ok(Self { endpoints, sockets: sockets.into_iter().map(Arc::new).collect(), drops: Mutex::new(drops) })
     }
 
@@ -124,7 +133,11 @@ impl Listeners {
         let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |(at, drops): (usize, &mut Drops)| {
             for (last, sockets) in drops.last.iter_mut().zip(&self.sockets) {
-                let now = system::kernel_drops(&sockets.udp[at].socket)?;
+                let window = &sockets.udp[at];
+                if !window.receives {
+                    continue;
+                }
+                let now = system::kernel_drops(&window.socket)?;
                 drops.sum += u64::from(now.wrapping_sub(*last));
                 *last = now;
             }
@@ -140,31 +153,51 @@ fn bind_udp(
     listener: &Listener,
     settings: &Settings,
     io: Io,
+    passed: &mut PassedSockets,
     sockets: &mut [Sockets],
 ) -> Result<Vec<Endpoint>, StartError> {
     let transport = if listener.udp { Transport::Udp } else { Transport::Dtls };
     let fail = |error| cannot_listen(transport, address, error);
-    let port = system::probe(address, false).map_err(fail)?;
-    let address = SocketAddr::new(address.ip(), port);
-    for worker in sockets {
-        let buffer = settings.process.listener_buffer;
-        let socket = system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?;
-        worker.udp.push(Window { socket, plain: listener.udp, dtls: listener.dtls, realm: listener.realm });
+    let workers = sockets.len();
+    let buffer = settings.process.listener_buffer;
+    let mut window = |at: usize, socket, receives| {
+        let (plain, dtls, realm) = (listener.udp, listener.dtls, listener.realm);
+        sockets[at].udp.push(Window { socket, receives, plain, dtls, realm });
+    };
+    let found = passed.udp(address, workers, io, buffer)?;
+    let mut address = address;
+    if found.is_empty() {
+        let port = system::probe(address, false).map_err(fail)?;
+        address = SocketAddr::new(address.ip(), port);
+        for at in 0..workers {
+            window(at, system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?, true);
+        }
     }
+    found.into_iter().enumerate().for_each(|(at, PassedUdp { socket, receives })| window(at, socket, receives));
     let served = [(Transport::Udp, listener.udp), (Transport::Dtls, listener.dtls)];
     Ok(served.into_iter().filter(|(_, on)| *on).map(|(transport, _)| Endpoint { transport, address }).collect())
 }
 
 /// Opens one TCP port for every worker: an endpoint for each protocol that is served there.
-fn bind_tcp(address: SocketAddr, listener: &Listener, sockets: &mut [Sockets]) -> Result<Vec<Endpoint>, StartError> {
+fn bind_tcp(
+    address: SocketAddr,
+    listener: &Listener,
+    passed: &mut PassedSockets,
+    sockets: &mut [Sockets],
+) -> Result<Vec<Endpoint>, StartError> {
     let transport = if listener.tcp { Transport::Tcp } else { Transport::Tls };
     let fail = |error| cannot_listen(transport, address, error);
-    let port = system::probe(address, true).map_err(fail)?;
-    let address = SocketAddr::new(address.ip(), port);
+    let mut found = passed.tcp(address, sockets.len())?;
+    let mut address = address;
+    if found.is_empty() {
+        let port = system::probe(address, true).map_err(fail)?;
+        address = SocketAddr::new(address.ip(), port);
+        found = sockets.iter().map(|_| system::bind_tcp(address)).collect::<io::Result<_>>().map_err(fail)?;
+    }
     let proxies: Arc<[_]> = listener.proxies.as_slice().into();
-    for worker in sockets {
+    for (worker, opened) in sockets.iter_mut().zip(found) {
         worker.doors.push(Door {
-            listener: system::bind_tcp(address).map_err(fail)?,
+            listener: opened,
             plain: listener.tcp,
             tls: listener.tls,
             proxies: Arc::clone(&proxies),

@@ -271,10 +271,12 @@ fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
     core.shared.errands[index].clear();
     core.shared.desks[index].clear();
     core.shared.mailboxes[index].notify.notify_one();
-    for (at, Window { socket, plain, dtls, realm }) in udp.into_iter().enumerate() {
+    for (at, Window { socket, receives, plain, dtls, realm }) in udp.into_iter().enumerate() {
         let local = socket.local_addr()?;
         let socket = UdpSocket::new(socket, io)?;
-        poller.add(&socket, Token::Listener(at).encode())?;
+        if receives {
+            poller.add(&socket, Token::Listener(at).encode())?;
+        }
         core.listeners.push(Listener { socket, local, plain, dtls, realm, busy: false });
     }
     Ok((core, poller, doors))
