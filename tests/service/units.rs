@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
+const SERVICE: &str = "turnserver.service";
+const SOCKET: &str = "examples/turnserver.socket";
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
 
 fn output(command: &mut Command) -> (bool, String) {
@@ -33,8 +35,9 @@ fn root() -> tempfile::TempDir {
     }
     let program = root.path().join("usr/bin/turnserver");
     std::fs::copy(env!("CARGO_BIN_EXE_turnserver"), program).expect("to copy");
-    for name in ["turnserver.service", "turnserver.socket"] {
-        let target = root.path().join("usr/lib/systemd/system").join(name);
+    for name in [SERVICE, SOCKET] {
+        let file = Path::new(name).file_name().expect("a name");
+        let target = root.path().join("usr/lib/systemd/system").join(file);
         std::fs::copy(Path::new(UNITS).join(name), target).expect("to copy");
     }
     // What the units wait for is the system's.
@@ -60,7 +63,7 @@ fn systemd_accepts_them() {
         // It says that it does not know this, and goes by the line before.
         let [complaint] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
         assert!(complaint.ends_with("Failed to parse service type, ignoring: notify-reload"), "{text}");
-        let older = unit("turnserver.service").replace("Type=notify-reload\n", "");
+        let older = unit(SERVICE).replace("Type=notify-reload\n", "");
         std::fs::write(path("turnserver.service"), older).expect("to write");
         (passed, text) = verify();
     }
@@ -71,7 +74,7 @@ fn systemd_accepts_them() {
 fn a_unit_with_a_mistake_is_not_accepted() {
     let root = root();
     let path = root.path().join("usr/lib/systemd/system/turnserver.service");
-    let wrong = unit("turnserver.service").replace("WatchdogSec=30s", "WatchdogSecs=30s");
+    let wrong = unit(SERVICE).replace("WatchdogSec=30s", "WatchdogSecs=30s");
     std::fs::write(&path, wrong).expect("to write");
     let mut command = Command::new("systemd-analyze");
     command.arg("verify").arg(format!("--root={}", root.path().display())).args(["--recursive-errors=no", "--man=no"]);
@@ -84,7 +87,7 @@ fn a_unit_with_a_mistake_is_not_accepted() {
 fn the_sandbox_is_rated_ok_or_better() {
     let mut command = Command::new("systemd-analyze");
     command.args(["security", "--offline=true", "--no-pager", "--threshold=20"]);
-    let (passed, text) = output(command.arg(Path::new(UNITS).join("turnserver.service")));
+    let (passed, text) = output(command.arg(Path::new(UNITS).join(SERVICE)));
     let rating = text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_else(|| panic!("{text}"));
     assert!(passed && (rating.contains(" OK ") || rating.contains(" PERFECT ")), "{text}");
 }
@@ -92,7 +95,7 @@ fn the_sandbox_is_rated_ok_or_better() {
 /// The unit is written for what the server does (see `notifications.rs`).
 #[test]
 fn the_service_is_told_of_readiness_reload_and_life() {
-    let unit = unit("turnserver.service");
+    let unit = unit(SERVICE);
     // The second counts where it is known, from systemd 253 on.
     assert_eq!(values(&unit, "Type"), ["notify", "notify-reload"]);
     assert_eq!(values(&unit, "WatchdogSec"), ["30s"]);
@@ -103,7 +106,7 @@ fn the_service_is_told_of_readiness_reload_and_life() {
 /// The example needs a socket for each transport and family that it speaks of.
 #[test]
 fn the_example_of_sockets_serves_the_listener_that_it_is_written_for() {
-    let unit = unit("turnserver.socket");
+    let unit = unit(SOCKET);
     let written: Vec<&str> = unit.lines().filter_map(|line| line.strip_prefix("#   ")).collect();
     let auth = "[auth]\nrealm = \"example.org\"\n[[auth.user]]\nname = \"demo\"\npassword = \"pw\"\n";
     let configuration = format!("{}\n{auth}", written.join("\n").replace(", \"tls\"", ", \"tcp\""));
@@ -127,7 +130,7 @@ fn the_user_and_the_folders_are_made() {
     let root = tempfile::tempdir().expect("a folder");
     for (tool, file, folder) in [
         ("systemd-sysusers", "turnserver.sysusers", "usr/lib/sysusers.d"),
-        ("systemd-tmpfiles", "turnserver.tmpfiles", "usr/lib/tmpfiles.d"),
+        ("systemd-tmpfiles", "turnserver.tmpfile", "usr/lib/tmpfiles.d"),
     ] {
         let target = root.path().join(folder);
         std::fs::create_dir_all(&target).expect("a folder");
