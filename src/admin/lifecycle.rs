@@ -137,6 +137,12 @@ impl Lifecycle {
         }
     }
 
+    /// Whether new sessions are refused because the server is about to end, or because it was told so.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        matches!(self.phase(), Phase::Draining(_))
+    }
+
     /// Ends the server.
     pub fn stop(&self) {
         self.enter(Phase::Stopping);

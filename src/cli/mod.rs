@@ -18,6 +18,11 @@ mod secret;
 mod signals;
 mod store;
 mod stored_realms;
+#[cfg(target_os = "linux")]
+mod systemd;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_systemd.rs"]
+mod systemd;
 mod user;
 mod watch;
 

@@ -10,6 +10,7 @@ use super::{
     outward::{self, Outlook},
     signals::Signal,
     stored_realms::StoredRealms,
+    systemd,
     watch::{Look, Watch},
 };
 use crate::{
@@ -185,6 +186,13 @@ impl Running {
     }
 
     async fn reload(&mut self, cause: Cause) -> Result<Outcome, Refused> {
+        systemd::reloading();
+        let outcome = self.read_again(cause).await;
+        systemd::ready();
+        outcome
+    }
+
+    async fn read_again(&mut self, cause: Cause) -> Result<Outcome, Refused> {
         let look = self.watch.look().await;
         let Some(source) = &self.source else {
             let why = "the server runs with its built-in configuration: there is no file to read again".to_owned();

@@ -18,6 +18,7 @@ use super::{
     reload::{Event, Parts, Running, Source},
     signals::{Signal, Signals},
     stored_realms::{SOONEST, StoredRealms},
+    systemd,
 };
 use crate::{
     admin::{Admin, Lifecycle, LogLevel, Next, Reloads, SetLevel, Sockets, Standing},
@@ -30,17 +31,21 @@ use crate::{
         settings::{Log, LogFormat},
     },
     policy::limit::Limit,
-    relay::{Counts, Endpoint, KernelDrops, Relay},
+    relay::{Counts, Endpoint, KernelDrops, PassedSockets, Relay},
     turn::{Drop, Transport},
 };
 
 /// Starts the server with `loaded`; `generated_password` is set if the built-in configuration is used.
 pub(super) fn run(loaded: Loaded, generated_password: Option<String>, source: Option<Source>) -> ExitCode {
+    // Before anything is opened here.
+    let passed = systemd::passed_sockets();
     let log = start_logging(&loaded.settings.log);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match serve((loaded.settings, loaded.files), generated_password.as_deref(), source, log) {
+    let passed = passed.map_err(|error| format!("cannot take the sockets of LISTEN_FDS: {error}"));
+    let loaded = (loaded.settings, loaded.files);
+    match passed.and_then(|passed| serve(loaded, generated_password.as_deref(), source, log, passed)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             tracing::error!("{message}");
@@ -54,6 +59,7 @@ fn serve(
     generated_password: Option<&str>,
     source: Option<Source>,
     log: Arc<LogLevel>,
+    passed: PassedSockets,
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -70,7 +76,7 @@ fn serve(
         let slow = logins.clone().map(|logins| -> Arc<dyn Slow> { logins });
         let realms = StoredRealms::begin(stores, &mut settings).await;
         let reserved = sockets.addresses();
-        let relay = Relay::start(settings.clone(), slow, &reserved).map_err(|error| error.to_string())?;
+        let relay = Relay::start_on(settings.clone(), slow, &reserved, passed).map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }
@@ -98,6 +104,8 @@ fn serve(
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
             let _ = print_ice_servers(&relay, password);
         }
+        systemd::ready();
+        let attendant = tokio::spawn(systemd::attend(relay.monitor().clone(), Arc::clone(&lifecycle)));
         let period = settings.store.as_ref().map(|store| store.limits.cache_time.max(SOONEST));
         let users = async {
             match (&standing, period) {
@@ -111,6 +119,8 @@ fn serve(
             () = wait_for_the_end(&mut running, &lifecycle, &mut signals) => {}
             () = users => {}
         }
+        attendant.abort();
+        systemd::stopping();
         // Joining the workers takes no longer than closing their sockets.
         let Parts { relay, admin, .. } = running.parts;
         let counts = relay.stop();
@@ -177,7 +187,7 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
         };
         match event {
             Event::Signal(Signal::Terminate) => match lifecycle.terminate() {
-                Next::Drains => {}
+                Next::Drains => systemd::draining(),
                 Next::Stops => return tracing::info!(signal = "SIGTERM", "stopping"),
             },
             Event::Signal(Signal::Interrupt(name)) => return tracing::info!(signal = name, "stopping"),
@@ -211,10 +221,21 @@ fn warn_of_drops(before: &mut Vec<KernelDrops>, now: Vec<KernelDrops>) {
     *before = now;
 }
 
-/// Logs to standard error, as the settings say. Returns what changes the level.
+/// Logs to standard error, or to the journal that it is connected to, as the settings say. Returns what changes the level.
 fn start_logging(log: &Log) -> Arc<LogLevel> {
     // The level was validated with the settings.
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    #[cfg(target_os = "linux")]
+    if log.format == LogFormat::Text
+        && let Some(journal) = systemd::journal()
+    {
+        use tracing_subscriber::{layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+        let (filter, handle) = reload::Layer::new(filter);
+        tracing_subscriber::registry().with(filter).with(journal).init();
+        let set = move |level: &str| handle.reload(filter_of(level)?).map_err(|error| error.to_string());
+        return Arc::new(LogLevel::new(log.level.clone(), Box::new(set)));
+    }
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let set: SetLevel = match log.format {
         LogFormat::Text => {

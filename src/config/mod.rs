@@ -12,6 +12,7 @@
 mod access;
 mod address;
 pub mod change;
+mod credential;
 mod discovery;
 mod external;
 mod finding;
@@ -204,7 +205,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
         redirect: redirect::redirect(&root, host, &listeners, &relay),
         nat_discovery,
         tcp: tables::tcp(&root),
-        tls: tls::tls(&root, base, &listeners),
+        tls: tls::tls(&root, base, host, &listeners),
         compatibility: tables::compatibility(&root),
         process: tables::process(&root, host),
         management: management::management(&root, base, host, &listeners, &relay),

@@ -244,9 +244,11 @@ pub(super) fn open_window(
         core.listeners.push(Listener::closed());
     }
     let Some(window) = sockets.windows.get(at).and_then(Option::as_ref) else { return Ok(()) };
-    let socket = window.sockets.get(plan.index).ok_or(std::io::ErrorKind::NotFound)?.try_clone()?;
-    let (local, socket) = (window.address, UdpSocket::new(socket, plan.io)?);
-    poller.add(&socket, Token::Listener(at).encode())?;
+    let pane = window.sockets.get(plan.index).ok_or(std::io::ErrorKind::NotFound)?;
+    let (local, socket) = (window.address, UdpSocket::new(pane.socket.try_clone()?, plan.io)?);
+    if pane.receives {
+        poller.add(&socket, Token::Listener(at).encode())?;
+    }
     let (plain, dtls, realm) = (window.plain, window.dtls, window.realm);
     core.listeners[at] = Listener { socket, local, plain, dtls, realm, busy: false };
     Ok(())

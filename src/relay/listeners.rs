@@ -17,6 +17,7 @@ use ipnet::IpNet;
 
 use super::{
     accept::Door,
+    passed::PassedSockets,
     start::StartError,
     system::{self, Io, Use},
 };
@@ -44,6 +45,14 @@ pub struct KernelDrops {
     pub datagrams: u64,
 }
 
+/// One worker's socket of a listening UDP port.
+#[derive(Debug)]
+pub(super) struct Pane {
+    pub(super) socket: UdpSocket,
+    /// Whether this worker receives here, too, and does not only send.
+    pub(super) receives: bool,
+}
+
 /// A listening UDP port and what is served there.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
@@ -51,7 +60,7 @@ pub(super) struct Window {
     origin: SocketAddr,
     pub(super) address: SocketAddr,
     /// By worker.
-    pub(super) sockets: Arc<[UdpSocket]>,
+    pub(super) sockets: Arc<[Pane]>,
     /// Bare datagrams.
     pub(super) plain: bool,
     /// DTLS; with `plain`, told apart by the first byte.
@@ -108,7 +117,14 @@ pub(super) struct Sockets {
 impl Sockets {
     /// What these settings ask for. What there is already stays open, windows that are asked for no longer until they are
     /// [closed](Sockets::without); the rest is opened.
-    pub(super) fn renewed(&self, settings: &Settings, workers: usize, io: Io) -> Result<Self, StartError> {
+    /// Where sockets of the address were passed to this process, they are taken instead.
+    pub(super) fn renewed(
+        &self,
+        settings: &Settings,
+        workers: usize,
+        io: Io,
+        passed: &mut PassedSockets,
+    ) -> Result<Self, StartError> {
         let mut renewed = Self { endpoints: Vec::new(), windows: self.windows.clone(), gates: Vec::new() };
         for window in renewed.windows.iter_mut().flatten() {
             (window.plain, window.dtls) = (false, false);
@@ -118,7 +134,7 @@ impl Sockets {
             for ip in listener.addresses.iter().flat_map(|ip| addresses(*ip, io)) {
                 let origin = SocketAddr::new(ip, listener.port);
                 if listener.udp || listener.dtls {
-                    let window = renewed.window(origin, listener, settings, workers, io)?;
+                    let window = renewed.window(origin, listener, settings, (workers, io), passed)?;
                     (window.plain, window.dtls, window.realm) = (listener.udp, listener.dtls, listener.realm);
                     let address = window.address;
                     let served = [(Transport::Udp, listener.udp), (Transport::Dtls, listener.dtls)];
@@ -131,7 +147,7 @@ impl Sockets {
                         None => {
                             let has_port = |gate: &Gate| gate.address.port() == origin.port();
                             let own = gates.iter().chain(&renewed.gates).any(has_port);
-                            open_gate(origin, listener, workers, own)?
+                            open_gate(origin, listener, workers, own, passed)?
                         }
                     };
                     (gate.plain, gate.tls, gate.realm) = (listener.tcp, listener.tls, listener.realm);
@@ -151,8 +167,8 @@ impl Sockets {
         origin: SocketAddr,
         listener: &Listener,
         settings: &Settings,
-        workers: usize,
-        io: Io,
+        (workers, io): (usize, Io),
+        passed: &mut PassedSockets,
     ) -> Result<&mut Window, StartError> {
         let is_it = |window: &Option<Window>| {
             window.as_ref().is_some_and(|window| window.origin == origin && window.is_retired())
@@ -161,7 +177,7 @@ impl Sockets {
             Some(at) => at,
             None => {
                 let own = self.windows.iter().flatten().any(|window| window.address.port() == origin.port());
-                let window = open_window(origin, listener, settings, workers, io, own)?;
+                let window = open_window(origin, listener, settings, (workers, io), own, passed)?;
                 let empty = self.windows.iter().position(Option::is_none);
                 let at = empty.unwrap_or(self.windows.len());
                 if empty.is_none() {
@@ -218,8 +234,14 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Opens every endpoint for every worker.
-    pub(super) fn open(settings: &Settings, workers: usize, io: Io) -> Result<Self, StartError> {
-        let sockets = Sockets::default().renewed(settings, workers, io)?;
+    pub(super) fn open(
+        settings: &Settings,
+        workers: usize,
+        io: Io,
+        mut passed: PassedSockets,
+    ) -> Result<Self, StartError> {
+        let sockets = Sockets::default().renewed(settings, workers, io, &mut passed)?;
+        passed.finish()?;
         let listeners = Self { workers, io, sockets: Mutex::default(), drops: Mutex::default() };
         listeners.set(Arc::new(sockets));
         Ok(listeners)
@@ -251,7 +273,8 @@ impl Listeners {
     pub(super) fn kernel_drops(&self) -> Vec<KernelDrops> {
         let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |drops: &mut Drops| {
-            for (last, socket) in drops.last.iter_mut().zip(drops.window.sockets.iter()) {
+            let panes = drops.last.iter_mut().zip(drops.window.sockets.iter());
+            for (last, Pane { socket, .. }) in panes.filter(|(_, pane)| pane.receives) {
                 let now = system::kernel_drops(socket)?;
                 drops.sum += u64::from(now.wrapping_sub(*last));
                 *last = now;
@@ -268,28 +291,45 @@ fn open_window(
     origin: SocketAddr,
     listener: &Listener,
     settings: &Settings,
-    workers: usize,
-    io: Io,
+    (workers, io): (usize, Io),
     own: bool,
+    passed: &mut PassedSockets,
 ) -> Result<Window, StartError> {
     let transport = if listener.udp { Transport::Udp } else { Transport::Dtls };
-    let fail = |error| cannot_listen(transport, origin, error);
-    let port = if own { origin.port() } else { system::probe(origin, false).map_err(fail)? };
-    let address = SocketAddr::new(origin.ip(), port);
-    let fail = |error| cannot_listen(transport, address, error);
-    let open = |_| system::bind_udp(address, Use::Listener, io, settings.process.listener_buffer);
-    let sockets = (0..workers).map(open).collect::<io::Result<_>>().map_err(fail)?;
+    let buffer = settings.process.listener_buffer;
+    let found = passed.udp(origin, workers, io, buffer)?;
+    let (address, sockets) = if found.is_empty() {
+        let fail = |error| cannot_listen(transport, origin, error);
+        let port = if own { origin.port() } else { system::probe(origin, false).map_err(fail)? };
+        let address = SocketAddr::new(origin.ip(), port);
+        let fail = |error| cannot_listen(transport, address, error);
+        let open = |_| Ok(Pane { socket: system::bind_udp(address, Use::Listener, io, buffer)?, receives: true });
+        (address, (0..workers).map(open).collect::<io::Result<_>>().map_err(fail)?)
+    } else {
+        (origin, found.into())
+    };
     Ok(Window { origin, address, sockets, plain: false, dtls: false, realm: listener.realm })
 }
 
 /// Opens one TCP port for every worker.
-fn open_gate(origin: SocketAddr, listener: &Listener, workers: usize, own: bool) -> Result<Gate, StartError> {
+fn open_gate(
+    origin: SocketAddr,
+    listener: &Listener,
+    workers: usize,
+    own: bool,
+    passed: &mut PassedSockets,
+) -> Result<Gate, StartError> {
     let transport = if listener.tcp { Transport::Tcp } else { Transport::Tls };
-    let fail = |error| cannot_listen(transport, origin, error);
-    let port = if own { origin.port() } else { system::probe(origin, true).map_err(fail)? };
-    let address = SocketAddr::new(origin.ip(), port);
-    let fail = |error| cannot_listen(transport, address, error);
-    let sockets = (0..workers).map(|_| system::bind_tcp(address)).collect::<io::Result<_>>().map_err(fail)?;
+    let found = passed.tcp(origin, workers)?;
+    let (address, sockets) = if found.is_empty() {
+        let fail = |error| cannot_listen(transport, origin, error);
+        let port = if own { origin.port() } else { system::probe(origin, true).map_err(fail)? };
+        let address = SocketAddr::new(origin.ip(), port);
+        let fail = |error| cannot_listen(transport, address, error);
+        (address, (0..workers).map(|_| system::bind_tcp(address)).collect::<io::Result<_>>().map_err(fail)?)
+    } else {
+        (origin, found.into())
+    };
     let (realm, proxies) = (listener.realm, Arc::default());
     Ok(Gate { origin, address, sockets, plain: false, tls: false, proxies, realm })
 }

@@ -13,6 +13,7 @@ use super::{
     dtls,
     limits::Bookkeeper,
     listeners::{Sockets, host_addresses},
+    passed::PassedSockets,
     peers::Own,
     spaces::Spaces,
     start::{Relay, StartError, random_seed},
@@ -62,7 +63,12 @@ impl Relay {
             placed.relay.addresses.iter().filter(|address| known.iter().all(|known| known.local != address.local));
         new.map(|address| address.local).try_for_each(|local| self.check_relay(local))?;
         let seed = random_seed()?;
-        let sockets = self.listeners.sockets().renewed(&placed, self.listeners.workers, self.listeners.io)?;
+        let sockets = self.listeners.sockets().renewed(
+            &placed,
+            self.listeners.workers,
+            self.listeners.io,
+            &mut PassedSockets::default(),
+        )?;
         let bookkeeper = match placed.limits.state_directory.as_deref().filter(|_| self.bookkeeper.is_none()) {
             Some(directory) => Some(Bookkeeper::start(&self.shared.limiter, directory, self.clock)?),
             None => None,

@@ -19,6 +19,7 @@ use super::{
     limits::{Bookkeeper, StateError},
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
     monitor::Monitor,
+    passed::PassedSockets,
     peers::{Own, PeerBook},
     reload::own_sockets,
     shared::Shared,
@@ -60,6 +61,9 @@ pub enum StartError {
     /// A user cannot be prepared.
     #[error("{0}")]
     Users(#[from] DirectoryError),
+    /// A socket that was passed to the process cannot be used.
+    #[error("{0}")]
+    Passed(String),
     /// The certificates cannot be used together.
     #[error("[tls]: {0}")]
     Tls(rustls::Error),
@@ -134,10 +138,28 @@ impl Relay {
         store: Option<Arc<dyn Slow>>,
         reserved: &[SocketAddr],
     ) -> Result<Self, StartError> {
-        Self::open(settings, store, reserved).map_err(StartError::by_cause)
+        Self::start_on(settings, store, reserved, PassedSockets::default())
     }
 
-    fn open(settings: Settings, store: Option<Arc<dyn Slow>>, reserved: &[SocketAddr]) -> Result<Self, StartError> {
+    /// The same with listening sockets that are open already, where they match the configured ones.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing is left open.
+    pub fn start_on(
+        settings: Settings,
+        store: Option<Arc<dyn Slow>>,
+        reserved: &[SocketAddr],
+        passed: PassedSockets,
+    ) -> Result<Self, StartError> {
+        Self::open(settings, store, reserved, passed).map_err(StartError::by_cause)
+    }
+
+    fn open(
+        settings: Settings,
+        store: Option<Arc<dyn Slow>>,
+        reserved: &[SocketAddr],
+        passed: PassedSockets,
+    ) -> Result<Self, StartError> {
         let has_store = store.is_some();
         let directory = Arc::new(Directory::new(&settings, has_store)?);
         let path = DatagramPath::probe(settings.process.udp_io)?;
@@ -154,7 +176,7 @@ impl Relay {
         let tls = settings.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?.map(Arc::new);
         let dtls = settings.tls.as_ref().filter(|_| settings.listeners.iter().any(|listener| listener.dtls));
         let dtls = dtls.map(dtls::Context::new).transpose().map_err(StartError::Dtls)?.map(Arc::new);
-        let listeners = Arc::new(Listeners::open(&settings, workers, io)?);
+        let listeners = Arc::new(Listeners::open(&settings, workers, io, passed)?);
         let sockets = listeners.sockets();
         let relay = settings.relay.addresses.clone();
         let own = Own { sockets: own_sockets(&settings, &sockets, reserved), relay, host: host_addresses() };

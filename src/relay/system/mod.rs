@@ -45,6 +45,17 @@ pub(crate) fn bind_udp(
 ) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     prepare(&socket, address, usage == Use::Listener)?;
+    set_options(&socket, address, usage, io, buffer)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Sets what a listener needs on a UDP socket that somebody else has opened and bound.
+pub(crate) fn adopt_udp(socket: &Socket, address: SocketAddr, io: Io, buffer: Option<usize>) -> io::Result<()> {
+    set_options(socket, address, Use::Listener, io, buffer)
+}
+
+fn set_options(socket: &Socket, address: SocketAddr, usage: Use, io: Io, buffer: Option<usize>) -> io::Result<()> {
     if let Some(bytes) = buffer {
         // The system caps what it grants; less than asked for is no reason not to serve.
         let _ = socket.set_recv_buffer_size(bytes);
@@ -52,12 +63,11 @@ pub(crate) fn bind_udp(
     }
     #[cfg(target_os = "linux")]
     if io.is_full() {
-        linux::set_options(&socket, address, usage)?;
+        linux::set_options(socket, address, usage)?;
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = io;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    let _ = (io, address, usage);
+    Ok(())
 }
 
 /// Opens, binds and starts a TCP listener that several workers share.
