@@ -112,7 +112,7 @@ impl<'t> Source<'t> {
             self.report.say(Kind::Error, line, name, what);
         }
         let Some(value) = value else {
-            if !key.takes.nothing() {
+            if !key.takes.nothing() && !matches!(key.verdict, Verdict::Ignored(_)) {
                 self.report.say(Kind::Error, line, name, "has no value; write one, or remove it");
             }
             return;
