@@ -9,6 +9,9 @@ use super::{
     stores,
 };
 
+/// Longest USERNAME (RFC 8489 §14.3).
+const LONGEST_NAME: usize = 508;
+
 /// A user of `user=name:password`.
 struct User {
     name: String,
@@ -138,6 +141,7 @@ fn users(source: &mut Source<'_>) -> Vec<User> {
         };
         let fault = match secret.strip_prefix("0x") {
             _ if name.is_empty() => Some("has no name before the colon"),
+            _ if name.len() > LONGEST_NAME => Some("has a name of more than 508 bytes, which no request can hold"),
             _ if secret.is_empty() => Some("has no password behind the colon"),
             Some(key) if key.len() != 32 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 Some("begins with 0x, but is no key of 32 hexadecimal digits")

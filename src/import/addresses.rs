@@ -191,7 +191,10 @@ fn family(source: &mut Source<'_>) {
 
 /// Whether coturn would offer NAT discovery if it had the addresses.
 pub(super) fn is_discovery_on(source: &mut Source<'_>) -> bool {
-    if source.version < Version::WITHOUT_EXTRAS { !source.is_on("no-rfc5780") } else { source.is_on("rfc5780") }
+    let is_on =
+        if source.version < Version::WITHOUT_EXTRAS { !source.is_on("no-rfc5780") } else { source.is_on("rfc5780") };
+    // It is a matter of UDP.
+    is_on && !source.is_on("no-udp")
 }
 
 /// `[nat-discovery]`: two addresses of a family, if they are named.

@@ -11,6 +11,9 @@ const MOST: u64 = 1_000_000_000;
 /// Lowest bandwidth that our limits take, in bytes per second.
 const SLOWEST: u64 = 1_000;
 
+/// Highest bandwidth that they take.
+const FASTEST: u64 = 1_000_000_000_000;
+
 pub(super) fn import(source: &mut Source<'_>) {
     quotas(source);
     unauthorized(source);
@@ -63,7 +66,7 @@ fn quotas(source: &mut Source<'_>) {
         }
         Some(Given { value: 0, .. }) | None => {}
         Some(Given { value, line }) => {
-            source.document.set("[limits]", "max-bps", bandwidth(value), from("max-bps", line));
+            source.document.set("[limits]", "max-bps", bandwidth(value.min(FASTEST)), from("max-bps", line));
             let what = "is in bytes per second with coturn, and written so, with its unit";
             source.report.say(Kind::Note, line, "max-bps", what);
         }

@@ -30,16 +30,6 @@ impl Takes {
     pub(super) const fn nothing(self) -> bool {
         matches!(self, Self::Switch | Self::Flag | Self::NumberOr(_))
     }
-
-    /// Whether each of several counts.
-    pub(super) const fn several(self) -> bool {
-        matches!(self, Self::Texts | Self::Secrets)
-    }
-
-    /// Whether the value must not be shown.
-    pub(super) const fn is_secret(self) -> bool {
-        matches!(self, Self::Secret | Self::Secrets)
-    }
 }
 
 /// What becomes of a key.

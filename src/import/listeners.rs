@@ -60,7 +60,7 @@ pub(super) fn import(source: &mut Source<'_>) {
         source.report.say(Kind::Ignored, given.line, "tls-listening-port", "neither TLS nor DTLS is served");
     }
     alternate(source, &addresses, served, secure_port, &mut bound);
-    auxiliary(source, base, &mut bound);
+    auxiliary(source, &addresses, base, &mut bound);
     proxied(source, &addresses, served);
     tls(source, served);
 }
@@ -157,17 +157,25 @@ fn alternate(
 }
 
 /// `aux-server`: further addresses with ports of their own.
-fn auxiliary(source: &mut Source<'_>, served: Served, bound: &mut Vec<(u16, Option<IpAddr>)>) {
+fn auxiliary(
+    source: &mut Source<'_>,
+    addresses: &[Given<IpAddr>],
+    served: Served,
+    bound: &mut Vec<(u16, Option<IpAddr>)>,
+) {
     for given in source.all("aux-server") {
         let Some(socket) = source.socket("aux-server", given, None) else { continue };
-        if bound.contains(&(socket.port(), None)) || bound.contains(&(socket.port(), Some(socket.ip()))) {
+        let (ip, port) = (socket.ip(), socket.port());
+        let everywhere = |given: &Given<IpAddr>| given.value.is_unspecified() && given.value.is_ipv4() == ip.is_ipv4();
+        let covered = addresses.is_empty() || addresses.iter().any(|given| given.value == ip || everywhere(given));
+        if bound.contains(&(port, None)) && covered || bound.contains(&(port, Some(ip))) {
             let what = "another listener has this port already; coturn could not open it either";
             source.report.say(Kind::Ignored, given.line, "aux-server", what);
             continue;
         }
-        bound.push((socket.port(), Some(socket.ip())));
-        let table = Table::new("[[listener]]").set("listening-ip", text(socket.ip()), from("aux-server", given.line));
-        source.document.add(table.set("listening-port", socket.port(), "").set("transports", list(served.names()), ""));
+        bound.push((port, Some(ip)));
+        let table = Table::new("[[listener]]").set("listening-ip", text(ip), from("aux-server", given.line));
+        source.document.add(table.set("listening-port", port, "").set("transports", list(served.names()), ""));
     }
 }
 

@@ -52,6 +52,7 @@ fn rules(source: &mut Source<'_>) {
         }
     }
     loopback(source, &mut opened);
+    relay_to_relay(source, &denied, is_allowed);
     if !opened.is_empty() {
         source.document.set("[peers]", "allowed-peer-ip", long_list(opened), "");
     }
@@ -61,6 +62,25 @@ fn rules(source: &mut Source<'_>) {
     let what = "coturn lets clients reach private addresses unless they are denied; here private, local and other special \
                 addresses are refused unless allowed: if your media servers have such addresses, add them to allowed-peer-ip";
     source.report.say(Kind::Changed, None, "denied-peer-ip", what);
+}
+
+/// coturn refuses its own relayed addresses if they are denied as any other; here that takes a rule for exactly that address.
+fn relay_to_relay(source: &mut Source<'_>, denied: &[Range<'_>], is_allowed: impl Fn(&IpNet) -> bool) {
+    let own = ["relay-ip", "listening-ip", "external-ip"].into_iter().flat_map(|key| source.all(key));
+    let own: Vec<IpNet> = own
+        .flat_map(|given| given.value.split('/'))
+        .filter_map(|ip| ip.trim().parse::<IpAddr>().ok())
+        .map(IpNet::from)
+        .collect();
+    let covers = |range: &&Range<'_>| {
+        let nets = || range.networks.iter();
+        own.iter().any(|own| nets().any(|net| net.contains(own) && net != own) && !is_allowed(own))
+    };
+    if let Some(range) = denied.iter().find(covers) {
+        let what = "this server's own addresses are in this range; unlike with coturn, two of its clients still reach each other by \
+                    their relayed addresses, unless exactly that address is denied";
+        source.report.say(Kind::Changed, range.line, "denied-peer-ip", what);
+    }
 }
 
 /// `allow-loopback-peers`, which opens all of this host.

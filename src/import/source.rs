@@ -61,7 +61,6 @@ impl<'t> Source<'t> {
             match key.verdict {
                 Verdict::Mapped(to) => self.report.imported.push(Mapped { line, key: key.name, to }),
                 Verdict::Ignored(why) => {
-                    self.is_on_where_boolean(key);
                     let gone = key.until.map(|until| format!(" (gone after coturn {until})")).unwrap_or_default();
                     self.report.say(Kind::Ignored, line, name, format!("{why}{gone}"));
                 }
@@ -82,12 +81,6 @@ impl<'t> Source<'t> {
         match key.takes {
             Takes::Switch | Takes::Flag => self.is_on(key.name),
             _ => self.line(key.name).is_some(),
-        }
-    }
-
-    fn is_on_where_boolean(&mut self, key: &Key) {
-        if key.takes == Takes::Switch {
-            self.is_on(key.name);
         }
     }
 
@@ -112,7 +105,7 @@ impl<'t> Source<'t> {
             self.report.say(Kind::Error, line, name, what);
         }
         let Some(value) = value else {
-            if !key.takes.nothing() {
+            if !key.takes.nothing() && !matches!(key.verdict, Verdict::Ignored(_)) {
                 self.report.say(Kind::Error, line, name, "has no value; write one, or remove it");
             }
             return;
@@ -247,6 +240,11 @@ impl<'t> Source<'t> {
     /// An address. coturn takes names, too, and looks them up when it starts.
     pub(super) fn address(&mut self, name: &str, given: Given<&str>) -> Option<IpAddr> {
         match given.value.parse::<IpAddr>() {
+            Ok(IpAddr::V6(address)) if address.is_unicast_link_local() => {
+                let what = "is a link-local address, which means nothing without its interface; write another one";
+                self.report.say(Kind::Error, given.line, name, what);
+                None
+            }
             Ok(address) => Some(address.to_canonical()),
             Err(_) => {
                 let what = "is not an IP address; names are not looked up here: write the address that it stands for";
@@ -258,7 +256,9 @@ impl<'t> Source<'t> {
 
     /// An address with a port, which may be left out if there is a default.
     pub(super) fn socket(&mut self, name: &str, given: Given<&str>, default: Option<u16>) -> Option<SocketAddr> {
-        if let Ok(socket) = given.value.parse::<SocketAddr>() {
+        if let Ok(socket) = given.value.parse::<SocketAddr>()
+            && socket.port() != 0
+        {
             return Some(SocketAddr::new(socket.ip().to_canonical(), socket.port()));
         }
         let bare = given.value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(given.value);
@@ -305,6 +305,16 @@ impl<'t> Source<'t> {
                 self.report.say(Kind::Error, None, key, "--decide: this file raises no such question; leave it out");
             }
         }
+        let left_out: Vec<(Option<usize>, String)> = self
+            .report
+            .items
+            .iter()
+            .filter(|item| matches!(item.kind, Kind::Ignored | Kind::Error | Kind::Decide))
+            .map(|item| (item.line, item.key.clone()))
+            .collect();
+        self.report.imported.retain(|Mapped { line, key, .. }| {
+            !left_out.iter().any(|(other, name)| *other == Some(*line) && name == key)
+        });
         (self.document, self.report)
     }
 }

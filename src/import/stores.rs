@@ -116,7 +116,7 @@ fn connection(
         Ok((connection, left_out)) => {
             for word in left_out {
                 source.report.say(
-                    Kind::Ignored,
+                    Kind::Changed,
                     given.line,
                     key,
                     format!("{word} of the connection string has no counterpart here"),
@@ -256,9 +256,10 @@ fn from_words(kind: &'static str, words: &[(String, String)]) -> Read {
         let parameter = PARAMETERS.into_iter().find(|(of, word, _)| *of == kind && *word == name);
         if let Some((_, _, parameter)) = parameter {
             url.query_pairs_mut().append_pair(parameter, value);
-        } else if !MEANINGS.iter().any(|(_, names)| names.contains(&name))
-            && !(kind == "redis" && ["tls", "ssl"].contains(&name))
-        {
+            continue;
+        }
+        let is_tls = kind == "redis" && ["tls", "ssl"].contains(&name);
+        if !is_tls && !MEANINGS.iter().any(|(_, names)| names.contains(&name)) {
             // What nobody knows may be part of a password that has blanks in it.
             let known = LEFT_OUT.contains(&name);
             left_out.push(if known { format!("`{name}`") } else { "one word that is not known".to_owned() });
