@@ -24,7 +24,9 @@ pub(super) fn same_site(method: &Method, headers: &HeaderMap, names: &[String]) 
         // The browser itself has compared the origins, and it may know more of them than a server behind a proxy.
         Some("same-origin" | "none") => return Ok(()),
         // Somebody follows a link.
-        Some(_) if method == Method::GET && value(MODE) == Some("navigate") && value(DESTINATION) == Some("document") => {
+        Some(_)
+            if method == Method::GET && value(MODE) == Some("navigate") && value(DESTINATION) == Some("document") =>
+        {
             return Ok(());
         }
         Some(_) => return Err(foreign()),
@@ -35,7 +37,8 @@ pub(super) fn same_site(method: &Method, headers: &HeaderMap, names: &[String]) 
     let Ok(origin) = origin.parse::<Uri>() else { return Err(foreign()) };
     let own = authority(headers);
     let is_own = origin.authority().is_some_and(|origin| {
-        own.as_ref().is_some_and(|own| own == origin) || names.iter().any(|name| name.eq_ignore_ascii_case(origin.host()))
+        own.as_ref().is_some_and(|own| own == origin)
+            || names.iter().any(|name| name.eq_ignore_ascii_case(origin.host()))
     });
     if is_own { Ok(()) } else { Err(foreign()) }
 }
@@ -52,7 +55,8 @@ pub(super) fn known_host(headers: &HeaderMap, names: &[String]) -> Result<(), Re
             || host.parse::<IpAddr>().is_ok()
             || names.iter().any(|name| name.eq_ignore_ascii_case(&host))
     });
-    let why = "management on loopback is asked for by an address or as localhost; add other names to management.host-names";
+    let why =
+        "management on loopback is asked for by an address or as localhost; add other names to management.host-names";
     if is_known { Ok(()) } else { Err(refused(StatusCode::MISDIRECTED_REQUEST, why)) }
 }
 
@@ -87,12 +91,22 @@ mod tests {
         for site in ["cross-site", "same-site", "something-new", ""] {
             assert!(!ask(Method::GET, &[("sec-fetch-site", site)]), "{site}");
         }
-        for own in ["http://127.0.0.1:9641", "https://127.0.0.1:9641", "https://turn.example.org", "https://TURN.example.org:8443"]
-        {
+        for own in [
+            "http://127.0.0.1:9641",
+            "https://127.0.0.1:9641",
+            "https://turn.example.org",
+            "https://TURN.example.org:8443",
+        ] {
             assert!(ask(Method::POST, &[("host", "127.0.0.1:9641"), ("origin", own)]), "{own}");
         }
-        for foreign in ["null", "http://127.0.0.1:80", "http://127.0.0.1", "http://evil.example", "http://turn.example.org.evil.example", ""]
-        {
+        for foreign in [
+            "null",
+            "http://127.0.0.1:80",
+            "http://127.0.0.1",
+            "http://evil.example",
+            "http://turn.example.org.evil.example",
+            "",
+        ] {
             assert!(!ask(Method::POST, &[("host", "127.0.0.1:9641"), ("origin", foreign)]), "{foreign}");
         }
         assert!(!ask(Method::POST, &[("origin", "http://127.0.0.1:9641")]));
@@ -101,10 +115,20 @@ mod tests {
     #[test]
     fn foreign_names_do_not_lead_here() {
         let asks = |host| known_host(&headers(&[("host", host)]), &["turn.example.org".to_owned()]).is_ok();
-        for own in ["127.0.0.1", "127.0.0.1:9641", "[::1]:9641", "localhost:9641", "LOCALHOST", "a.localhost", "turn.example.org"] {
+        for own in [
+            "127.0.0.1",
+            "127.0.0.1:9641",
+            "[::1]:9641",
+            "localhost:9641",
+            "LOCALHOST",
+            "a.localhost",
+            "turn.example.org",
+        ] {
             assert!(asks(own), "{own}");
         }
-        for foreign in ["evil.example", "evil.example:9641", "localhost.evil.example", "127.0.0.1.evil.example", "xlocalhost", ""] {
+        for foreign in
+            ["evil.example", "evil.example:9641", "localhost.evil.example", "127.0.0.1.evil.example", "xlocalhost", ""]
+        {
             assert!(!asks(foreign), "{foreign}");
         }
         assert!(known_host(&headers(&[]), &[]).is_err());

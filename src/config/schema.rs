@@ -286,7 +286,17 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "management",
         repeated: false,
-        keys: &["listen", "socket", "token", "token-file", "token-env", "public-metrics", "coturn-metrics", "web-page", "host-names"],
+        keys: &[
+            "listen",
+            "socket",
+            "token",
+            "token-file",
+            "token-env",
+            "public-metrics",
+            "coturn-metrics",
+            "web-page",
+            "host-names",
+        ],
     },
     Table { name: "log", repeated: false, keys: &["level", "format"] },
 ];

@@ -1278,7 +1278,7 @@ token = \"0123456789abcdef\"
 public-metrics = true
 coturn-metrics = true
 web-page = false
-host-names = ["turn.example.org"]
+host-names = [\"turn.example.org\"]
 [log]
 level = \"info,turnserver::turn=debug\"
 format = \"json\"

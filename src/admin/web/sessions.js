@@ -155,6 +155,9 @@ function show(page) {
   say(byId("sessions-page"), shown === 0 ? "" : `${first + 1} to ${last}`);
   byId("sessions-before").disabled = cursors.length < 2;
   byId("sessions-after").disabled = !more;
+  for (const id of ["sessions-before", "sessions-after"]) {
+    byId(id).hidden = cursors.length < 2 && !more;
+  }
 }
 
 /** Puts the focus where the row was that had it. */
