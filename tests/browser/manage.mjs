@@ -119,6 +119,12 @@ async function sessions(browser, given) {
     }
     return active();
   };
+  await reach("About");
+  await page.keyboard.press("Enter");
+  await page.locator("#confirm dt", { hasText: "Permissions" }).waitFor();
+  const about = await text(page, "#confirm");
+  await page.keyboard.press("Enter");
+  await page.locator("#confirm:not([open])").waitFor({ state: "attached" });
   const button = await reach("Disconnect");
   const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
   await page.keyboard.press("Enter");
@@ -135,7 +141,7 @@ async function sessions(browser, given) {
   await page.locator("#sessions-count", { hasText: "none found" }).waitFor();
   const after = await active();
   await page.locator("#events-list li", { hasText: "disconnected by an operator" }).waitFor();
-  return { ...seen, pages, found, button, outline, question, back, still, after };
+  return { ...seen, pages, found, about, button, outline, question, back, still, after };
 }
 
 async function test(browser, given) {

@@ -26,6 +26,9 @@ const PHRASES = new Set([
   "Server Error", "Insufficient Capacity",
 ]);
 
+/** Milliseconds after which a stream without even a sign of life, of which there is one every 15 s, is given up. */
+const SILENCE = 45_000;
+
 /** What waits for the next frame. */
 let waiting = [];
 let paused = false;
@@ -81,7 +84,9 @@ async function read(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
+    const watch = setTimeout(() => reader.cancel(), SILENCE);
     const { done, value } = await reader.read();
+    clearTimeout(watch);
     if (done) {
       return;
     }

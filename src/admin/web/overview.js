@@ -81,8 +81,8 @@ export function update(status, now) {
     );
     const flow = (direction) => (Math.max(0, counts.traffic[direction].bytes - before.counts.traffic[direction].bytes) * 8) / seconds;
     plots.traffic.add(now, { up: flow("to_peers"), down: flow("to_clients") });
-    plots.refusals.add(now, grown(counts.refusals, before.counts.refusals));
-    plots.drops.add(now, grown(counts.drops, before.counts.drops));
+    plots.refusals.add(now, grown(counts.refusals, before.counts.refusals), seconds);
+    plots.drops.add(now, grown(counts.drops, before.counts.drops), seconds);
   }
   before = { now, started: status.started, counts };
 }
@@ -94,6 +94,7 @@ export function interrupt(now) {
   const state = byId("state");
   say(state, "no answer");
   state.className = "pill bad";
+  say(byId("about"), "");
 }
 
 function showState(status) {

@@ -1,6 +1,6 @@
 // A moving plot over the last minutes: areas on top of each other, or two that face each other.
 
-import { make, say } from "./text.js";
+import { count, make, say } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 /** Milliseconds that are shown. */
@@ -96,8 +96,8 @@ export class Plot {
     });
   }
 
-  /** Adds the values of one moment, by key. */
-  add(time, values) {
+  /** Adds the values of one moment, by key; rates are those of the `seconds` before. */
+  add(time, values, seconds = 0) {
     if (this.grows) {
       for (const [key, value] of Object.entries(values)) {
         if (value > 0 && !this.series.some((series) => series.key === key)) {
@@ -105,7 +105,7 @@ export class Plot {
         }
       }
     }
-    this.points.push({ time, values });
+    this.points.push({ time, values, seconds });
     while (this.points[0].time < time - WINDOW - 5000) {
       this.points.shift();
     }
@@ -113,11 +113,12 @@ export class Plot {
     this.draw();
   }
 
-  /** Forgets everything, where it cannot be told how it went on. */
+  /** Leaves a gap, where it is not known how it went on. */
   interrupt(time) {
     if (this.points.length > 0) {
-      this.points.push({ time, values: null });
+      this.points.push({ time, values: null, seconds: 0 });
       this.now = time;
+      this.draw();
     }
   }
 
@@ -206,9 +207,14 @@ export class Plot {
     const headline = this.headline(point.values, sum(point));
     say(this.value, is_marked && ago > 0 ? `${headline} · ${ago} s ago` : headline);
     for (const one of this.series) {
-      say(one.shown, this.format(point.values[one.key] ?? 0));
       if (this.grows) {
-        one.item.hidden = !this.points.some((other) => (other.values?.[one.key] ?? 0) > 0);
+        // What is rare is seen in how often it was.
+        const amounts = this.points.map(({ values, seconds }) => (values?.[one.key] ?? 0) * seconds);
+        const amount = Math.round(amounts.reduce((total, more) => total + more, 0));
+        one.item.hidden = amount === 0;
+        say(one.shown, is_marked ? this.format(point.values[one.key] ?? 0) : count(amount));
+      } else {
+        say(one.shown, this.format(point.values[one.key] ?? 0));
       }
     }
     if (this.grows) {

@@ -1,4 +1,4 @@
-// The table of sessions: search, pages, and ending one.
+// The table of sessions: search, pages, what one has to do with, and ending it.
 
 import { Failure, ask, onToken, changeToken } from "./api.js";
 import { bits, byId, bytes, count, duration, make, say } from "./text.js";
@@ -155,6 +155,9 @@ function show(page) {
   say(byId("sessions-page"), shown === 0 ? "" : `${first + 1} to ${last}`);
   byId("sessions-before").disabled = cursors.length < 2;
   byId("sessions-after").disabled = !more;
+  for (const id of ["sessions-before", "sessions-after"]) {
+    byId(id).hidden = cursors.length < 2 && !more;
+  }
 }
 
 /** Puts the focus where the row was that had it. */
@@ -177,10 +180,13 @@ class Row {
     this.down = new Flow();
     this.away = make("span", { className: "tag warn", title: "Its transport is gone; it may come back with its mobility ticket" }, "away");
     const end = make("button", { type: "button", className: "quiet", "aria-label": `Disconnect ${user || "an anonymous client"} at ${client}` }, "Disconnect");
-    end.addEventListener("click", () => disconnect(this.session, end));
+    end.addEventListener("click", () => open(this.session, end, true));
+    const about = make("button", { type: "button", className: "name", "aria-label": `About ${user || "an anonymous client"} at ${client}` },
+      make("b", {}, user || "anonymous"));
+    about.addEventListener("click", () => open(this.session, about, false));
     const home = [realm, tenant].filter(Boolean).join(" · ");
     this.element = make("tr", { role: "row", "data-id": id },
-      cell("user", make("b", {}, user || "anonymous"), make("small", { title: `Session ${id}` }, home)),
+      cell("user", about, make("small", {}, home)),
       cell("client", this.client, " ", this.tag, this.away),
       cell("relayed", ...relayed.map((address) => make("span", { className: "address" }, address))),
       cell("number age", named("Age", this.age)),
@@ -219,29 +225,41 @@ class Flow {
   }
 }
 
-/** Asks the operator, and ends a session. */
-function disconnect(session, button) {
+const facts = (...pairs) => make("dl", { className: "facts" }, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+
+/** Tells of a session; ends it if the operator says so, who is asked for that where `ends` is true. */
+function open(session, button, ends) {
   const box = byId("confirm");
-  const [yes, no] = ["confirm-yes", "confirm-no"].map(byId);
-  const fact = (name, value) => [make("dt", {}, name), make("dd", {}, value)];
-  byId("confirm-text").replaceChildren(
-    make("dl", { className: "facts" },
-      ...fact("User", session.user || "anonymous"),
-      ...fact("Client", `${session.client} over ${session.transport.toUpperCase()}`),
-      ...fact("Relayed", session.relayed.join(", ")),
-      ...fact("Session", session.id)),
-    make("p", { className: "dim" }, "Its allocation ends at once. Whoever has valid credentials may come in again."),
+  const [yes, no, text] = ["confirm-yes", "confirm-no", "confirm-text"].map(byId);
+  say(byId("confirm-title"), ends ? "Disconnect?" : "Session");
+  say(no, ends ? "Keep it" : "Close");
+  text.replaceChildren(
+    facts(
+      ["User", session.user || "anonymous"],
+      ["Realm", [session.realm, session.tenant].filter(Boolean).join(" · ")],
+      ["Client", `${session.client} over ${session.transport.toUpperCase()}`],
+      ["Relayed", session.relayed.join(", ")],
+      ["Session", session.id]),
+    make("p", { className: "dim" }, "Disconnected, its allocation ends at once; whoever has valid credentials may come in again."),
   );
-  const at = [...byId("sessions-rows").children].indexOf(button.closest("tr"));
+  const row = button.closest("tr");
+  const at = [...byId("sessions-rows").children].indexOf(row);
+  const closed = new AbortController();
+  tellMore(session, text, closed.signal);
   box.showModal();
-  yes.focus();
+  (ends ? yes : no).focus();
   const close = () => {
+    closed.abort();
     yes.onclick = no.onclick = box.oncancel = null;
     box.close();
   };
   no.onclick = () => {
     close();
-    button.isConnected ? button.focus() : focusNear(at);
+    if (button.isConnected) {
+      button.focus();
+    } else {
+      focusNear(at);
+    }
   };
   box.oncancel = (event) => {
     event.preventDefault();
@@ -259,4 +277,28 @@ function disconnect(session, button) {
     await look();
     focusNear(at);
   };
+}
+
+/** Adds what a list does not say: with whom a session has to do. */
+async function tellMore({ id }, text, signal) {
+  try {
+    const { peers, secret, expires_in } = await ask(`v1/sessions/${encodeURIComponent(id)}`, { signal });
+    const some = (names) => (names.length > 0 ? names.slice(0, 8).join(", ") + (names.length > 8 ? ` and ${names.length - 8} more` : "") : "none");
+    const more = [
+      ["Expires in", `${duration(expires_in)}, unless refreshed`],
+      ["Permissions", some(peers.permissions)],
+      ["Channels", some(peers.channels.map(({ number, peer }) => `${peer} (${number})`))],
+    ];
+    if (peers.connections.length > 0) {
+      more.push(["Connections", some(peers.connections)]);
+    }
+    if (secret) {
+      more.push(["Secret", secret]);
+    }
+    text.firstElementChild.append(...facts(...more).children);
+  } catch (error) {
+    if (!signal.aborted) {
+      text.lastElementChild.before(make("p", { className: "dim" }, error.status === 404 ? "It has ended meanwhile." : `${error.message}.`));
+    }
+  }
 }
