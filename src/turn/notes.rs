@@ -48,6 +48,8 @@ pub(super) fn reason(
                 Reason::BadToken
             }
             Answer::Known { credentials: [], .. } => Reason::UnknownUser { store: false },
+            // A name that nobody can have: not text, or hidden where that is not offered.
+            Answer::Unasked if owner.is_none() => Reason::UnknownUser { store: false },
             Answer::Stored([]) => Reason::UnknownUser { store: true },
             answer => Reason::WrongPassword(tried(answer)),
         },

@@ -161,9 +161,9 @@ impl Reason {
         }
     }
 
-    /// Whether it is over when somebody comes in from the same port.
+    /// Whether it is over when somebody comes in from the same port. Challenges know of their ports themselves.
     pub(super) const fn is_passing(&self) -> bool {
-        matches!(self, Self::Challenged(_) | Self::StaleNonce | Self::StoreUnavailable | Self::RateLimited)
+        matches!(self, Self::StaleNonce | Self::StoreUnavailable | Self::RateLimited)
     }
 
     /// Whether another is the same once more. Those of one kind are one, but for the errors and limits by name.

@@ -102,6 +102,7 @@ impl Line {
 
     /// Somebody has come in.
     fn passed(&mut self, port: u16) {
+        self.returned(port);
         for place in &mut self.incidents {
             if place.is_some_and(|incident| incident.reason.is_passing() && incident.port == port) {
                 *place = None;
@@ -301,7 +302,10 @@ mod tests {
         let found = records.recall(&Whom::Client(Ipv4Addr::from_bits(1).into(), Some(5)));
         assert_eq!((found.incidents.len(), found.incidents[0].1.first), (1, Time(1)));
         assert!(records.recall(&Whom::Client(Ipv4Addr::from_bits(1).into(), Some(6))).incidents.is_empty());
-        records.returned(&client(1, 5, Transport::Udp));
+        // Another one's coming in leaves it as it is.
+        records.passed(&client(1, 6, Transport::Udp), Text::EMPTY, Time(4));
+        assert_eq!(reasons(&records, 1), [("no-credentials", 3)]);
+        records.passed(&client(1, 5, Transport::Udp), Text::EMPTY, Time(5));
         assert_eq!(reasons(&records, 1), []);
     }
 

@@ -20,7 +20,7 @@ fn who_never_reached_this_server_is_told_apart() {
     // A request that asks for no relay leaves no trace, and says so.
     let mut somebody = client(&server, USER, "whatever");
     somebody.binding();
-    says(&server, HERE, "nothing-known", &["Plain STUN", "leaves no trace"]);
+    says(&server, HERE, "nothing-known", &["Plain STUN", "leave no trace"]);
 }
 
 #[test]

@@ -92,6 +92,15 @@ fn a_user_whom_nobody_knows() {
     let long = "x".repeat(500);
     assert_eq!(client(&server, &long, PASSWORD).allocate(), Err(Refused(401)));
     says(&server, &"x".repeat(64), "unknown-user", &[&format!("{}…", "x".repeat(64))]);
+    // A name that nobody can have.
+    let (socket, nonce) = challenged(&server);
+    let nobody = request(Method::Allocate, None, |writer| {
+        writer.attribute(AttributeType::USERNAME, b"\xff\xfe").attribute(AttributeType::REALM, REALM.as_bytes());
+        writer.attribute(AttributeType::NONCE, &nonce).integrity(&IntegrityKey::new(MacAlgorithm::Sha1, b"any"));
+    });
+    assert_eq!(code(&exchange(&socket, server.ipv4("udp"), &nobody)), Some(401));
+    let here = format!("{HERE}:{}", socket.local_addr().expect("an address").port());
+    says(&server, &here, "unknown-user", &["Nobody is called"]);
 }
 
 #[test]

@@ -164,7 +164,10 @@ pub(super) fn living(session: &SessionView, history: &History, now: Time) -> Vec
             ),
         );
     }
-    if words.is_empty() {
+    // A peer is often earlier than its permission: where data pass both ways that was no trouble.
+    let passes = !is_empty(session.to_peers) && !is_empty(session.to_client);
+    let is_early = |(reason, ..): &Words| passes && *reason == "permission-missing";
+    if words.iter().all(is_early) {
         words.push((
             "in-order",
             format!(
@@ -179,7 +182,12 @@ pub(super) fn living(session: &SessionView, history: &History, now: Time) -> Vec
     let began = Time(now.0.saturating_sub(u64::try_from(session.age.as_millis()).unwrap_or(0)));
     let finding = |(reason, text, remedy): Words| Finding {
         reason,
-        is_ordinary: reason == "in-order" || reason == "client-never-sent" && history.peers == 0,
+        is_ordinary: match reason {
+            "in-order" => true,
+            "client-never-sent" => history.peers == 0,
+            "permission-missing" => passes,
+            _ => false,
+        },
         text: format!("In the session {}, begun {} ago: {text}", session.id, period(session.age)),
         remedy,
         client: Some(session.client.client),

@@ -66,13 +66,18 @@ impl Scene<'_> {
         });
         let is_expired = matches!(incident.reason, Reason::Expired) || over.is_some();
         let (text, remedy) = if is_expired { expired(incident, over) } else { self.words(told) };
+        let port = match incident.reason {
+            // The last one that has not come back.
+            Reason::Challenged(ports) => ports.into_iter().rfind(|port| *port != 0).unwrap_or(incident.port),
+            _ => incident.port,
+        };
         let is_user = !matches!(incident.reason, Reason::Handshake { .. });
         Finding {
             is_ordinary: false,
             reason: if is_expired { Reason::Expired.name() } else { incident.reason.name() },
             text,
             remedy,
-            client: Some(SocketAddr::new(told.source, incident.port)),
+            client: Some(SocketAddr::new(told.source, port)),
             transport: Some(incident.transport),
             user: Some(incident.text.to_string()).filter(|user| is_user && !user.is_empty()),
             session: None,
