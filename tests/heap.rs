@@ -229,8 +229,10 @@ fn what_waits_or_is_dropped_allocates_nothing() {
     messages();
     assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "of messages that wait");
 
-    let udp =
-        relay.endpoints().into_iter().find(|endpoint| endpoint.transport == Transport::Udp && endpoint.address.is_ipv4());
+    let udp = relay
+        .endpoints()
+        .into_iter()
+        .find(|endpoint| endpoint.transport == Transport::Udp && endpoint.address.is_ipv4());
     let udp = udp.unwrap().address;
     let mut client = TurnClient::new(loopback_socket(), udp);
     let relayed = client.allocate();

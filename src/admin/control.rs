@@ -17,7 +17,8 @@ const LONGEST_DRAIN: f64 = 365.0 * 86_400.0;
 /// The effective configuration, secrets masked.
 pub(super) fn configuration(house: &House) -> Result<Reply, Refusal> {
     // The text is what `check` prints, which is TOML.
-    let tree = house.known().configuration.parse::<toml::Table>().ok().and_then(|table| serde_json::to_value(table).ok());
+    let tree =
+        house.known().configuration.parse::<toml::Table>().ok().and_then(|table| serde_json::to_value(table).ok());
     tree.map(|tree| reply::found(&tree))
         .ok_or_else(|| reply::refused(StatusCode::INTERNAL_SERVER_ERROR, "the configuration cannot be shown"))
 }

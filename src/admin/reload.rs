@@ -100,7 +100,10 @@ pub(super) async fn reload(house: &House) -> Result<Reply, Refusal> {
     house.reloads.requests.try_send(ReloadRequest(sender)).map_err(|_| unavailable())?;
     let outcome = answer.await.map_err(|_| unavailable())?;
     let Outcome { changed, restart, warnings, ended, complete } = outcome.map_err(|why| {
-        refused(StatusCode::UNPROCESSABLE_ENTITY, format!("the configuration is refused, and nothing has changed:\n{why}"))
+        refused(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!("the configuration is refused, and nothing has changed:\n{why}"),
+        )
     })?;
     Ok(reply::found(&json!({
         "changed": changed,

@@ -95,8 +95,7 @@ fn serve(
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
             let _ = print_ice_servers(&relay, password);
         }
-        let parts =
-            Parts { relay, admin, lifecycle: Arc::clone(&lifecycle), log, realms, logins, reloads, reserved };
+        let parts = Parts { relay, admin, lifecycle: Arc::clone(&lifecycle), log, realms, logins, reloads, reserved };
         let mut running = Running::new(parts, source, (settings, files), requests);
         wait_for_the_end(&mut running, &lifecycle, &mut signals).await;
         // Joining the workers takes no longer than closing their sockets.
@@ -157,7 +156,7 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
                 warn_of_drops(&mut drops, running.parts.relay.kernel_drops());
                 continue;
             }
-            _ = close.tick() => {
+            _ = close.tick(), if running.parts.relay.has_retired() => {
                 running.parts.relay.close_retired().await;
                 continue;
             }
@@ -169,7 +168,9 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
             },
             Event::Signal(Signal::Interrupt(name)) => return tracing::info!(signal = name, "stopping"),
             Event::Signal(Signal::Drain) => lifecycle.drain(None, false),
-            Event::Signal(Signal::Reload) => running.heed_signal().await,
+            Event::Signal(Signal::Reload) if running.is_configured() => running.heed_signal().await,
+            // Somebody has tried it in a terminal, and closed that.
+            Event::Signal(Signal::Reload) => return tracing::info!(signal = "SIGHUP", "stopping"),
             Event::Wish(wish) => running.fulfil(wish).await,
             Event::Peers => running.parts.realms.tell(&running.parts.relay),
         }
@@ -180,7 +181,7 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Between two looks whether a listener that was dropped from the configuration can be closed.
-const CLOSE: Duration = Duration::from_secs(1);
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// Warns of every listener on which the kernel has dropped more than it had `before`.
 fn warn_of_drops(before: &mut Vec<KernelDrops>, now: Vec<KernelDrops>) {

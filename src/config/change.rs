@@ -96,10 +96,13 @@ pub fn differences(old: &Settings, new: &Settings) -> Vec<String> {
     if before.get(1..) != after.get(1..) && !changed.contains("realm") {
         changed.insert("realm: passwords, keys or secrets".to_owned());
     }
-    let material = |settings: &Settings| settings.tls.as_ref().map(|Tls { certificates, clients, .. }| {
-        let certificates = certificates.iter().map(|certificate| (certificate.chain.clone(), certificate.key.clone()));
-        (certificates.collect::<Vec<_>>(), clients.clone())
-    });
+    let material = |settings: &Settings| {
+        settings.tls.as_ref().map(|Tls { certificates, clients, .. }| {
+            let certificates =
+                certificates.iter().map(|certificate| (certificate.chain.clone(), certificate.key.clone()));
+            (certificates.collect::<Vec<_>>(), clients.clone())
+        })
+    };
     if material(old) != material(new) && !changed.contains("tls.certificate") {
         changed.insert("tls: certificates".to_owned());
     }

@@ -208,12 +208,20 @@ impl Limiter {
         now_ms: u64,
     ) -> Result<Option<Arc<Allowance>>, Limit> {
         let allowance = self.renewed_allowance(subject, streams, now_ms);
-        allowance.iter().flat_map(|allowance| &allowance.accounts).try_for_each(|account| account.check_month(now_ms))?;
+        allowance
+            .iter()
+            .flat_map(|allowance| &allowance.accounts)
+            .try_for_each(|account| account.check_month(now_ms))?;
         Ok(allowance)
     }
 
     /// What an allocation of `subject` may take that there is already, whatever is left of the month.
-    pub fn renewed_allowance(self: &Arc<Self>, subject: &Subject, streams: bool, now_ms: u64) -> Option<Arc<Allowance>> {
+    pub fn renewed_allowance(
+        self: &Arc<Self>,
+        subject: &Subject,
+        streams: bool,
+        now_ms: u64,
+    ) -> Option<Arc<Allowance>> {
         let bounds = self.bounds();
         let realm = bounds.realm(&subject.realm);
         let slots = if streams { self.workers } else { 1 };

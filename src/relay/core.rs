@@ -35,9 +35,9 @@ use crate::{
     policy::limiter::Allowance,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Meter, Peak,
-        PendingAllocate, PendingBind, RealmId, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary, Step,
-        Time, ToClient, ToPeer,
+        Answer, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Meter,
+        Peak, PendingAllocate, PendingBind, RealmId, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary,
+        Step, Time, ToClient, ToPeer,
     },
 };
 

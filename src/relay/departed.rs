@@ -76,7 +76,8 @@ mod tests {
     }
 
     const AUTH: &str = "[auth]\nrealm = \"r\"\n";
-    const USERS: &str = "[[auth.user]]\nname = \"a\"\npassword = \"one\"\n[[auth.user]]\nname = \"b\"\npassword = \"two\"\n";
+    const USERS: &str =
+        "[[auth.user]]\nname = \"a\"\npassword = \"one\"\n[[auth.user]]\nname = \"b\"\npassword = \"two\"\n";
     const SECRETS: &str = "[[auth.secret]]\nname = \"s\"\nsecret = \"the first of the secrets\"\n[[auth.secret]]\nname = \"t\"\n\
                            secret = \"the second of the secrets\"\n";
 
@@ -89,15 +90,18 @@ mod tests {
             ([AUTH, USERS, SECRETS].concat(), vec![]),
             ([AUTH, SECRETS].concat(), vec![account("a"), account("b")]),
             ([AUTH, USERS, &SECRETS.replace("\"s\"", "\"u\"")].concat(), vec![]),
-            ([AUTH, &USERS.replace("two", "three"), &SECRETS.replace("first", "third")].concat(), vec![
-                account("b"),
-                secret("s"),
-            ]),
+            (
+                [AUTH, &USERS.replace("two", "three"), &SECRETS.replace("first", "third")].concat(),
+                vec![account("b"), secret("s")],
+            ),
             ([&AUTH.replace("\"r\"", "\"other\""), USERS, SECRETS].concat(), vec![Revocation::Realm("r".into())]),
         ] {
             assert_eq!(departed(&old, &parse(&new)), expected, "{new}");
         }
         let nobody = parse("[auth]\nanonymous = true\n");
-        assert_eq!(departed(&nobody, &parse(&["[auth]\nrealm = \"turnserver\"\n", USERS].concat())), [Revocation::Anonymous]);
+        assert_eq!(
+            departed(&nobody, &parse(&["[auth]\nrealm = \"turnserver\"\n", USERS].concat())),
+            [Revocation::Anonymous]
+        );
     }
 }

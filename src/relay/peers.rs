@@ -137,7 +137,10 @@ mod tests {
                     [peers]\ndenied-peer-ip = \"198.51.100.0/24\"\n[[realm]]\nname = \"south.gov\"\n\
                     static-auth-secret = \"the secret of the south\"\n";
         let settings = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap().settings;
-        let book = PeerBook::new(&settings, Own { sockets: Vec::new(), relay: settings.relay.addresses.clone(), host: Vec::new() });
+        let book = PeerBook::new(
+            &settings,
+            Own { sockets: Vec::new(), relay: settings.relay.addresses.clone(), host: Vec::new() },
+        );
         let permitted =
             |realm: usize, peer: &str| book.rules()[realm].permits(SocketAddr::new(peer.parse().unwrap(), 9));
         let [configured, added, private] = ["198.51.100.1", "203.0.112.1", "10.0.0.1"];

@@ -240,8 +240,7 @@ fn assemble(Parts { plan, seed, first_id }: &Parts, current: &Current) -> io::Re
     let (directory, clock) = (Arc::clone(&current.directory), plan.clock);
     let connect_timeout = current.settings.lifetimes.connect;
     let watch = Rc::clone(&poller);
-    let mut core =
-        Core::new(worker, server, directory, inquiries, shared, connect_timeout, clock, watch, rng, io);
+    let mut core = Core::new(worker, server, directory, inquiries, shared, connect_timeout, clock, watch, rng, io);
     core.dtls = dtls;
     // What an earlier life has left behind.
     let now = core.clock.now();

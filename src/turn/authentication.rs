@@ -288,7 +288,8 @@ impl Authenticator {
         let chosen = password_algorithm(message, &challenge.offered).map_err(|failure| {
             // A client that was offered something else, before a reload, is told anew what there is.
             let former = challenge.former.as_ref();
-            let is_former = former.is_some_and(|(nonces, features)| nonces.is_valid(nonce, *features, &client.tuple, now));
+            let is_former =
+                former.is_some_and(|(nonces, features)| nonces.is_valid(nonce, *features, &client.tuple, now));
             if is_former { Failure::StaleNonce } else { failure }
         })?;
         let identity = match (username, userhash) {

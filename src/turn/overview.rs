@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    AllocationId, Client, FiveTuple, Handle, RelayProtocol, Server, Subject, Time, Totals, Traffic, allocation::Allocation,
+    AllocationId, Client, FiveTuple, Handle, RelayProtocol, Server, Subject, Time, Totals, Traffic,
+    allocation::Allocation,
 };
 use crate::stun::ChannelNumber;
 

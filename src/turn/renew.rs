@@ -35,7 +35,8 @@ impl Server {
             allocation.permissions.keep(|peer| policy.permits_ip(realm, peer));
             allocation.channels.keep(|peer| policy.permits(realm, peer));
             let connections = allocation.connections.iter().flat_map(|all| all.iter());
-            let denied: Vec<_> = connections.map(|entry| entry.peer).filter(|peer| !policy.permits(realm, *peer)).collect();
+            let denied: Vec<_> =
+                connections.map(|entry| entry.peer).filter(|peer| !policy.permits(realm, *peer)).collect();
             if !denied.is_empty() {
                 self.close_connections(handle, |connection| denied.contains(&connection.peer));
             }

@@ -97,7 +97,8 @@ fn what_a_listener_serves_changes() {
         client.permit(peer.1).expect("a permission");
     }
     // Another realm for those who come.
-    let south = "realm = \"south.gov\"\n[[realm]]\nname = \"south.gov\"\n[[realm.user]]\nname = \"u\"\npassword = \"p\"\n";
+    let south =
+        "realm = \"south.gov\"\n[[realm]]\nname = \"south.gov\"\n[[realm.user]]\nname = \"u\"\npassword = \"p\"\n";
     reload(&server, &with(south));
     for transport in ["udp", "tcp"] {
         Client::new(transport, at(port), Some(("u", "p"))).allocate().expect("an allocation");

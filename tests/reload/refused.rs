@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use crate::{
     common::{PASSWORD, Server, USER},
-    support::{client, ctl, metric, refused, reload, rewrite, round_trip, peer},
+    support::{client, ctl, metric, peer, refused, reload, rewrite, round_trip},
     web::{get, managed},
 };
 
@@ -64,7 +64,10 @@ fn a_listener_that_cannot_be_had_changes_nothing() {
     let port = other.local_addr().expect("an address").port();
     let more = format!("[[listener]]\nlistening-ip = \"127.0.0.1\"\nlistening-port = {port}\ntransports = [\"udp\"]\n");
     let why = refused(&server, &managed(&format!("{BOB}{more}")));
-    assert!(why.contains(&format!("cannot listen on udp 127.0.0.1:{port}")) && why.contains("another process"), "{why}");
+    assert!(
+        why.contains(&format!("cannot listen on udp 127.0.0.1:{port}")) && why.contains("another process"),
+        "{why}"
+    );
     assert!(client(&server, "bob", "builder").allocate().is_err());
     drop(other);
     let answer = reload(&server, &managed(&format!("{BOB}{more}")));

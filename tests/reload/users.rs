@@ -62,7 +62,8 @@ fn sessions_go_on_when_clients_are_offered_something_else() {
 
 /// A client with a time-limited credential that the server has made.
 fn minted(server: &Server, secret: &str) -> Client {
-    let answer = ask_locally(server, "POST", "/v1/credentials", &format!("{{\"user\": \"u\", \"secret\": \"{secret}\"}}"));
+    let answer =
+        ask_locally(server, "POST", "/v1/credentials", &format!("{{\"user\": \"u\", \"secret\": \"{secret}\"}}"));
     let made: Value = answer.json();
     let text = |key: &str| made[key].as_str().unwrap_or_else(|| panic!("no {key}: {made}")).to_owned();
     client(server, &text("username"), &text("password"))
@@ -94,9 +95,8 @@ fn secrets_are_changed_one_by_one() {
 
 #[test]
 fn realms_come_and_go_and_change_their_order() {
-    let realm = |name: &str| {
-        format!("[[realm]]\nname = \"{name}\"\n[[realm.user]]\nname = \"u\"\npassword = \"of {name}\"\n")
-    };
+    let realm =
+        |name: &str| format!("[[realm]]\nname = \"{name}\"\n[[realm.user]]\nname = \"u\"\npassword = \"of {name}\"\n");
     let with = |names: &[&str]| managed(&names.iter().map(|name| realm(name)).collect::<String>());
     let of = |server: &Server, name: &str| {
         let mut client = client(server, &format!("u@{name}"), &format!("of {name}"));
