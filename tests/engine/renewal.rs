@@ -101,7 +101,7 @@ fn lifetimes_hold_when_they_are_asked_for_anew() {
     world.pass(599_000);
     world.expire();
     assert!(world.ended.is_empty());
-    assert_eq!(alice.request(&mut world, Request::refresh(3600)).lifetime(), Some(700));
+    assert_eq!(alice.request(&mut world, Request::refresh(3600)).lifetime(), 700);
 }
 
 /// Accounts and anonymous clients, apart from who has the same name by a secret.
