@@ -179,12 +179,18 @@ impl Running {
         self.in_force = settings;
     }
 
+    /// Whether there is a file to read again.
+    pub(super) const fn is_configured(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// Reads everything again, because of a signal.
     pub(super) async fn heed_signal(&mut self) {
         // It is logged what has come of it.
         let _ = self.reload(Cause::Signal).await;
     }
 
+    /// Reads everything again. A reload that somebody has asked for begins and ends here, whatever comes of it.
     async fn reload(&mut self, cause: Cause) -> Result<Outcome, Refused> {
         systemd::reloading();
         let outcome = self.read_again(cause).await;

@@ -180,7 +180,7 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
                 warn_of_drops(&mut drops, running.parts.relay.kernel_drops());
                 continue;
             }
-            _ = close.tick() => {
+            _ = close.tick(), if running.parts.relay.has_retired() => {
                 running.parts.relay.close_retired().await;
                 continue;
             }
@@ -192,7 +192,9 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
             },
             Event::Signal(Signal::Interrupt(name)) => return tracing::info!(signal = name, "stopping"),
             Event::Signal(Signal::Drain) => lifecycle.drain(None, false),
-            Event::Signal(Signal::Reload) => running.heed_signal().await,
+            Event::Signal(Signal::Reload) if running.is_configured() => running.heed_signal().await,
+            // Somebody has tried it in a terminal, and closed that.
+            Event::Signal(Signal::Reload) => return tracing::info!(signal = "SIGHUP", "stopping"),
             Event::Wish(wish) => running.fulfil(wish).await,
             Event::Peers => running.parts.realms.tell(&running.parts.relay),
         }
@@ -203,7 +205,7 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Between two looks whether a listener that was dropped from the configuration can be closed.
-const CLOSE: Duration = Duration::from_secs(1);
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// Warns of every listener on which the kernel has dropped more than it had `before`.
 fn warn_of_drops(before: &mut Vec<KernelDrops>, now: Vec<KernelDrops>) {

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     auth::directory::Directory,
     config::{Settings, change::with_realms_in_place, settings::NatDiscovery},
+    policy::peer::PeerRules,
     turn::{Client, Revocation},
 };
 
@@ -76,21 +77,17 @@ impl Relay {
 
         self.bookkeeper = bookkeeper.or(self.bookkeeper.take());
         let sockets = Arc::new(sockets);
-        let own = own_sockets(&placed, &sockets, reserved);
+        let (own, host) = (own_sockets(&placed, &sockets, reserved), host_addresses());
+        let (addresses, ports) = (&placed.relay.addresses, placed.relay.min_port..=placed.relay.max_port);
+        let rules = PeerRules::new(&placed.peers, addresses, ports, &own, &host);
+        let spaces = Arc::new(Spaces::new(&placed.relay, &rules, &self.shared.spaces()));
         // Old relay addresses are this server's own as long as anybody has a session there.
-        let relay = [known, placed.relay.addresses.clone()].concat();
-        self.peers.renew(&placed, Own { sockets: own.clone(), relay, host: host_addresses() });
-        let rules = self.peers.rules();
-        if let Some(rules) = rules.first() {
-            let spaces = Arc::new(Spaces::new(&placed.relay, rules, &self.shared.spaces()));
-            let relay = spaces.addresses();
-            self.peers.renew(&placed, Own { sockets: own, relay, host: host_addresses() });
-            let others = self.shared.renew(&placed, spaces, seed, self.clock.now());
-            let limits = before.limits + u64::from(others);
-            let taken_up = TakenUp::default();
-            self.listeners.set(Arc::clone(&sockets));
-            self.publish(Current { settings: placed, directory, sockets, tls, dtls, limits, taken_up });
-        }
+        self.peers.renew(&placed, Own { sockets: own, relay: spaces.addresses(), host });
+        let has_others = self.shared.renew(&placed, spaces, seed, self.clock.now());
+        let limits = before.limits + u64::from(has_others);
+        let taken_up = TakenUp::default();
+        self.listeners.set(Arc::clone(&sockets));
+        self.publish(Current { settings: placed, directory, sockets, tls, dtls, limits, taken_up });
         drop(before);
         let complete = self.current().taken_up.by(self.listeners.workers, PATIENCE).await;
         let gone = departed(&self.settings, &settings);
@@ -98,6 +95,12 @@ impl Relay {
         let ended = if gone.is_empty() { Some(0) } else { self.monitor.revoke(Revocation::Any(gone)).await };
         self.close_retired().await;
         Ok(Reloaded { ended: ended.unwrap_or(0), complete: complete && ended.is_some() })
+    }
+
+    /// Whether there are UDP listeners that were dropped from the configuration and are open yet.
+    #[must_use]
+    pub fn has_retired(&self) -> bool {
+        !self.listeners.sockets().retired().is_empty()
     }
 
     /// Closes the UDP listeners that were dropped from the configuration and that nobody has a session on any more. To be called now

@@ -128,7 +128,7 @@ mod tests {
     use rand::{SeedableRng, rngs::StdRng};
 
     use super::*;
-    use crate::{config::settings::DefaultFamily, turn::RelayId};
+    use crate::{config::settings::{DefaultFamily, FindExternal}, turn::RelayId};
 
     fn spaces(pairs: &[[&str; 2]], before: &Spaces) -> Spaces {
         let address = |[local, external]: &[&str; 2]| RelayAddress {
@@ -137,6 +137,7 @@ mod tests {
         };
         let relay = Relay {
             addresses: pairs.iter().map(address).collect(),
+            find_external: FindExternal::default(),
             min_port: 50_000,
             max_port: 50_009,
             socket_buffer: None,

@@ -19,5 +19,6 @@ mod model;
 mod permissions;
 mod redirect;
 mod refresh;
+mod renewal;
 mod revocation;
 mod support;

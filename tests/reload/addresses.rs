@@ -1,10 +1,15 @@
 //! The external address changes, as it does behind a router that gets a new one.
 
+use std::net::Ipv4Addr;
+
 use crate::{
     common::{PASSWORD, Server, USER},
-    support::{client, peer, reload, round_trip, strings},
+    support::{client, peer_at, reload, round_trip, strings},
     web::managed,
 };
+
+/// Not an address that is relayed from: peers there are seen under that address, whatever is in front of it.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 fn external(address: &str) -> String {
     managed("").replace("[relay]\n", &format!("[relay]\nexternal-ip = \"{address}/127.0.0.1\"\n"))
@@ -13,7 +18,7 @@ fn external(address: &str) -> String {
 #[test]
 fn new_sessions_get_the_new_external_address_and_old_ones_keep_theirs() {
     let server = Server::start(&external("198.51.100.1"));
-    let (mut old, peer) = (client(&server, USER, PASSWORD), peer());
+    let (mut old, peer) = (client(&server, USER, PASSWORD), peer_at(ELSEWHERE));
     let old_relayed = old.allocate().expect("an allocation");
     assert_eq!(old_relayed.ip().to_string(), "198.51.100.1");
     old.permit(peer.1).expect("a permission");
@@ -45,7 +50,7 @@ fn relay_addresses_come_and_go() {
         managed("").replace("relay-ip = [\"127.0.0.1\", \"::1\"]", &format!("relay-ip = [{addresses}]"))
     };
     let server = Server::start(&relay("\"127.0.0.1\""));
-    let (mut old, peer) = (client(&server, USER, PASSWORD), peer());
+    let (mut old, peer) = (client(&server, USER, PASSWORD), peer_at(ELSEWHERE));
     old.allocate().expect("an allocation");
     old.permit(peer.1).expect("a permission");
     reload(&server, &relay("\"127.0.0.3\""));

@@ -8,7 +8,7 @@ use crate::{
         LOOPBACK, PASSWORD, PATIENCE, Server, USER, dtls,
         tls::{self, Authority, HOST},
     },
-    support::{ctl, metric, peer, reload, round_trip, sessions},
+    support::{ctl, metric, peer, reload, round_trip},
     web::{ask_locally, get},
 };
 
@@ -46,7 +46,7 @@ fn serves(server: &Server, folder: &Path) {
 fn clients(server: &Server) -> [Client; 2] {
     let folder = server.folder();
     let mut clients = [over_tls(folder, server.ipv4("tls")), over_dtls(folder, server.ipv4("dtls"))];
-    clients.each_mut().map(|client| client.allocate().expect("an allocation"));
+    clients.iter_mut().for_each(|client| assert!(client.allocate().is_ok()));
     clients
 }
 
@@ -70,7 +70,6 @@ fn a_reload_shows_new_certificates_to_new_handshakes() {
     assert_ne!(metric(&server, &expiry), before);
     assert_eq!(get(&server, "/status")["certificates"][0]["expires"], 2_208_988_800_i64);
     clients.iter_mut().for_each(|client| round_trip(client, &peer));
-    assert_eq!(sessions(&server), 4);
 }
 
 /// A certificate is there before its key: nothing changes until both are.

@@ -106,7 +106,7 @@ enum Verb {
     },
     /// Take new sessions again
     Undrain,
-    /// The log level, or a new one until the server ends
+    /// The log level, or a new one until the server ends or its configuration names another
     Loglevel {
         /// Like info, or info,turnserver::turn=debug
         #[arg(value_parser = config::check_log_level)]
