@@ -128,7 +128,10 @@ mod tests {
     use rand::{SeedableRng, rngs::StdRng};
 
     use super::*;
-    use crate::{config::settings::{DefaultFamily, FindExternal}, turn::RelayId};
+    use crate::{
+        config::settings::{DefaultFamily, FindExternal},
+        turn::RelayId,
+    };
 
     fn spaces(pairs: &[[&str; 2]], before: &Spaces) -> Spaces {
         let address = |[local, external]: &[&str; 2]| RelayAddress {

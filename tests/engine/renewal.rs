@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use turnserver::{
+    auth::credential::Proof,
     stun::PasswordAlgorithm,
-    turn::{Policy, RealmId, Revocation, Rules, Time, Unauthenticated},
+    turn::{Basis, Mechanism, Policy, RealmId, Revocation, Rules, Time, Unauthenticated},
 };
 
 use crate::support::{Credentials, Out, Request, TestClient, World, rules, socket, udp};
@@ -109,10 +110,16 @@ fn lifetimes_hold_when_they_are_asked_for_anew() {
 fn whoever_is_gone_is_told_from_namesakes() {
     let mut world = World::new();
     let _alice = TestClient::allocated(&mut world, udp("192.0.2.1:1000"));
-    let account = |user: &str| Revocation::Account { realm: "example.org".into(), user: user.into() };
+    let account = |user: &str| {
+        let proof = Proof::Password(user.into());
+        Revocation::Basis(Basis { mechanism: Mechanism::Password, realm: "example.org".into(), proof })
+    };
+    let stored =
+        Basis { mechanism: Mechanism::Store, realm: "example.org".into(), proof: Proof::Password("alice".into()) };
     assert_eq!(world.server.revoke(&Revocation::Anonymous, world.now), 0);
     assert_eq!(world.server.revoke(&Revocation::Realm("south.gov".into()), world.now), 0);
     assert_eq!(world.server.revoke(&account("bob"), world.now), 0);
+    assert_eq!(world.server.revoke(&Revocation::Basis(stored), world.now), 0);
     assert_eq!(world.server.revoke(&Revocation::Any(vec![account("bob"), account("alice")]), world.now), 1);
     world.settle();
 
