@@ -151,7 +151,9 @@ function item(name, data) {
 function describe(name, data) {
   switch (name) {
     case "session-begins":
-      return { kind: "sessions", sign: "good", parts: [who(data), " begins at ", via(data), ", relayed at ", data.relayed.join(" and ")] };
+      return {
+        kind: "sessions", sign: "good", parts: [who(data), " begins at ", via(data), ", relayed at ", data.relayed.join(" and ")],
+      };
     case "session-ends": {
       const why = ENDS[data.reason] ?? data.reason;
       const sum = `${bytes(data.to_peers.bytes)} to peers, ${bytes(data.to_client.bytes)} to the client`;
@@ -162,7 +164,8 @@ function describe(name, data) {
     case "refused": {
       const why = PHRASES.has(data.reason) ? "" : `: ${data.reason}`;
       const more = data.untold > 0 ? ` (and ${count(data.untold)} more before)` : "";
-      return { kind: "refused", sign: "bad", parts: [make("b", {}, refusal(data.code)), ` ${data.method} from ${via(data)}${why}${more}`] };
+      const what = make("b", {}, refusal(data.code));
+      return { kind: "refused", sign: "bad", parts: [what, ` ${data.method} from ${via(data)}${why}${more}`] };
     }
     case "missed":
       return { kind: "other", sign: "warn", parts: [`${count(data.events)} events came faster than this page could take them`] };

@@ -108,8 +108,9 @@ function showState(status) {
   state.className = `pill ${kind}`;
   say(byId("version"), status.version);
   const reasons = status.obstacles.filter((reason) => reason !== status.state);
-  const drain = status.drain && (status.drain.left === null ? ["until the last session ends"] : [`${duration(status.drain.left)} left`]);
-  const about = [...(drain ?? []), ...reasons, ...(status.answering ? [] : ["a worker does not answer"])];
+  const left = (seconds) => (seconds === null ? "until the last session ends" : `${duration(seconds)} left`);
+  const drain = status.drain ? [left(status.drain.left)] : [];
+  const about = [...drain, ...reasons, ...(status.answering ? [] : ["a worker does not answer"])];
   say(byId("about"), [...about, `up ${duration(status.uptime)}`].join(" · "));
   document.title = status.state === "serving" && status.ready ? "turnserver" : `${text} – turnserver`;
 }
@@ -117,7 +118,8 @@ function showState(status) {
 function bar(share, text, kind = "") {
   const fill = make("i", {});
   fill.style.inlineSize = `${Math.min(100, Math.max(0, share * 100))}%`;
-  return make("span", { className: `bar ${kind}` }, make("span", { className: "track" }, fill), make("span", { className: "figure" }, text));
+  const [track, figure] = [make("span", { className: "track" }, fill), make("span", { className: "figure" }, text)];
+  return make("span", { className: `bar ${kind}` }, track, figure);
 }
 
 const level = (share) => (share > 0.9 ? "bad" : share > 0.7 ? "warn" : "");
@@ -139,7 +141,8 @@ function showServer(status) {
   facts.push(["Connections", `${count(connections)} over TCP, TLS and DTLS`]);
   facts.push(["Workers", list(workers.map(({ worker, load }) => {
     const share = load ?? 0;
-    return make("li", {}, make("span", {}, `${worker}`), bar(share, load === null ? "–" : `${Math.round(share * 100)} %`, level(share)));
+    const text = load === null ? "–" : `${Math.round(share * 100)} %`;
+    return make("li", {}, make("span", {}, `${worker}`), bar(share, text, level(share)));
   }))]);
   facts.push(["Relay ports", list(ports.map(({ address, protocol, used, size }) => {
     const share = size > 0 ? used / size : 1;

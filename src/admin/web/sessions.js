@@ -6,6 +6,8 @@ import { bits, byId, bytes, count, duration, make, say } from "./text.js";
 const PAGE = matchMedia("(max-width: 700px)").matches ? 8 : 15;
 /** Milliseconds between two looks. */
 const PAUSE = 2000;
+/** Peers that are named of a session. */
+const SOME = 8;
 
 /** Where the pages up to this one begin. */
 let cursors = [null];
@@ -91,7 +93,8 @@ function refuse(error) {
       note("Sessions, events and credentials need a token, and the configuration has none: set token-file in [management]. "
         + "Over the Unix socket, turnserver ctl sessions shows them.");
     } else {
-      note("Sessions are shown to whoever has the management token.", make("button", { type: "button", onclick: changeToken }, "Enter the token"));
+      const enter = make("button", { type: "button", onclick: changeToken }, "Enter the token");
+      note("Sessions are shown to whoever has the management token.", enter);
     }
     return null;
   }
@@ -170,7 +173,6 @@ function focusNear(at) {
 class Row {
   constructor(session) {
     const cell = (name, ...children) => make("td", { role: "cell", className: name }, ...children);
-    const named = (title, ...children) => make("span", { "data-title": title }, ...children);
     this.session = session;
     const { user, realm, tenant, client, relayed, id } = session;
     this.client = make("span", { className: "address" }, client);
@@ -178,21 +180,23 @@ class Row {
     this.age = make("span", {});
     this.up = new Flow();
     this.down = new Flow();
-    this.away = make("span", { className: "tag warn", title: "Its transport is gone; it may come back with its mobility ticket" }, "away");
-    const end = make("button", { type: "button", className: "quiet", "aria-label": `Disconnect ${user || "an anonymous client"} at ${client}` }, "Disconnect");
-    end.addEventListener("click", () => open(this.session, end, true));
-    const about = make("button", { type: "button", className: "name", "aria-label": `About ${user || "an anonymous client"} at ${client}` },
-      make("b", {}, user || "anonymous"));
-    about.addEventListener("click", () => open(this.session, about, false));
+    const lost = "Its transport is gone; it may come back with its mobility ticket";
+    this.away = make("span", { className: "tag warn", title: lost }, "away");
+    const button = (className, does, ends, child) => {
+      const label = `${does} ${user || "an anonymous client"} at ${client}`;
+      const made = make("button", { type: "button", className, "aria-label": label }, child);
+      made.addEventListener("click", () => open(this.session, made, ends));
+      return made;
+    };
     const home = [realm, tenant].filter(Boolean).join(" · ");
     this.element = make("tr", { role: "row", "data-id": id },
-      cell("user", about, make("small", {}, home)),
+      cell("user", button("name", "About", false, make("b", {}, user || "anonymous")), make("small", {}, home)),
       cell("client", this.client, " ", this.tag, this.away),
       cell("relayed", ...relayed.map((address) => make("span", { className: "address" }, address))),
-      cell("number age", named("Age", this.age)),
-      cell("number", named("To peers", this.up.element)),
-      cell("number", named("To client", this.down.element)),
-      cell("action", end));
+      cell("number age", this.age),
+      cell("number", this.up.element),
+      cell("number", this.down.element),
+      cell("action", button("quiet", "Disconnect", true, "Disconnect")));
   }
 
   update(session, now) {
@@ -225,7 +229,9 @@ class Flow {
   }
 }
 
-const facts = (...pairs) => make("dl", { className: "facts" }, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+function facts(...pairs) {
+  return make("dl", { className: "facts" }, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+}
 
 /** Tells of a session; ends it if the operator says so, who is asked for that where `ends` is true. */
 function open(session, button, ends) {
@@ -283,7 +289,10 @@ function open(session, button, ends) {
 async function tellMore({ id }, text, signal) {
   try {
     const { peers, secret, expires_in } = await ask(`v1/sessions/${encodeURIComponent(id)}`, { signal });
-    const some = (names) => (names.length > 0 ? names.slice(0, 8).join(", ") + (names.length > 8 ? ` and ${names.length - 8} more` : "") : "none");
+    const some = (names) => {
+      const rest = names.length > SOME ? ` and ${names.length - SOME} more` : "";
+      return names.length > 0 ? names.slice(0, SOME).join(", ") + rest : "none";
+    };
     const more = [
       ["Expires in", `${duration(expires_in)}, unless refreshed`],
       ["Permissions", some(peers.permissions)],
@@ -298,7 +307,8 @@ async function tellMore({ id }, text, signal) {
     text.firstElementChild.append(...facts(...more).children);
   } catch (error) {
     if (!signal.aborted) {
-      text.lastElementChild.before(make("p", { className: "dim" }, error.status === 404 ? "It has ended meanwhile." : `${error.message}.`));
+      const why = error.status === 404 ? "It has ended meanwhile." : `${error.message}.`;
+      text.lastElementChild.before(make("p", { className: "dim" }, why));
     }
   }
 }

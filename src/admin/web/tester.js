@@ -80,7 +80,8 @@ async function run() {
     const tests = [...new Set(lines)].map(parse).map((server) => ({ server, card: new Card(server) }));
     results.replaceChildren(...tests.map(({ card }) => card.element));
     const outcomes = await Promise.all(tests.map(async ({ server, card }) => {
-      const outcome = await test(server, shown, card).catch((error) => ({ verdict: "bad", words: [`The browser refuses: ${error.message}`] }));
+      const refused = (error) => ({ verdict: "bad", words: [`The browser refuses: ${error.message}`] });
+      const outcome = await test(server, shown, card).catch(refused);
       card.end(outcome);
       return { ...outcome, server };
     }));
@@ -96,7 +97,8 @@ async function run() {
 function withoutSecret(error) {
   useOwn();
   byId("test-user").focus();
-  const why = error.status === 400 ? "no secret is configured" : error.status === 403 ? "no management token is configured" : error.message;
+  const known = { 400: "no secret is configured", 403: "no management token is configured" };
+  const why = known[error.status] ?? error.message;
   return `The server cannot make credentials here (${why}). Write a user name and a password.`;
 }
 
@@ -127,8 +129,8 @@ async function test(server, { username, credential }, card) {
     return { verdict: "good", words };
   } catch (error) {
     const why = error.code ? explain({ code: error.code, text: "" }, server) : `${error.message}.`;
-    words.push(`But no data pass between two relayed addresses: ${why} Look at the peer rules ([peers]), at the firewall for the relay `
-      + "ports, and whether the server reaches its own external address.");
+    words.push(`But no data pass between two relayed addresses: ${why} Look at the peer rules ([peers]), at the firewall `
+      + "for the relay ports, and whether the server reaches its own external address.");
     return { verdict: "warn", words };
   }
 }
@@ -153,7 +155,8 @@ function failures({ errors, complete }, server) {
   const told = worst.filter(({ code }) => code < 700);
   const words = [...new Set((told.length > 0 ? told : worst).map((error) => explain(error, server)))];
   if (words.length === 0) {
-    words.push(complete ? explain({ code: 701, text: "" }, server) : "Nothing has come of it in time, and the browser does not say why.");
+    const late = "Nothing has come of it in time, and the browser does not say why.";
+    words.push(complete ? explain({ code: 701, text: "" }, server) : late);
   }
   return words;
 }
@@ -161,7 +164,8 @@ function failures({ errors, complete }, server) {
 function conclude(outcomes, summary) {
   const turn = outcomes.filter(({ server, verdict }) => server.is_turn && verdict !== "none");
   const names = [...new Set(turn.map(({ server }) => server.transport))];
-  const best = (name) => ["good", "warn", "bad"].find((one) => turn.some(({ server, verdict }) => server.transport === name && verdict === one));
+  const has = (name, wanted) => turn.some(({ server, verdict }) => server.transport === name && verdict === wanted);
+  const best = (name) => ["good", "warn", "bad"].find((one) => has(name, one));
   const of = (verdict) => names.filter((name) => best(name) === verdict);
   const sentences = [];
   if (of("good").length > 0) {
@@ -204,7 +208,7 @@ class Card {
       const over = one.relayProtocol ? ` by ${one.relayProtocol.toUpperCase()}` : "";
       return `${one.type} ${at(one.address, one.port)} ${one.protocol ?? ""}${over}, ${Math.round(one.milliseconds)} ms`;
     });
-    lines.push(...errors.map(({ code, text, address }) => `error ${code}${text ? ` ${text}` : ""}${address ? `, from ${address}` : ""}`));
+    lines.push(...errors.map(({ code, text, address }) => `error ${code} ${text}${address ? `, from ${address}` : ""}`));
     lines.push(`gathering ${complete ? "complete" : "given up"} after ${Math.round(milliseconds)} ms`);
     this.details.append(make("ul", {}, ...lines.map((line) => make("li", {}, line))));
     this.details.hidden = false;
