@@ -7,6 +7,8 @@ mod certificate;
 mod check;
 mod credentials;
 mod ctl;
+#[cfg(target_os = "linux")]
+mod journal;
 mod key;
 mod password;
 mod run;
