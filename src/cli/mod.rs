@@ -8,6 +8,8 @@ mod check;
 mod credentials;
 mod ctl;
 mod import;
+#[cfg(target_os = "linux")]
+mod journal;
 mod key;
 mod outward;
 mod password;

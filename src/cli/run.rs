@@ -229,7 +229,7 @@ fn start_logging(log: &Log) -> Arc<LogLevel> {
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     #[cfg(target_os = "linux")]
     if log.format == LogFormat::Text
-        && let Some(journal) = systemd::journal()
+        && let Some(journal) = super::journal::Journal::connected()
     {
         use tracing_subscriber::{layer::SubscriberExt, reload, util::SubscriberInitExt};
 

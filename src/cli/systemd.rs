@@ -1,6 +1,5 @@
 //! What systemd, or whoever else speaks its protocols, gives to the server and wants to hear of it: readiness, what it is
-//! doing and whether it is alive (sd_notify(3)), sockets that are open already (sd_listen_fds(3)), a log that takes fields.
-//!
+//! doing and whether it is alive (sd_notify(3)); and sockets that are open already (sd_listen_fds(3)).
 //! Without them in the environment all of this does nothing.
 
 // Descriptors are passed by their numbers.
@@ -139,24 +138,4 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(name),
     }
-}
-
-/// What logs to the journal with fields, if standard error is connected to it (JOURNAL_STREAM of systemd.exec(5)).
-pub(super) fn journal() -> Option<tracing_journald::Layer> {
-    let stream = env::var("JOURNAL_STREAM").ok()?;
-    let (device, inode) = stream.split_once(':')?;
-    if !is_standard_error(device.parse().ok()?, inode.parse().ok()?) {
-        return None;
-    }
-    // Where the journal's socket cannot be reached, its end of standard error still can.
-    let layer = tracing_journald::layer().ok()?;
-    Some(layer.with_field_prefix(Some("TURN".to_owned())).with_syslog_identifier("turnserver".to_owned()))
-}
-
-fn is_standard_error(device: u64, inode: u64) -> bool {
-    use std::os::{fd::AsFd, unix::fs::MetadataExt};
-
-    let duplicate = io::stderr().as_fd().try_clone_to_owned();
-    let metadata = duplicate.and_then(|descriptor| std::fs::File::from(descriptor).metadata());
-    metadata.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == (device, inode))
 }
