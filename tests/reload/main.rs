@@ -15,5 +15,6 @@ mod listeners;
 mod media;
 mod refused;
 mod settings;
+mod stores;
 mod support;
 mod users;
