@@ -29,7 +29,7 @@ pub(super) fn import(source: &mut Source<'_>) {
         return stun_only(source);
     }
     let uses_secrets = rest.is_some() || !secrets.is_empty();
-    if let (Some(line), Some(other)) = (no_auth, lt_cred_mech.or(rest)) {
+    if let (Some(line), Some(other)) = (no_auth, lt_cred_mech.or(rest).or(secrets.first().map(|given| given.line))) {
         let what = format!("contradicts line {other}, and coturn would not start; remove one");
         source.report.say(Kind::Error, line, "no-auth", what);
         return;

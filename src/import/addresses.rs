@@ -19,10 +19,10 @@ type External = Given<(IpAddr, Option<IpAddr>)>;
 pub(super) fn import(source: &mut Source<'_>) {
     let listening = listeners::addresses(source);
     let externals = externals(source);
-    relay_addresses(source, &listening, &externals);
+    let relayed = relay_addresses(source, &listening, &externals);
     ports(source);
     switches(source);
-    family(source);
+    family(source, relayed.as_deref());
     discovery(source, &listening, &externals);
 }
 
@@ -55,8 +55,12 @@ fn externals(source: &mut Source<'_>) -> Vec<External> {
     externals
 }
 
-/// `relay-ip` and `external-ip`. One public address of a family stands for one relay address: more would be told apart by nobody.
-fn relay_addresses(source: &mut Source<'_>, listening: &[Given<IpAddr>], externals: &[External]) {
+/// `relay-ip` and `external-ip`. Returns what is relayed from, if it is named. One public address of a family stands for one relay address: more would be told apart by nobody.
+fn relay_addresses(
+    source: &mut Source<'_>,
+    listening: &[Given<IpAddr>],
+    externals: &[External],
+) -> Option<Vec<IpAddr>> {
     let mut named: Vec<Given<IpAddr>> = Vec::new();
     for given in source.all("relay-ip") {
         match source.address("relay-ip", given) {
@@ -69,10 +73,12 @@ fn relay_addresses(source: &mut Source<'_>, listening: &[Given<IpAddr>], externa
             None => {}
         }
     }
-    let specific =
-        !named.is_empty() || !listening.is_empty() && listening.iter().all(|given| !given.value.is_unspecified());
     let mut relays: Vec<Given<IpAddr>> = if named.is_empty() { listening.to_vec() } else { named.clone() };
     relays.retain(|given| !given.value.is_unspecified());
+    let specific = !relays.is_empty();
+    // Here every listening address is relayed from unless they are named; with coturn those of aux-server are not.
+    let more_is_heard =
+        source.line("aux-server").is_some() || listening.iter().any(|given| given.value.is_unspecified());
     if !specific {
         let what = "coturn relays from every address that it listens on; here from the one of each family that has a route to \
                     the internet, unless relay-ip says otherwise";
@@ -118,7 +124,7 @@ fn relay_addresses(source: &mut Source<'_>, listening: &[Given<IpAddr>], externa
         written
             .push(Given { value: private.map_or(public.to_string(), |private| format!("{public}/{private}")), line });
     }
-    if narrowed || !named.is_empty() {
+    if narrowed || !named.is_empty() || specific && more_is_heard {
         let key = if named.is_empty() { "listening-ip" } else { "relay-ip" };
         let ips = list(relays.iter().map(|given| given.value));
         source.document.set("[relay]", "relay-ip", ips, from_all(key, &relays));
@@ -127,6 +133,7 @@ fn relay_addresses(source: &mut Source<'_>, listening: &[Given<IpAddr>], externa
         let value = list(written.iter().map(|given| &given.value));
         source.document.set("[relay]", "external-ip", value, from_all("external-ip", &written));
     }
+    (specific || narrowed).then(|| relays.iter().map(|given| given.value).collect())
 }
 
 fn ports(source: &mut Source<'_>) {
@@ -176,10 +183,13 @@ fn switches(source: &mut Source<'_>) {
     }
 }
 
-fn family(source: &mut Source<'_>) {
+fn family(source: &mut Source<'_>, relayed: Option<&[IpAddr]>) {
     let key = "allocation-default-address-family";
     if let Some(Given { value, line }) = source.text(key) {
-        if ["ipv4", "ipv6", "keep"].contains(&value) {
+        if value == "ipv6" && relayed.is_some_and(|relayed| !relayed.iter().any(IpAddr::is_ipv6)) {
+            let what = "there is no IPv6 address to relay from, and clients that ask for no family would get nothing; add a relay-ip";
+            source.report.say(Kind::Error, line, key, what);
+        } else if ["ipv4", "ipv6", "keep"].contains(&value) {
             source.document.set("[relay]", key, text(value), from(key, line));
         } else {
             source.report.say(Kind::Error, line, key, "is none of ipv4, ipv6 and keep");
@@ -240,6 +250,10 @@ fn discovery(source: &mut Source<'_>, listening: &[Given<IpAddr>], externals: &[
     set(source, "alternate-ip", list(pairs.iter().map(|pair| pair[1])), String::new());
     set(source, "primary-port", port.to_string(), String::new());
     let other = alternate.map_or(port.saturating_add(1), |given| given.value);
+    if other == port {
+        let line = alternate.map(|given| given.line);
+        source.report.say(Kind::Error, line, "alt-listening-port", "is listening-port, too; write another port");
+    }
     let why = alternate.map_or_else(|| "coturn's default".to_owned(), |given| from("alt-listening-port", given.line));
     set(source, "alternate-port", other.to_string(), why);
     let mapped: Vec<String> =

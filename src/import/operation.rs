@@ -76,6 +76,11 @@ fn metrics(source: &mut Source<'_>) {
         source.report.say(Kind::Changed, line, "prometheus", what);
     }
     let at = SocketAddr::new(ip, port.map_or(PORT, |port| port.value));
+    if is_relayed(source, at) {
+        let what =
+            format!("{at} may be a relayed address, as TCP is relayed: set no-tcp-relay, or another port or range");
+        source.report.say(Kind::Error, line, "prometheus", what);
+    }
     source.document.set("[management]", "listen", text(at), from("prometheus", line));
     if !ip.is_loopback() {
         let [_, token] = source.random();
@@ -83,6 +88,16 @@ fn metrics(source: &mut Source<'_>) {
         source.document.set("[management]", "public-metrics", true, "without the token, as with coturn");
     }
     source.document.set("[management]", "coturn-metrics", true, "also by the names that coturn gives them");
+}
+
+/// Whether clients could take the port for relaying TCP before metrics do.
+fn is_relayed(source: &mut Source<'_>, at: SocketAddr) -> bool {
+    let named = if source.line("relay-ip").is_some() { "relay-ip" } else { "listening-ip" };
+    let named: Vec<IpAddr> = source.all(named).iter().filter_map(|given| given.value.parse().ok()).collect();
+    let min = source.port("min-port").map_or(49_152, |given| given.value);
+    let max = source.port("max-port").map_or(65_535, |given| given.value);
+    let anywhere = at.ip().is_unspecified() || named.iter().all(IpAddr::is_unspecified) && !at.ip().is_loopback();
+    !source.is_on("no-tcp-relay") && (min..=max).contains(&at.port()) && (anywhere || named.contains(&at.ip()))
 }
 
 /// `verbose` and the like say how much is said, and `log-min-level` what is left of it.

@@ -51,7 +51,7 @@ fn rules(source: &mut Source<'_>) {
             source.report.say(Kind::Changed, range.line, "allowed-peer-ip", what);
         }
     }
-    loopback(source, &mut opened);
+    loopback(source, &mut opened, &denied);
     relay_to_relay(source, &denied, is_allowed);
     if !opened.is_empty() {
         source.document.set("[peers]", "allowed-peer-ip", long_list(opened), "");
@@ -84,13 +84,18 @@ fn relay_to_relay(source: &mut Source<'_>, denied: &[Range<'_>], is_allowed: imp
 }
 
 /// `allow-loopback-peers`, which opens all of this host.
-fn loopback(source: &mut Source<'_>, opened: &mut Vec<(String, usize)>) {
+fn loopback(source: &mut Source<'_>, opened: &mut Vec<(String, usize)>, denied: &[Range<'_>]) {
     let (Some(line), Some(key)) = (source.on("allow-loopback-peers"), keys::find("allow-loopback-peers")) else {
         return;
     };
     if source.ask(key).as_deref() == Some("allow") {
         for range in ["127.0.0.0/8", "::1"] {
-            if opened.iter().all(|(other, _)| other != range) {
+            let networks = parse_peer_range(range).unwrap_or_default();
+            let is_within = |outer: &IpNet| networks.iter().all(|network| outer.contains(network));
+            if let Some(denied) = denied.iter().find(|denied| denied.networks.iter().any(is_within)) {
+                let what = format!("{range} stays refused, as line {} denies it", denied.line);
+                source.report.say(Kind::Note, line, "allow-loopback-peers", what);
+            } else if opened.iter().all(|(other, _)| other != range) {
                 opened.push((range.to_owned(), line));
             }
         }

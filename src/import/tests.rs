@@ -56,6 +56,7 @@ const TLS: &str = "cert=FOLDER/cert.pem\npkey=FOLDER/key.pem\n";
 const ROUND: &str = "listening-ip = [\"10.0.0.5\"]\nlistening-port = ";
 
 /// What becomes of a key: of lines with it, from a version.
+#[derive(Debug)]
 enum Becomes {
     /// This is in the settings.
     Set(&'static [&'static str]),
@@ -145,6 +146,9 @@ const TABLE: &[Row] = &[
         Set(&["listening-ip = [\"127.0.0.1\"]\nlistening-port = 80\ntransports = [\"udp\", \"tcp\"]"]),
     ),
     ("aux-server", "4.6.1", "aux-server=10.0.0.5", Refused),
+    ("aux-server", "4.6.1", "aux-server=10.0.0.5:3478", Ignored),
+    ("listening-ip", "4.6.1", "listening-ip=fe80::1", Refused),
+    ("no-udp", "4.6.1", "no-udp\nlistening-ip=10.0.0.6", Set(&["transports = [\"tcp\"]\n\n[relay]"])),
     ("udp-self-balance", "4.6.1", "udp-self-balance", Ignored),
     ("no-udp", "4.6.1", "no-udp", Set(&["transports = [\"tcp\"]"])),
     ("no-tcp", "4.6.1", "no-tcp", Set(&["transports = [\"udp\"]"])),
@@ -178,7 +182,7 @@ const TABLE: &[Row] = &[
     ("cert", "4.6.1", "TLS", Set(&["cert = \"FOLDER/cert.pem\"", "[\"udp\", \"tcp\", \"tls\", \"dtls\"]"])),
     ("cert", "4.6.1", "cert=/x.pem", Refused),
     ("pkey", "4.6.1", "TLS", Set(&["pkey = \"FOLDER/key.pem\""])),
-    ("pkey", "4.6.1", "pkey=/x.pem\nno-tls\nno-dtls", Ignored),
+    ("pkey", "4.6.1", "pkey=FOLDER/key.pem\nno-tls\nno-dtls", Ignored),
     ("pkey-pwd", "4.6.1", "pkey-pwd=hunter2", Asked("decrypted", &[ROUND])),
     (
         "CA-file",
@@ -512,6 +516,73 @@ fn check((key, version, lines, becomes): &Row, folder: &Path) {
             assert!(report.items.iter().any(is_about), "{context}");
         }
     }
+}
+
+/// Whatever is put together, what the import makes is a configuration that our reader takes.
+#[test]
+fn what_is_made_is_always_accepted() {
+    use proptest::{prelude::*, sample::subsequence, test_runner::TestRunner};
+    let folder = folder();
+    let at = folder.path().display().to_string();
+    let answers: Vec<(&str, &str)> = TABLE
+        .iter()
+        .filter_map(|(key, _, _, becomes)| if let Asked(answer, _) = becomes { Some((*key, *answer)) } else { None })
+        .collect();
+    let rows: Vec<&Row> = TABLE.iter().filter(|row| !matches!(row.3, Refused)).collect();
+    let some = (subsequence(rows, 0..12), prop::sample::select(vec!["4.5.2", "4.6.1", "4.7.0", "4.17.1"]));
+    let mut runner = TestRunner::new_with_rng(
+        ProptestConfig::with_cases(400),
+        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+    );
+    let made = std::cell::Cell::new(0);
+    let outcome = runner.run(&some, |(rows, version)| {
+        let lines: String = rows.iter().map(|(_, _, lines, _)| format!("{lines}\n")).collect();
+        let text = format!("{BASE}{lines}").replace("TLS", TLS).replace("FOLDER", &at);
+        let asked = import(&text, "turnserver.conf", &options(version, &[])).report;
+        let is_asked = |key: &str| asked.items.iter().any(|item| item.kind == Kind::Decide && item.key == key);
+        let mut decisions: Vec<(&str, &str)> = answers.iter().copied().filter(|(key, _)| is_asked(key)).collect();
+        decisions.dedup_by_key(|(key, _)| *key);
+        let Imported { toml, report } = import(&text, "turnserver.conf", &options(version, &decisions));
+        prop_assert!(toml.is_some() != (report.has(Kind::Error) || report.has(Kind::Decide)));
+        if let Some(toml) = toml {
+            let name = folder.path().join("turnserver.toml").display().to_string();
+            let read = config::parse(&toml, &name, &host());
+            prop_assert!(read.is_ok(), "{}\n{}\n{}", read.unwrap_err(), text, toml);
+            made.set(made.get() + 1);
+        }
+        Ok(())
+    });
+    assert!(outcome.is_ok(), "{}", outcome.unwrap_err());
+    assert!(made.get() > 100, "{} configurations were made", made.get());
+}
+
+#[test]
+fn loopback_that_is_denied_stays_so() {
+    let folder = folder();
+    let text = format!("{BASE}allow-loopback-peers\ndenied-peer-ip=127.0.0.0-127.255.255.255\n");
+    let Imported { toml, report } = import(&text, "t", &options("4.6.1", &[("allow-loopback-peers", "allow")]));
+    let settings = effective(&toml.unwrap_or_else(|| panic!("{report}")), folder.path());
+    assert!(settings.contains("allowed-peer-ip = [\"::1/128\"]\ndenied-peer-ip = [\"127.0.0.0/8\"]"), "{settings}");
+}
+
+/// As coturn has no exception for its own relay.
+#[test]
+fn own_addresses_in_a_denied_range_are_told_of() {
+    let of =
+        |lines: &str| imported(&format!("{BASE}{lines}\n")).report.to_string().contains("this server's own addresses");
+    assert!(of("denied-peer-ip=10.0.0.0-10.255.255.255"));
+    assert!(!of("denied-peer-ip=10.0.0.0-10.255.255.255\nallowed-peer-ip=10.0.0.5"));
+    assert!(!of("denied-peer-ip=10.0.0.5") && !of("denied-peer-ip=172.16.0.0-172.31.255.255"));
+}
+
+/// What was left out, is wrong or waits for an answer was not imported.
+#[test]
+fn only_what_is_in_the_result_counts_as_imported() {
+    let report = imported(&format!("{BASE}server-name=x\nprometheus-port=9\nmobility\n")).report;
+    assert_eq!(
+        report.imported.iter().map(|mapped| mapped.key).collect::<Vec<_>>(),
+        ["realm", "user", "listening-ip", "mobility"]
+    );
 }
 
 fn imported(text: &str) -> Imported {
