@@ -141,7 +141,7 @@ fn start(configuration: &str, transport: Transport) -> (Relay, SocketAddr) {
     let loaded = config::parse(configuration, "heap.toml", &Host::detect().unwrap()).unwrap();
     let relay = Relay::start(loaded.settings, None, &[]).unwrap();
     let server =
-        relay.endpoints().iter().find(|endpoint| endpoint.transport == transport && endpoint.address.is_ipv4());
+        relay.endpoints().into_iter().find(|endpoint| endpoint.transport == transport && endpoint.address.is_ipv4());
     let address = server.unwrap().address;
     (relay, address)
 }
@@ -229,8 +229,10 @@ fn what_waits_or_is_dropped_allocates_nothing() {
     messages();
     assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "of messages that wait");
 
-    let udp =
-        relay.endpoints().iter().find(|endpoint| endpoint.transport == Transport::Udp && endpoint.address.is_ipv4());
+    let udp = relay
+        .endpoints()
+        .into_iter()
+        .find(|endpoint| endpoint.transport == Transport::Udp && endpoint.address.is_ipv4());
     let udp = udp.unwrap().address;
     let mut client = TurnClient::new(loopback_socket(), udp);
     let relayed = client.allocate();

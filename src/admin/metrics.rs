@@ -9,6 +9,7 @@ use super::{
     reply::{self, Reply},
 };
 use crate::{
+    config::settings::RelayAddress,
     relay::BATCH_BOUNDS,
     turn::{Census, Drop, EndReason, Families, Mechanism, Totals, Transport, Verdict},
 };
@@ -27,12 +28,13 @@ pub(super) async fn metrics(house: &House) -> Reply {
     let waiting: usize = survey.workers.iter().map(|worker| worker.inquiries).sum();
     let help = "Requests that wait until a store of users has answered.";
     text.single("turn_inquiries_waiting", Kind::Gauge, help, waiting);
+    store(&mut text, house);
     traffic(&mut text, &totals);
     limits(&mut text, house);
     resources(&mut text, house);
     workers(&mut text, &survey);
     process(&mut text, house);
-    if house.coturn_metrics {
+    if house.known().coturn_metrics {
         coturn(&mut text, &totals, &census);
     }
     reply::text(FORMAT, text.into_text())
@@ -58,9 +60,10 @@ fn server(text: &mut Exposition, house: &House, survey: &Survey) {
         Kind::Gauge,
         "When a certificate ends, in seconds since 1970.",
     );
-    for certificate in &house.certificates {
+    for certificate in &house.known().certificates {
         family.sample(&[("file", &certificate.file)], certificate.at);
     }
+    house.reloads.metrics(text);
 }
 
 fn allocations(text: &mut Exposition, totals: &Totals, census: &Census) {
@@ -118,6 +121,37 @@ fn requests(text: &mut Exposition, totals: &Totals) {
             family.sample(&labels, totals.credentials(mechanism, verdict));
         }
     }
+}
+
+/// How the store of users fares, if there is one.
+fn store(text: &mut Exposition, house: &House) {
+    let Some((store, counts)) = house.standing.as_ref().map(super::Standing::counts) else { return };
+    let help = "Whether the store of users is asked; 0 while it is left alone after failures.";
+    let up = u8::from(!counts.resting);
+    text.family("turn_store_up", Kind::Gauge, help).sample(&[("store", store)], up);
+    let help = "How often the store of users has begun to fail.";
+    text.family("turn_store_outages_total", Kind::Counter, help).sample(&[("store", store)], counts.outages);
+    let help = "Questions about users, secrets, keys and realms, by what came of them; cached, joined and refused ones were not put to \
+                the store.";
+    let mut family = text.family("turn_store_questions_total", Kind::Counter, help);
+    for (result, count) in [
+        ("cached", counts.cached),
+        ("joined", counts.joined),
+        ("answered", counts.answered),
+        ("timed-out", counts.timed_out),
+        ("failed", counts.failed),
+        ("malformed", counts.malformed),
+        ("refused-resting", counts.refused_resting),
+        ("refused-busy", counts.refused_busy),
+    ] {
+        family.sample(&[("store", store), ("result", result)], count);
+    }
+    let help = "Questions that wait for the store's answer.";
+    text.family("turn_store_questions_waiting", Kind::Gauge, help).sample(&[("store", store)], counts.waiting);
+    let help = "Users and keys in the cache: found ones, and names that are known not to be there.";
+    let mut family = text.family("turn_store_cache_entries", Kind::Gauge, help);
+    family.sample(&[("store", store), ("kind", "found")], counts.kept);
+    family.sample(&[("store", store), ("kind", "absent")], counts.kept_absent);
 }
 
 fn traffic(text: &mut Exposition, totals: &Totals) {
@@ -182,6 +216,11 @@ fn resources(text: &mut Exposition, house: &House) {
     };
     pools("turn_relay_ports", "Relay ports there are.", |pool| pool.size);
     pools("turn_relay_ports_used", "Relay ports in use or reserved.", |pool| pool.used);
+    let help = "What new clients are told of a relay address; always 1.";
+    let mut family = text.family("turn_external_address_info", Kind::Gauge, help);
+    for RelayAddress { local, external } in &house.known().settings.relay.addresses {
+        family.sample(&[("address", &local.to_string()), ("external", &external.to_string())], 1);
+    }
     let help = "Connections of clients over TCP and TLS, and sessions of DTLS.";
     text.single("turn_connections_active", Kind::Gauge, help, house.monitor.connections());
     let help = "Datagrams that the kernel has dropped on a listener: its buffer was full.";

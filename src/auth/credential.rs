@@ -60,6 +60,15 @@ pub struct Credential {
     pub bearer: bool,
 }
 
+/// What a client has proved that it knows, as its sessions remember it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// The password of this user.
+    Password(Arc<str>),
+    /// What was made with the secret of this name, or encrypted with the key of this id.
+    Secret(Arc<str>),
+}
+
 /// How long a credential is good for, from the time at which it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Term {

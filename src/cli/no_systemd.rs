@@ -13,7 +13,6 @@ pub(super) fn passed_sockets() -> io::Result<PassedSockets> {
 
 pub(super) fn ready() {}
 
-#[allow(dead_code, reason = "nothing reloads yet")]
 pub(super) fn reloading() {}
 
 pub(super) fn draining() {}

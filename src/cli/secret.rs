@@ -3,10 +3,11 @@
 use std::{fmt::Write, process::ExitCode};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::store::{Desk, Failure, on_store, print, print_rows, read_secret};
+use super::store::{Desk, Failure, on_store, print, print_rows, read_secret, tell_server};
 use crate::{auth::store::NamedSecret, config::Settings};
 
 /// What coturn's tables hold.
@@ -61,11 +62,20 @@ impl Secret {
     pub(super) fn run(&self, settings: &Settings) -> ExitCode {
         let realm = |realm: &Option<String>| realm.clone().unwrap_or_else(|| settings.auth.realm.clone());
         on_store(settings, |desk| match &self.action {
-            Action::Add { realm: of, generate } => add(desk, &realm(of), *generate),
-            Action::Remove { id, realm: of } => remove(desk, &realm(of), id.as_deref()),
+            Action::Add { realm: of, generate } => {
+                add(desk, &realm(of), *generate).map(|()| changed(settings, &realm(of)))
+            }
+            Action::Remove { id, realm: of } => {
+                remove(desk, &realm(of), id.as_deref()).map(|()| changed(settings, &realm(of)))
+            }
             Action::List { realm: of, reveal, json } => list(desk, &realm(of), *reveal, *json),
         })
     }
+}
+
+/// Tells the running server.
+fn changed(settings: &Settings, realm: &str) {
+    tell_server(settings, &json!({ "realm": realm, "secrets": true }));
 }
 
 /// What a secret goes by where it must not be shown. Short, so that it does not serve to guess a secret.

@@ -7,15 +7,16 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::EXIT_CONFIG;
+use super::{EXIT_CONFIG, ctl::client::call};
 use crate::{
     auth::store::{
         Answer, Registry,
         open::{Opened, open},
     },
-    config::settings::{self, Settings},
+    config::settings::{self, Access, Settings},
 };
 
 /// Why a command has failed.
@@ -87,6 +88,28 @@ fn open_and_run(settings: &Settings, command: impl FnOnce(&Desk<'_>) -> Result<(
         Opened::Store(_) => Err(Failure::Configuration(
             "the store is a service, which has commands of its own; it is only asked from here".to_owned(),
         )),
+    }
+}
+
+/// Tells the running server of this configuration what has changed in the store, so that it counts at once; what is no longer there
+/// ends its sessions. Without a server that has done so, the server finds it by itself after a while.
+pub(super) fn tell_server(settings: &Settings, change: &Value) {
+    let Some(Access { at: socket, .. }) = settings.management.socket.as_ref().filter(|socket| socket.at.exists())
+    else {
+        return;
+    };
+    // 409 is the answer of a server without a store.
+    let answer = call(socket, "POST", "/v1/store/changes", Some(change));
+    match answer.and_then(|answer| if answer.status == 409 { Ok(Value::Null) } else { answer.good() }) {
+        Ok(answer) => {
+            if let Some(ended @ 1..) = answer["disconnected"].as_u64() {
+                eprintln!("sessions ended: {ended}");
+            }
+        }
+        Err(why) => {
+            let time = settings.store.as_ref().map(|store| store.limits.cache_time).unwrap_or_default();
+            eprintln!("warning: a running server may know this only after {time:?}: {why}");
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{
     relay::Relay,
 };
 
-/// The peer lists of a store are not read more often.
-const SOONEST: Duration = Duration::from_secs(5);
+/// What is in a store is not read again more often.
+pub(super) const SOONEST: Duration = Duration::from_secs(5);
 
 /// The realms of the store, if there is one, and when to read them again.
 pub(super) struct StoredRealms(Option<(KnownRealms, Interval)>);
@@ -39,6 +39,32 @@ impl StoredRealms {
         let mut time = tokio::time::interval_at(Instant::now() + again, again);
         time.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self(Some((realms, time)))
+    }
+
+    /// Puts the limits that the store has in place of those of settings that are about to be in force, in place of `before`. What the
+    /// store does not tell now stays as it was.
+    pub(super) async fn limit(&self, settings: &mut Settings, before: &Settings) {
+        let Some((realms, _)) = &self.0 else { return };
+        if realms.of(settings).limit(settings).await.is_ok() {
+            return;
+        }
+        tracing::warn!("the store has not told the limits of realms: those that hold now go on to hold");
+        if settings.auth.realm == before.auth.realm {
+            settings.auth.limits = before.auth.limits;
+        }
+        for realm in &mut settings.realms {
+            if let Some(before) = before.realms.iter().find(|before| before.name == realm.name) {
+                realm.limits = before.limits;
+            }
+        }
+    }
+
+    /// Goes on with the realms of other settings, each in its place. Those that are new are asked about at once.
+    pub(super) fn renew(&mut self, placed: &Settings) {
+        if let Some((realms, time)) = &mut self.0 {
+            *realms = realms.of(placed);
+            time.reset_immediately();
+        }
     }
 
     /// Tells the relay the peers that were read last.

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::store::{Desk, Failure, on_store, print_rows, read_secret};
+use serde_json::json;
+
+use super::store::{Desk, Failure, on_store, print_rows, read_secret, tell_server};
 use crate::{
     auth::{
         key::{LongTermKey, md5_key},
@@ -55,9 +57,9 @@ impl User {
     /// Does it; what goes wrong is said on standard error.
     pub(super) fn run(&self, settings: &Settings) -> ExitCode {
         on_store(settings, |desk| match &self.action {
-            Action::Add(who) => add(desk, &who.prepared(settings)?),
-            Action::Password(who) => password(desk, &who.prepared(settings)?),
-            Action::Remove(who) => remove(desk, &who.prepared(settings)?),
+            Action::Add(who) => who.change(settings, |user| add(desk, user)),
+            Action::Password(who) => who.change(settings, |user| password(desk, user)),
+            Action::Remove(who) => who.change(settings, |user| remove(desk, user)),
             Action::List { realm, json } => {
                 let users = desk.ask(desk.registry.users(realm.as_deref()))?;
                 let rows: Vec<_> = users.into_iter().map(|user| [user.realm, user.name]).collect();
@@ -74,6 +76,18 @@ struct Prepared {
 }
 
 impl Who {
+    /// Changes a user, and tells the running server.
+    fn change(
+        &self,
+        settings: &Settings,
+        change: impl FnOnce(&Prepared) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let user = self.prepared(settings)?;
+        change(&user)?;
+        tell_server(settings, &json!({ "realm": user.realm, "user": user.name }));
+        Ok(())
+    }
+
     fn prepared(&self, settings: &Settings) -> Result<Prepared, Failure> {
         let realm = self.realm.as_ref().unwrap_or(&settings.auth.realm);
         let realm = prepare(realm).map_err(|error| format!("the realm {realm:?} {error}"))?;

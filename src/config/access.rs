@@ -238,6 +238,7 @@ pub(super) fn secret(
 }
 
 fn secret_file(section: &Section<'_>, place: &Place, path: &Path) -> Option<Zeroizing<String>> {
+    section.report.note_file(path);
     let shown = path.display();
     let content = match read_secret(path) {
         Ok(content) => content,

@@ -1252,6 +1252,11 @@ fn management_is_on_loopback_unless_there_is_a_token() {
         assert!(errors[0].contains("16 or more printable") && errors[0].contains("****"), "{errors:?}");
     }
     assert!(wrong(&format!("{token}\ntoken-file = \"t\""))[0].contains("given twice"));
+    let named = management("host-names = \"TURN.example.org\"");
+    assert_eq!((named.host_names, named.web_page), (vec!["TURN.example.org".to_owned()], true));
+    for name in ["turn.example.org:9641", "http://turn.example.org", "*.example.org", ""] {
+        assert!(wrong(&format!("host-names = {name:?}"))[0].contains("is not a domain name"), "{name}");
+    }
     let long = format!("socket = \"/{}\"", "s".repeat(103));
     assert!(wrong(&long)[0].contains("too long for a Unix socket"));
 }
@@ -1308,6 +1313,8 @@ socket = \"off\"
 token = \"0123456789abcdef\"
 public-metrics = true
 coturn-metrics = true
+web-page = false
+host-names = [\"turn.example.org\"]
 [log]
 level = \"info,turnserver::turn=debug\"
 format = \"json\"

@@ -167,6 +167,7 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
 }
 
 fn pem(section: &Section<'_>, path: &Path, place: &Place) -> Option<Vec<u8>> {
+    section.report.note_file(path);
     let read = || -> io::Result<Vec<u8>> {
         // What is no file can block, or have no end.
         if !fs::metadata(path)?.is_file() {

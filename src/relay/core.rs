@@ -26,6 +26,7 @@ use super::{
     outlets::Outlets,
     ports::{Owner, Place, PortLease},
     shared::Shared,
+    spaces::Spaces,
     system::{self, Io, Poller, SendOptions, UdpSocket},
     tcp_relay::TcpRelays,
 };
@@ -34,9 +35,9 @@ use crate::{
     policy::limiter::Allowance,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Peak,
-        PendingAllocate, PendingBind, RealmId, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary, Step,
-        Time, ToClient, ToPeer,
+        Answer, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Meter,
+        Peak, PendingAllocate, PendingBind, RealmId, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary,
+        Step, Time, ToClient, ToPeer,
     },
 };
 
@@ -102,6 +103,11 @@ impl Way {
         }
     }
 
+    /// Whether this is the listener in this place.
+    pub(super) fn is_listener(self, at: usize) -> bool {
+        self == Self::Listener(at)
+    }
+
     #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^21
     pub(super) const fn route(self) -> Route {
         match self {
@@ -145,6 +151,20 @@ pub(super) struct Listener {
     pub(super) busy: bool,
 }
 
+impl Listener {
+    /// A place without a listener.
+    pub(super) fn closed() -> Self {
+        let local = SocketAddr::from(([0; 4], 0));
+        let (plain, dtls, realm) = (false, false, RealmId::DEFAULT);
+        Self { socket: UdpSocket::Closed, local, plain, dtls, realm, busy: false }
+    }
+
+    /// Leaves its place empty.
+    pub(super) fn close(&mut self) {
+        *self = Self::closed();
+    }
+}
+
 /// A relay socket and the allocation that it belongs to.
 #[derive(Debug)]
 pub(super) struct RelaySocket {
@@ -160,7 +180,9 @@ pub(super) struct RelaySocket {
 struct Session {
     relayed: Addresses,
     /// Its place in the quotas, given back with it.
-    _quota: Arc<QuotaLease>,
+    quota: Arc<QuotaLease>,
+    /// It relays TCP.
+    streams: bool,
     /// What it may take, if that is limited.
     allowance: Option<Arc<Allowance>>,
 }
@@ -223,7 +245,9 @@ pub(super) struct Core {
     pub(super) reply: Box<[u8]>,
     /// The traffic class of the datagram that is being handled.
     pub(super) tos: u8,
-    directory: Arc<Directory>,
+    pub(super) directory: Arc<Directory>,
+    /// The addresses that are relayed from, as this worker knows them.
+    pub(super) spaces: Arc<Spaces>,
     /// Requests that wait until a store has answered.
     pub(super) inquiries: Inquiries,
     /// Rates or bytes of the month are limited: streams may have to wait.
@@ -251,6 +275,7 @@ impl Core {
         directory: Arc<Directory>,
         inquiries: Inquiries,
         shared: Arc<Shared>,
+        connect_timeout: std::time::Duration,
         clock: Clock,
         poller: Rc<Poller>,
         rng: StdRng,
@@ -265,8 +290,9 @@ impl Core {
             listeners: Vec::new(),
             relays: Slab::new(),
             outlets: Outlets::default(),
-            tcp: TcpRelays::new(shared.connect_timeout),
+            tcp: TcpRelays::new(connect_timeout),
             dtls: None,
+            spaces: shared.spaces(),
             shared,
             clock,
             tos: 0,
@@ -394,7 +420,7 @@ impl Core {
     /// Opens relay sockets and grants the allocation; returns the length of the reply.
     fn allocate(&mut self, pending: PendingAllocate, now: Time) -> usize {
         let client = pending.client.tuple;
-        let subject = Arc::clone(&pending.subject);
+        let (subject, streams) = (Arc::clone(&pending.subject), pending.protocol == RelayProtocol::Tcp);
         let opened = self.admit(&pending, &subject, now);
         match opened {
             Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut self.reply, now).0,
@@ -418,9 +444,9 @@ impl Core {
                         let (limiter, quota) = (Arc::clone(&self.shared.limiter), Arc::clone(&quota));
                         let (allowance, worker) = (allowance.clone(), self.worker.into());
                         let meter = AllocationMeter { limiter, quota, allowance, worker };
-                        self.server.set_meter(handle, Box::new(meter));
+                        self.server.set_meter(handle, Some(Box::new(meter)));
                     }
-                    self.sessions.insert(handle, Session { relayed, _quota: quota, allowance });
+                    self.sessions.insert(handle, Session { relayed, quota, streams, allowance });
                 }
                 len
             }
@@ -441,6 +467,26 @@ impl Core {
             RelayProtocol::Tcp => self.open_tcp_relay(pending, subject)?,
         };
         Ok((grant, quota, allowance))
+    }
+
+    /// Holds every session to the limits that there are now.
+    pub(super) fn renew_limits(&mut self) {
+        let limiter = Arc::clone(&self.shared.limiter);
+        self.limits_data = limiter.limits_data();
+        self.has_meters = self.limits_data || limiter.limits_peers();
+        let now = self.clock.now();
+        for (handle, session) in &mut self.sessions {
+            session.allowance = limiter.renewed_allowance(session.quota.subject(), session.streams, now.0);
+            let meter = self.has_meters.then(|| -> Box<dyn Meter> {
+                Box::new(AllocationMeter {
+                    limiter: Arc::clone(&limiter),
+                    quota: Arc::clone(&session.quota),
+                    allowance: session.allowance.clone(),
+                    worker: self.worker.into(),
+                })
+            });
+            self.server.set_meter(*handle, meter);
+        }
     }
 
     /// What an allocation may take, if that is limited.
@@ -493,8 +539,8 @@ impl Core {
     /// Which way a datagram to a peer takes: a peer that is a relayed address of this server is reached without the system.
     /// What is longer than a datagram can be is left to the system, which refuses it.
     pub(super) fn destination(&self, to_peer: &ToPeer) -> Destination {
-        let address = self.shared.inward(to_peer.peer);
-        match self.shared.owner(address) {
+        let address = self.spaces.inward(to_peer.peer);
+        match self.spaces.owner(address) {
             Some((place, owner)) if to_peer.payload.len() <= LONGEST => {
                 if owner.worker == self.worker {
                     Destination::Here(owner.relay)
@@ -536,7 +582,15 @@ impl Core {
 
     /// The relayed address of a relay socket, as clients know it.
     pub(super) fn external(&self, relay: RelayId) -> Option<SocketAddr> {
-        self.relays.get(relay.0 as usize).map(|relay| self.shared.external(relay.lease.place()))
+        self.relays.get(relay.0 as usize).and_then(|relay| self.spaces.external(relay.lease.place()))
+    }
+
+    /// A relayed address of any worker, as clients know it. The other worker may know newer ones than this.
+    pub(super) fn external_of(&mut self, place: Place) -> Option<SocketAddr> {
+        if self.spaces.external(place).is_none() {
+            self.spaces = self.shared.spaces();
+        }
+        self.spaces.external(place)
     }
 
     /// Whether a relay socket (still) has this address.
@@ -621,7 +675,7 @@ impl Core {
             let Some(relay) = self.relays.get(relay.0 as usize) else { return true };
             let Some(handle) = relay.handle else { return true };
             let Some((peer, error)) = relay.socket.take_icmp_error() else { return true };
-            self.icmp_error(handle, self.shared.outward(peer), error, now);
+            self.icmp_error(handle, self.spaces.outward(peer), error, now);
         }
         false
     }

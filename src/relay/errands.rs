@@ -52,6 +52,8 @@ pub(super) enum Notice {
     Answer(u64, Found),
     /// End the sessions that this concerns, and tell how many they were.
     Revoke(Arc<Revocation>, mpsc::UnboundedSender<usize>),
+    /// There are other peer rules: end what they do not permit.
+    Peers,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +162,10 @@ impl Taken {
                     core.apply_effects();
                     // Nobody may want to know any more.
                     let _ = ended.send(count);
+                }
+                Notice::Peers => {
+                    core.server.forget_denied();
+                    core.apply_effects();
                 }
             }
         }

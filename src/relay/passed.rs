@@ -7,12 +7,13 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{SocketAddr, TcpListener},
 };
 
 use socket2::{Socket, Type};
 
 use super::{
+    listeners::Pane,
     start::StartError,
     system::{self, Io},
 };
@@ -23,14 +24,6 @@ pub struct PassedSockets {
     sockets: Vec<(String, Socket)>,
     /// UDP addresses that were found among them so far.
     udp_ports: usize,
-}
-
-/// A UDP socket for one worker.
-#[derive(Debug)]
-pub(super) struct PassedUdp {
-    pub(super) socket: UdpSocket,
-    /// Whether this worker is the one that receives on it.
-    pub(super) receives: bool,
 }
 
 impl PassedSockets {
@@ -72,7 +65,7 @@ impl PassedSockets {
         workers: usize,
         io: Io,
         buffer: Option<usize>,
-    ) -> Result<Vec<PassedUdp>, StartError> {
+    ) -> Result<Vec<Pane>, StartError> {
         let sockets = self.take(Type::DGRAM, address, workers)?;
         if sockets.is_empty() {
             return Ok(Vec::new());
@@ -91,7 +84,7 @@ impl PassedSockets {
             let at = (worker + workers - first % workers) % workers;
             let socket = sockets[at % sockets.len()].try_clone()?;
             system::adopt_udp(&socket, address, io, buffer)?;
-            Ok(PassedUdp { socket: socket.into(), receives: at < sockets.len() })
+            Ok(Pane { socket: socket.into(), receives: at < sockets.len() })
         };
         (0..workers).map(of_worker).collect::<io::Result<_>>().map_err(StartError::System)
     }

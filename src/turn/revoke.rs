@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{AllocationId, EndReason, Handle, Server, Time, allocation::Allocation};
+use super::{
+    AllocationId, EndReason, Handle, Mechanism, Server, SessionView, Time, allocation::Allocation,
+    authentication::Requester,
+};
+use crate::auth::credential::Proof;
 
 /// What is no longer allowed. It ends what has been made; what is made from now on is decided by whoever knows the users.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +27,47 @@ pub enum Revocation {
         /// The name of the secret, or the key's id.
         name: Arc<str>,
     },
+    /// All that this has let in.
+    Basis(Basis),
+    /// Everything of a realm.
+    Realm(Arc<str>),
+    /// Whoever was not asked for credentials.
+    Anonymous,
+    /// All that any of these concerns.
+    Any(Vec<Self>),
+}
+
+/// What lets clients in, as sessions remember it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Basis {
+    /// The mechanism.
+    pub mechanism: Mechanism,
+    /// The realm.
+    pub realm: Arc<str>,
+    /// What they have proved.
+    pub proof: Proof,
+}
+
+impl Basis {
+    /// What let the client of a session in; `None` if nobody was asked.
+    #[must_use]
+    pub fn of(session: &SessionView) -> Option<Self> {
+        let proof = match &session.secret {
+            Some(secret) => Proof::Secret(Arc::clone(secret)),
+            None => Proof::Password(Arc::clone(&session.subject.user)),
+        };
+        let mechanism = Some(session.mechanism).filter(|mechanism| *mechanism != Mechanism::None)?;
+        Some(Self { mechanism, realm: Arc::clone(&session.subject.realm), proof })
+    }
+
+    fn has_let_in(&self, owner: &Requester) -> bool {
+        let is_proof = match (&self.proof, &owner.secret) {
+            (Proof::Password(user), None) => owner.subject.user == *user,
+            (Proof::Secret(name), Some(secret)) => secret == name,
+            _ => false,
+        };
+        is_proof && owner.mechanism() == self.mechanism && owner.subject.realm == self.realm
+    }
 }
 
 impl Revocation {
@@ -32,6 +77,10 @@ impl Revocation {
             Self::Session(id) => allocation.id == *id,
             Self::User { realm, user } => owner.subject.user == *user && owner.subject.realm == *realm,
             Self::Secret { realm, name } => owner.secret.as_ref() == Some(name) && owner.subject.realm == *realm,
+            Self::Basis(basis) => basis.has_let_in(owner),
+            Self::Realm(realm) => owner.subject.realm == *realm,
+            Self::Anonymous => owner.key.is_none(),
+            Self::Any(all) => all.iter().any(|one| one.concerns(allocation)),
         }
     }
 }

@@ -94,6 +94,10 @@ impl Table {
         self.allocations.get(handle.0 as usize)
     }
 
+    pub(super) fn get_mut(&mut self, handle: Handle) -> Option<&mut Allocation> {
+        self.allocations.get_mut(handle.0 as usize)
+    }
+
     /// The allocation that may move to this 5-tuple.
     pub(super) fn arriving(&self, tuple: &FiveTuple) -> Option<Handle> {
         self.arriving.get(tuple).copied()

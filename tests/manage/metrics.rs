@@ -141,6 +141,16 @@ fn refusals_and_drops_are_counted_by_reason() {
     ] {
         assert!(now[name] >= least, "{name}: {}", now[name]);
     }
+    // What every client begins with is no refusal.
+    let status = get(&server, "/status");
+    let challenges = now["turn_authentications_total{mechanism=\"none\",result=\"unauthenticated\"}"];
+    let refused = now["turn_errors_total{method=\"Allocate\",code=\"401\"}"] - challenges;
+    assert_eq!(status["refusals"]["401"].as_f64(), Some(refused));
+    assert_eq!(status["refusals"]["486"].as_f64(), Some(now["turn_errors_total{method=\"Allocate\",code=\"486\"}"]));
+    assert_eq!(status["drops"]["no-permission"], 3);
+    let udp = server.ipv4("udp");
+    let known = |uri: String| status["uris"].as_array().expect("uris").iter().any(|one| one["uri"] == uri.as_str());
+    assert!(known(format!("stun:{udp}")) && known(format!("turn:{udp}?transport=udp")), "{status:#}");
 }
 
 #[test]
@@ -238,7 +248,8 @@ fn families(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_name_is_documented_and_no_other() {
-    let server = Server::start(&managed(""));
+    let store = "[store]\ntype = \"sqlite\"\npath = \"turndb\"\n";
+    let server = Server::start(&format!("{}\n{store}", managed("")));
     let plain = families(&ask_locally(&server, "GET", "/metrics", "").body);
     let text = include_str!("../../docs/metrics.md");
     let table = text.lines().skip_while(|line| !line.starts_with("| name |")).skip(2);
@@ -247,7 +258,7 @@ fn every_name_is_documented_and_no_other() {
     let documented: BTreeSet<String> = names.map(|name| name.trim().trim_matches('`').to_owned()).collect();
     assert_eq!(plain, documented);
 
-    let server = Server::start(&managed("coturn-metrics = true"));
+    let server = Server::start(&format!("{}\n{store}", managed("coturn-metrics = true")));
     let all = families(&ask_locally(&server, "GET", "/metrics", "").body);
     assert!(all.is_superset(&plain));
     let section = text.split("## coturn's names").nth(1).expect("the section");

@@ -156,7 +156,7 @@ fn refusal(start: &str, headers: &HashMap<String, String>, body: &[u8]) -> Optio
 fn answer(question: &Value) -> Value {
     match question["question"].as_str().unwrap() {
         "user" if question["realm"] == "north.gov" && question["user"] == "gorst" => {
-            json!({"password": "hero", "user-quota": 3})
+            json!({"password": "hero"})
         }
         "secrets" if question["realm"] == "north.gov" => json!([{"secret": "logen", "name": "blue"}, {"secret": "x"}]),
         "token-key" if question["kid"] == "union" => json!({"key": "YWJj", "algorithm": "A128GCM", "lifetime": 60}),
@@ -173,7 +173,6 @@ async fn a_service_is_asked_for_everything_over_few_connections() {
     let gorst = stores.user("north.gov", "gorst").await.unwrap().unwrap();
     let key = sha256_key("gorst", "north.gov", "hero").unwrap();
     assert_eq!(gorst.sha256.as_ref().unwrap().as_bytes(), key.as_bytes());
-    assert_eq!(gorst.limits.user_quota, Some(3));
     assert!(stores.user("crinna.org", "gorst").await.unwrap().is_none());
     let secrets = stores.secrets("north.gov").await.unwrap();
     assert_eq!((secrets[0].name.as_deref(), secrets[0].value.as_str()), (Some("blue"), "logen"));

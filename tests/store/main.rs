@@ -17,6 +17,7 @@ mod logins;
 mod rate;
 mod servers;
 mod sqlite;
+mod standing;
 
 use std::{
     path::Path,

@@ -213,6 +213,11 @@ impl Stores {
         self.ask(Peers(realm.into())).await
     }
 
+    /// What it is called in logs.
+    pub fn name(&self) -> &'static str {
+        self.0.name
+    }
+
     /// What has been asked, and how it stands.
     pub fn counts(&self) -> StoreCounts {
         let state = self.0.state();
@@ -220,17 +225,45 @@ impl Stores {
         StoreCounts { resting: !state.breaker.is_closed(), kept, kept_absent, ..state.counts }
     }
 
+    /// Whether this user is there: asked of the store, whatever is in the cache, where the answer then stands.
+    pub async fn has_user(&self, realm: &str, name: &str) -> Result<bool, Unavailable> {
+        if !is_askable(realm) || !is_askable(name) {
+            return Ok(false);
+        }
+        Ok(self.ask_anew(User(realm.into(), name.into())).await?.is_some())
+    }
+
+    /// The secrets of this realm, in the same way.
+    pub async fn secrets_now(&self, realm: &str) -> Result<Arc<[NamedSecret]>, Unavailable> {
+        self.ask_anew(Secrets(realm.into())).await
+    }
+
+    /// The key of access tokens with this key id, in the same way.
+    pub async fn token_key_now(&self, kid: &str) -> Result<Option<Arc<TokenKey>>, Unavailable> {
+        if !is_askable(kid) {
+            return Ok(None);
+        }
+        self.ask_anew(Token(kid.into())).await
+    }
+
     async fn ask<Q: Question>(&self, question: Q) -> Result<Q::Answer, Unavailable> {
-        let (sender, receiver) = oneshot::channel();
         {
-            let now = Instant::now();
             let mut state = self.0.state();
-            let State { desks, breaker, counts, .. } = &mut *state;
-            let desk = Q::desk(desks);
-            if let Some(answer) = desk.known(&question, now) {
+            let State { desks, counts, .. } = &mut *state;
+            if let Some(answer) = Q::desk(desks).known(&question, Instant::now()) {
                 counts.cached += 1;
                 return Ok(answer);
             }
+        }
+        self.ask_anew(question).await
+    }
+
+    async fn ask_anew<Q: Question>(&self, question: Q) -> Result<Q::Answer, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut state = self.0.state();
+            let State { desks, breaker, counts, .. } = &mut *state;
+            let desk = Q::desk(desks);
             if counts.waiting >= self.0.limits.max_questions {
                 counts.refused_busy += 1;
                 return Err(Unavailable::Busy);

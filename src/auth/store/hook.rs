@@ -4,7 +4,7 @@
 //!
 //! | question | answer |
 //! |---|---|
-//! | `{"question":"user","realm":"example.org","user":"alice"}` | `{"password":"…"}`, or the keys `{"key":"32 hex digits of MD5","key-sha256":"64 hex digits"}`; `"user-quota"` and `"max-bps"` beside them are read, and have no effect: limits are those of the realm |
+//! | `{"question":"user","realm":"example.org","user":"alice"}` | `{"password":"…"}`, or the keys `{"key":"32 hex digits of MD5","key-sha256":"64 hex digits"}` |
 //! | `{"question":"secrets","realm":"example.org"}` | `[{"secret":"…","name":"blue"}]`, with or without names |
 //! | `{"question":"token-key","kid":"oldempire"}` | `{"key":"base64","algorithm":"A256GCM","timestamp":0,"lifetime":0,"realm":"example.org"}`; the key and nothing else is needed |
 //! | `{"question":"realms"}` | `[{"realm":"example.org","user-quota":10,"total-quota":1000,"max-bps":500000}]` |
@@ -35,7 +35,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{
-    Answer, NamedSecret, PeerRules, RealmOptions, Record, Store, StoreError, TokenKey, UserLimits,
+    Answer, NamedSecret, PeerRules, RealmOptions, Record, Store, StoreError, TokenKey,
     record::{TokenRow, hex, token_key},
 };
 use crate::{
@@ -159,8 +159,6 @@ struct UserAnswer {
     password: Option<String>,
     key: Option<String>,
     key_sha256: Option<String>,
-    user_quota: Option<u32>,
-    max_bps: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -199,9 +197,8 @@ struct PeersAnswer {
 /// The keys of a user, made from the password if that is what there is.
 fn record(realm: &str, name: &str, answer: UserAnswer) -> Result<Record, StoreError> {
     let malformed = |what: String| StoreError::Malformed(format!("the user {name:?} {what}"));
-    let UserAnswer { password, key, key_sha256, user_quota, max_bps } = answer;
+    let UserAnswer { password, key, key_sha256 } = answer;
     let [password, key, key_sha256] = [password, key, key_sha256].map(|secret| secret.map(Zeroizing::new));
-    let limits = UserLimits { user_quota, max_bytes_per_second: max_bps };
     let (md5, sha256) = match (password, key, key_sha256) {
         (Some(password), None, None) => {
             let unfit = |error| malformed(format!("has a password that {error}"));
@@ -220,7 +217,7 @@ fn record(realm: &str, name: &str, answer: UserAnswer) -> Result<Record, StoreEr
         }
         (Some(_), ..) => return Err(malformed("has both password and key".to_owned())),
     };
-    Ok(Record { md5, sha256, limits })
+    Ok(Record { md5, sha256 })
 }
 
 impl Store for HookStore {
@@ -298,10 +295,9 @@ mod tests {
 
     #[test]
     fn a_user_has_a_password_or_keys() {
-        let by_password = read(r#"{"password":"p","user-quota":3,"max-bps":1000}"#).unwrap();
+        let by_password = read(r#"{"password":"p"}"#).unwrap();
         assert_eq!(by_password.md5.unwrap().as_bytes(), md5_key("u", "r", "p").unwrap().as_bytes());
         assert_eq!(by_password.sha256.unwrap().as_bytes(), sha256_key("u", "r", "p").unwrap().as_bytes());
-        assert_eq!(by_password.limits, UserLimits { user_quota: Some(3), max_bytes_per_second: Some(1_000) });
         let by_key = read(r#"{"key":"bc807ee29df3c9ffa736523fb2c4e8ee"}"#).unwrap();
         assert!(by_key.md5.is_some() && by_key.sha256.is_none());
         for (text, what) in [

@@ -38,8 +38,8 @@ pub mod sqlite;
 use std::pin::Pin;
 
 pub use self::{
-    guard::{Stores, Unavailable},
-    record::{NamedSecret, PeerRules, RealmOptions, Record, TokenAlgorithm, TokenKey, UserLimits, UserName},
+    guard::{StoreCounts, Stores, Unavailable},
+    record::{NamedSecret, PeerRules, RealmOptions, Record, TokenAlgorithm, TokenKey, UserName},
 };
 use super::key::LongTermKey;
 

@@ -30,17 +30,6 @@ pub struct Record {
     pub md5: Option<LongTermKey>,
     /// SHA-256(name ":" realm ":" password).
     pub sha256: Option<LongTermKey>,
-    /// Limits of this user alone; nothing holds anybody to them.
-    pub limits: UserLimits,
-}
-
-/// Limits of one user, where a store has them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UserLimits {
-    /// Allocations at a time.
-    pub user_quota: Option<u32>,
-    /// Bytes per second, each direction apart.
-    pub max_bytes_per_second: Option<u64>,
 }
 
 /// Who is there.

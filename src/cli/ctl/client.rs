@@ -6,14 +6,14 @@ use serde_json::Value;
 
 /// What the server has answered.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Value,
+pub(in crate::cli) struct Answer {
+    pub(in crate::cli) status: u16,
+    pub(in crate::cli) body: Value,
 }
 
 impl Answer {
     /// What was asked for, or why not.
-    pub(super) fn good(self) -> Result<Value, String> {
+    pub(in crate::cli) fn good(self) -> Result<Value, String> {
         match self.status {
             200..=299 => Ok(self.body),
             status => Err(match self.body["error"].as_str() {
@@ -35,7 +35,7 @@ impl Answer {
 
 /// Asks the server behind this socket.
 #[cfg(unix)]
-pub(super) fn call(socket: &Path, method: &str, target: &str, body: Option<&Value>) -> Result<Answer, String> {
+pub(in crate::cli) fn call(socket: &Path, method: &str, target: &str, body: Option<&Value>) -> Result<Answer, String> {
     use std::{
         io::{ErrorKind, Read, Write},
         os::unix::net::UnixStream,
@@ -73,7 +73,7 @@ pub(super) fn call(socket: &Path, method: &str, target: &str, body: Option<&Valu
 
 /// There are no Unix sockets.
 #[cfg(not(unix))]
-pub(super) fn call(_: &Path, _: &str, _: &str, _: Option<&Value>) -> Result<Answer, String> {
+pub(in crate::cli) fn call(_: &Path, _: &str, _: &str, _: Option<&Value>) -> Result<Answer, String> {
     Err("this system has no Unix sockets; use the HTTP interface".to_owned())
 }
 

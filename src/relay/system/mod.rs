@@ -247,6 +247,8 @@ pub(crate) enum UdpSocket {
     #[cfg(target_os = "linux")]
     Batched(linux::LinuxSocket),
     Portable(std::rc::Rc<tokio::net::UdpSocket>),
+    /// It was closed, and its place is kept.
+    Closed,
 }
 
 impl UdpSocket {
@@ -266,6 +268,7 @@ impl UdpSocket {
             Self::Batched(socket) => linux::send_one(socket, bytes, to, options),
             Self::Portable(_) if options.dont_fragment => Err(io::ErrorKind::Unsupported.into()),
             Self::Portable(socket) => socket.try_send_to(bytes, to).map(|_| ()),
+            Self::Closed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -274,7 +277,7 @@ impl UdpSocket {
         match self {
             #[cfg(target_os = "linux")]
             Self::Batched(socket) => linux::take_icmp_error(socket),
-            Self::Portable(_) => None,
+            Self::Portable(_) | Self::Closed => None,
         }
     }
 }
@@ -315,6 +318,7 @@ impl Poller {
                 poller.add(socket, token);
                 Ok(())
             }
+            (_, UdpSocket::Closed) => Ok(()),
             #[cfg(target_os = "linux")]
             _ => Err(io::ErrorKind::Unsupported.into()),
         }

@@ -1,0 +1,18 @@
+//! Reloads of a running server, from outside: by SIGHUP, by `turnserver ctl reload`, over HTTP, and by files that change. What
+//! is wrong changes nothing; what is right changes everything that it says, and no session notices that is still wanted.
+
+#[path = "../client/mod.rs"]
+mod client;
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../manage/web.rs"]
+mod web;
+
+mod addresses;
+mod certificates;
+mod listeners;
+mod media;
+mod refused;
+mod settings;
+mod support;
+mod users;

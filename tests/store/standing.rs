@@ -1,0 +1,137 @@
+//! What a store no longer has ends the sessions that it has let in: at once where the commands take it out, and soon where
+//! somebody else does. Everybody else's go on.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+
+use crate::{
+    client::{Client, Refused},
+    common::{LOOPBACK, PATIENCE, Server, process::run},
+    logins::log_in,
+};
+
+/// A server with users of its configuration, whose store is a file and empty; what it knows is good for so long.
+fn server(cache_time: &str) -> Server {
+    Server::start(&format!(
+        r#"{LOOPBACK}[management]
+listen = "off"
+socket = "control.sock"
+[store]
+type = "sqlite"
+path = "turndb"
+cache-time = "{cache_time}"
+negative-cache-time = "{cache_time}"
+"#
+    ))
+}
+
+/// Runs a command on the server's store; returns what it says on standard error.
+fn command(server: &Server, arguments: &[&str], input: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
+    command.args(arguments).arg("-c").arg(server.folder().join("turnserver.toml"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("to write");
+    let output = child.wait_with_output().expect("an end");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    said
+}
+
+/// A client with an allocation.
+fn session(server: &Server, user: &str, password: &str) -> Client {
+    let mut client = Client::new("udp", server.ipv4("udp"), Some((user, password)));
+    client.allocate().expect("an allocation");
+    client
+}
+
+/// Whether the client's allocation is still there, with whose key it is let in; without, whoever is known to nobody is refused
+/// with 401, and anybody else with 437.
+fn goes_on(client: &mut Client) -> bool {
+    match client.permit(([127, 0, 0, 1], 9).into()) {
+        Ok(()) => true,
+        Err(refused) => {
+            assert!([Refused(401), Refused(437)].contains(&refused), "{refused:?}");
+            false
+        }
+    }
+}
+
+/// A time-limited credential of this secret.
+fn minted(secret: &str) -> (&'static str, String) {
+    let name = "4102444800:zoe";
+    let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).expect("any length");
+    mac.update(name.as_bytes());
+    (name, BASE64_STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+#[test]
+fn commands_count_at_once() {
+    // Far longer than the test: nothing here is found by looking.
+    let server = server("1h");
+    assert_eq!(log_in(&server, "udp", "carol", "tape"), Err(Refused(401)));
+    assert_eq!(command(&server, &["user", "add", "carol"], "tape\n"), "");
+    command(&server, &["user", "add", "bob"], "sword\n");
+    let mut sessions = [("alice", "secret"), ("carol", "tape"), ("carol", "tape"), ("bob", "sword")]
+        .map(|(user, password)| session(&server, user, password));
+    // Another password is for those who come; whoever is there is still the same user.
+    assert_eq!(command(&server, &["user", "password", "bob"], "axe\n"), "");
+    assert_eq!(log_in(&server, "udp", "bob", "sword"), Err(Refused(401)));
+    assert_eq!(log_in(&server, "udp", "bob", "axe"), Ok(()));
+    assert_eq!(command(&server, &["user", "remove", "carol"], ""), "sessions ended: 2\n");
+    assert_eq!(sessions.each_mut().map(goes_on), [true, false, false, true]);
+    assert_eq!(log_in(&server, "udp", "carol", "tape"), Err(Refused(401)));
+
+    let (name, password) = minted("the-first-secret");
+    assert_eq!(log_in(&server, "udp", name, &password), Err(Refused(401)));
+    command(&server, &["secret", "add"], "the-first-secret\n");
+    command(&server, &["secret", "add"], "the-second-secret\n");
+    let mut first = session(&server, name, &password);
+    let mut second = session(&server, name, &minted("the-second-secret").1);
+    assert_eq!(command(&server, &["secret", "remove"], "the-first-secret\n"), "sessions ended: 1\n");
+    assert_eq!([&mut first, &mut second].map(goes_on), [false, true]);
+    assert_eq!(log_in(&server, "udp", name, &password), Err(Refused(401)));
+    // Nobody has taken out what the configuration has.
+    assert_eq!(sessions.each_mut().map(goes_on), [true, false, false, true]);
+}
+
+#[test]
+fn what_others_take_out_is_found_soon() {
+    let server = server("1s");
+    command(&server, &["user", "add", "carol"], "tape\n");
+    command(&server, &["secret", "add"], "the-first-secret\n");
+    let (name, password) = minted("the-first-secret");
+    let mut sessions = [("alice", "secret"), ("carol", "tape"), (name, password.as_str())]
+        .map(|(user, password)| session(&server, user, password));
+    let mut sqlite3 = Command::new("sqlite3");
+    sqlite3.arg(server.folder().join("turndb")).arg("DELETE FROM turnusers_lt; DELETE FROM turn_secret;");
+    run(sqlite3, PATIENCE);
+    let deadline = Instant::now() + PATIENCE;
+    while sessions.each_mut().map(goes_on) != [true, false, false] {
+        assert!(Instant::now() < deadline, "{}", server.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    server.await_logged("ended: the store no longer has what let them in");
+}
+
+#[test]
+fn a_command_says_so_where_the_server_cannot_be_told() {
+    let server = server("1h");
+    let folder = server.folder();
+    // Somebody listens who never answers as this server does.
+    let elsewhere = folder.join("elsewhere.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&elsewhere).expect("a socket");
+    std::thread::spawn(move || while listener.accept().is_ok() {});
+    let file = folder.join("turnserver.toml");
+    let text = std::fs::read_to_string(&file).expect("the configuration");
+    std::fs::write(&file, text.replace("control.sock", "elsewhere.sock")).expect("to write");
+    let said = command(&server, &["user", "add", "carol"], "tape\n");
+    assert!(said.starts_with("warning: a running server may know this only after 3600s: "), "{said}");
+}
