@@ -1,5 +1,6 @@
 //! What systemd, or whoever else speaks its protocols, gives to the server and wants to hear of it: readiness, what it is
 //! doing and whether it is alive (sd_notify(3)); and sockets that are open already (sd_listen_fds(3)).
+//!
 //! Without them in the environment all of this does nothing.
 
 // Descriptors are passed by their numbers.

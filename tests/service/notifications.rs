@@ -71,6 +71,24 @@ fn it_tells_that_it_is_ready_how_it_does_and_that_it_stops() {
     assert!(!log.contains("cannot tell systemd"), "{log}");
 }
 
+/// What `systemctl reload` waits for: that it has begun, when, and that it is over, well or badly.
+#[test]
+fn it_tells_that_it_reloads() {
+    let manager = Manager::new();
+    let mut server = manager.start(LOOPBACK, None);
+    manager.await_line("READY=1");
+    let file = server.folder().join("turnserver.toml");
+    for configuration in [LOOPBACK.replace("\"secret\"", "\"another\""), "nonsense".to_owned()] {
+        std::fs::write(&file, configuration).expect("to write");
+        server.signal("HUP");
+        let told = manager.await_line("RELOADING=1");
+        let since = told.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")?.parse::<u64>().ok());
+        assert!(since.is_some_and(|since| since > 0), "{told}");
+        manager.await_line("READY=1");
+    }
+    Client::new("udp", server.ipv4("udp"), Some((USER, "another"))).allocate().expect("an allocation");
+}
+
 /// It must not be ready before clients are served, nor when it does not start.
 #[test]
 fn a_server_that_cannot_start_is_never_ready() {
