@@ -182,6 +182,17 @@ fn resources(text: &mut Exposition, house: &House) {
     };
     pools("turn_relay_ports", "Relay ports there are.", |pool| pool.size);
     pools("turn_relay_ports_used", "Relay ports in use or reserved.", |pool| pool.used);
+    let help = "How often the external address of a relay address has changed (external-ip = \"auto\").";
+    let mut family = text.family("turn_external_address_changes_total", Kind::Counter, help);
+    for address in house.monitor.external_addresses() {
+        family.sample(&[("address", &address.local.to_string())], address.changes);
+    }
+    let help = "What clients are told of a relay address; always 1.";
+    let mut family = text.family("turn_external_address_info", Kind::Gauge, help);
+    for address in house.monitor.external_addresses() {
+        let (local, external) = (address.local.to_string(), address.external.to_string());
+        family.sample(&[("address", &local), ("external", &external)], 1);
+    }
     let help = "Connections of clients over TCP and TLS, and sessions of DTLS.";
     text.single("turn_connections_active", Kind::Gauge, help, house.monitor.connections());
     let help = "Datagrams that the kernel has dropped on a listener: its buffer was full.";

@@ -59,8 +59,10 @@ const AFTER_HELP: &str = "\
 Examples:
   Try it; prints what to paste into a browser:
       turnserver
-  Find every mistake in a configuration and see what it comes to:
+  Find every mistake in a configuration, and try what it comes to:
       turnserver check -c /etc/turnserver.toml
+  Only read it, and see the effective settings:
+      turnserver check --syntax-only -c /etc/turnserver.toml
   Run with it:
       turnserver -c /etc/turnserver.toml
   Make a credential for a day, with the configuration's secret:
@@ -81,11 +83,16 @@ Exit status:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Validate the configuration and print the effective settings, secrets masked
+    /// Validate the configuration, and try what it comes to on this host as a client does
     ///
-    /// Prints the settings as TOML on standard output, defaults included, and warnings on standard error. If anything is
-    /// wrong, prints every error on standard error instead and exits with status 78.
-    Check,
+    /// Finds every mistake in the configuration. Then tries the running server, or, if nothing listens where it would, one that is
+    /// started for the purpose on ports that are free: every listener, the relay between two clients, relay ports, certificates,
+    /// external addresses, limits of the system. Prints each finding, with its remedy if something is wrong. The exit status is 0
+    /// if no error was found (with --strict also no warning), 1 if one was, 78 for a configuration that is wrong.
+    ///
+    /// With --syntax-only nothing is tried: prints the effective settings as TOML on standard output, defaults included and
+    /// secrets masked, and warnings on standard error.
+    Check(check::Check),
     /// Make a certificate and its key for TLS, to test with
     ///
     /// Clients refuse it unless they are told to trust it. Writes two PEM files, the key readable for its owner only, and
@@ -144,7 +151,7 @@ pub fn main() -> ExitCode {
             Some(realm) => key.print(realm),
             None => configured(&args, |loaded, _| key.print(&loaded.settings.auth.realm)),
         },
-        Some(Command::Check) => configured(&args, |loaded, _| check::check(&loaded)),
+        Some(Command::Check(check)) => configured(&args, |loaded, _| check.run(&loaded)),
         Some(Command::Probe(probe)) => probe.run(),
         Some(Command::User(user)) => configured(&args, |loaded, _| user.run(&loaded.settings)),
         Some(Command::Secret(secret)) => configured(&args, |loaded, _| secret.run(&loaded.settings)),
@@ -207,7 +214,7 @@ mod tests {
         for line in [["turnserver", "-c", "a.toml", "check"], ["turnserver", "check", "-c", "a.toml"]] {
             let args = Args::try_parse_from(line).unwrap();
             assert_eq!(args.config.unwrap(), PathBuf::from("a.toml"));
-            assert!(matches!(args.command, Some(Command::Check)));
+            assert!(matches!(args.command, Some(Command::Check(_))));
         }
     }
 

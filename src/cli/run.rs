@@ -24,8 +24,9 @@ use crate::{
     },
     config::{
         EMBEDDED_USER, Loaded, Settings,
-        settings::{Log, LogFormat},
+        settings::{self, Log, LogFormat},
     },
+    external,
     policy::limit::Limit,
     relay::{Counts, Endpoint, KernelDrops, Relay},
     turn::{Drop, Transport},
@@ -55,6 +56,9 @@ fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel
         // Before the first listener opens: a signal that comes early must not be lost.
         let mut signals = Signals::watch().map_err(|error| format!("cannot watch for signals: {error}"))?;
         let sockets = Sockets::open(&settings.management).map_err(|error| error.to_string())?;
+        if settings.relay.find_external.auto {
+            external_addresses(&mut settings.relay).await;
+        }
         let stores = settings.store.as_ref().map(Stores::open).transpose().map_err(|error| error.to_string())?;
         let logins = stores.clone().map(|stores| Logins::new(&settings, stores)).transpose();
         let logins = logins.map_err(|error| format!("cannot start: {error}"))?;
@@ -86,7 +90,10 @@ fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
             let _ = print_ice_servers(&relay, password);
         }
-        wait_for_the_end(&relay, &lifecycle, &mut realms, &mut signals).await;
+        tokio::select! {
+            () = wait_for_the_end(&relay, &lifecycle, &mut realms, &mut signals) => {}
+            () = watch_external_addresses(&relay, &settings.relay) => {}
+        }
         // Joining the workers takes no longer than closing their sockets.
         let counts = relay.stop();
         if let Some(admin) = admin {
@@ -95,6 +102,36 @@ fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel
         log_counts(&counts);
         Ok(())
     })
+}
+
+/// Finds the external addresses that the server starts with.
+async fn external_addresses(relay: &mut settings::Relay) {
+    for found in external::look(&relay.find_external, &relay.addresses).await {
+        for address in relay.addresses.iter_mut().filter(|address| address.local == found.local) {
+            address.external = found.external;
+        }
+    }
+}
+
+/// Looks for other external addresses from time to time, and tells new clients of them. Does not end.
+async fn watch_external_addresses(relay: &Relay, settings: &settings::Relay) {
+    let find = &settings.find_external;
+    if !find.auto {
+        return std::future::pending().await;
+    }
+    let mut addresses = settings.addresses.clone();
+    loop {
+        tokio::time::sleep(find.interval).await;
+        for found in external::look(find, &addresses).await {
+            if relay.set_external(found.local, found.external).is_some() {
+                tracing::warn!(
+                    local = %found.local, external = %found.external,
+                    "the external address has changed: new allocations are told the new one, older ones keep theirs"
+                );
+            }
+            addresses.iter_mut().filter(|address| address.local == found.local).for_each(|address| *address = found);
+        }
+    }
 }
 
 /// Serves whoever watches and manages this server, if there is a way to. What is there by default only is done without where it

@@ -5,13 +5,14 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `realms`, `store`, `limits`, `redirect`,
+//! * `value`, `address`: the types of single values. `listen`, `external`, `discovery`, `access`, `realms`, `store`, `limits`, `redirect`,
 //!   `tls`, `management`, `tables`: the tables. `uri`: what clients are told to reach the server by.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
 mod address;
 mod discovery;
+mod external;
 mod finding;
 mod host;
 mod limits;

@@ -68,6 +68,9 @@ pub(super) const TABLES: &[Table] = &[
         keys: &[
             "relay-ip",
             "external-ip",
+            "stun-servers",
+            "metadata-url",
+            "external-ip-interval",
             "min-port",
             "max-port",
             "socket-buffer",

@@ -84,6 +84,8 @@ pub struct Listener {
 pub struct Relay {
     /// Local addresses of relay sockets with the address that clients are told; at least one, never unspecified.
     pub addresses: Vec<RelayAddress>,
+    /// How external addresses are found and judged.
+    pub find_external: FindExternal,
     /// Lowest relay port (inclusive).
     pub min_port: u16,
     /// Highest relay port (inclusive).
@@ -98,6 +100,35 @@ pub struct Relay {
     pub tcp: bool,
     /// Let allocations move to another 5-tuple of the client (RFC 8016).
     pub mobility: bool,
+}
+
+/// Who is asked what address the world sees.
+#[derive(Debug, Clone, Default)]
+pub struct FindExternal {
+    /// The relay addresses' external ones are to be found (`external-ip = "auto"`).
+    pub auto: bool,
+    /// STUN servers, which tell what they see (`stun-servers`).
+    pub stun_servers: Vec<StunServer>,
+    /// Where a cloud tells a machine about itself (`metadata-url`); `None`: nobody is asked.
+    pub metadata: Option<Url>,
+    /// How often all are asked again (`external-ip-interval`).
+    pub interval: Duration,
+}
+
+/// A STUN server, by name or address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StunServer {
+    /// Its name or address, without brackets.
+    pub host: String,
+    /// Its UDP port.
+    pub port: u16,
+}
+
+impl fmt::Display for StunServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 /// `allocation-default-address-family`.

@@ -80,10 +80,9 @@ pub struct Options {
     pub server_name: Option<String>,
     /// Who vouches for certificates.
     pub roots: Arc<Roots>,
-    /// Say what is thought of certificates. Otherwise they are somebody else's concern.
-    pub judge_certificates: bool,
-    /// Send data through the relay to a socket of this host, too, and not only from one relayed address to another.
-    pub outside_peer: bool,
+    /// As a client from elsewhere does it: what is thought of certificates and of private relayed addresses is said, and data go
+    /// through the relay to a socket of this host, too, and not only from one relayed address to another.
+    pub from_elsewhere: bool,
 }
 
 impl Options {
@@ -95,8 +94,7 @@ impl Options {
             timeout: Duration::from_secs(5),
             server_name: None,
             roots: Arc::new(Roots { store: RootCertStore::empty(), origin: String::new() }),
-            judge_certificates: true,
-            outside_peer: true,
+            from_elsewhere: true,
         }
     }
 }

@@ -176,7 +176,7 @@ impl Probe<'_> {
             certificate::judge(&security.chain, &[self.host()], rename, &self.options.roots, SystemTime::now());
         let (summary, findings) = judged;
         report.certificate = summary;
-        if self.options.judge_certificates {
+        if self.options.from_elsewhere {
             report.findings.extend(findings);
         }
     }
@@ -300,7 +300,8 @@ impl Probe<'_> {
         report.relayed.push(relayed);
         let time = millis(reply.round_trip);
         let lifetime = reply.number(AttributeType::LIFETIME).unwrap_or_default();
-        report.say(match private_relay(relayed.ip(), self.address.ip()) {
+        let private = private_relay(relayed.ip(), self.address.ip()).filter(|_| self.options.from_elsewhere);
+        report.say(match private {
             None => Finding::ok(ABOUT, format!("{relayed} for {lifetime} s, in {time} ms")),
             Some(kind) => {
                 let what = format!("the relayed address is {relayed}, which nobody elsewhere reaches ({kind})");
@@ -329,7 +330,7 @@ impl Probe<'_> {
                 report.say(Finding::skipped("relay", what));
             }
         }
-        if self.options.outside_peer {
+        if self.options.from_elsewhere {
             echo::outside(report, &mut first, self.target.transport).await;
         }
         self.end(report, &mut first.client).await;

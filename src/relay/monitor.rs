@@ -73,6 +73,17 @@ pub struct Report {
     pub processor_time: Option<Duration>,
 }
 
+/// What the world sees of a relay address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExternalAddress {
+    /// The relay address.
+    pub local: IpAddr,
+    /// What new clients are told of it.
+    pub external: IpAddr,
+    /// How often that has changed since the start.
+    pub changes: u64,
+}
+
 /// The ports of one relay address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortUse {
@@ -208,7 +219,7 @@ impl Monitor {
     #[must_use]
     pub fn ports(&self) -> Vec<PortUse> {
         let of = |space: &super::shared::RelaySpace| {
-            let address = space.address.external;
+            let address = space.external.now();
             let udp = std::iter::once(("udp", &space.ports));
             let pools = udp.chain(space.tcp_ports.iter().map(|ports| ("tcp", ports)));
             let used = |(protocol, pool): (_, &super::ports::PortPool)| {
@@ -218,6 +229,17 @@ impl Monitor {
             pools.map(used).collect::<Vec<_>>()
         };
         self.shared.relays.iter().flat_map(of).collect()
+    }
+
+    /// What the world sees of each relay address.
+    #[must_use]
+    pub fn external_addresses(&self) -> Vec<ExternalAddress> {
+        let of = |space: &super::shared::RelaySpace| ExternalAddress {
+            local: space.address.local,
+            external: space.external.now(),
+            changes: space.external.changes(),
+        };
+        self.shared.relays.iter().map(of).collect()
     }
 
     /// Ends the sessions that this concerns, of all workers; returns how many they were, or `None` if a worker does not answer in

@@ -108,7 +108,7 @@ pub(super) fn open_tcp(shared: &Shared, family: Family, near: IpAddr, rng: &mut 
             let local = SocketAddr::new(space.address.local, lease.port());
             match system::listen_for_peers(local) {
                 Ok(listener) => {
-                    let external = SocketAddr::new(space.address.external, lease.port());
+                    let external = SocketAddr::new(space.external.now(), lease.port());
                     return Ok(OpenedTcp { listener, local, external, lease });
                 }
                 Err(error) if is_taken(&error) => occupied.push(lease),
@@ -194,7 +194,7 @@ fn bind(shared: &Shared, space: &RelaySpace, lease: PortLease, io: Io) -> Result
     let local = SocketAddr::new(space.address.local, lease.port());
     match system::bind_udp(local, Use::Relay, io, shared.relay_buffer) {
         Ok(socket) => {
-            let external = SocketAddr::new(space.address.external, lease.port());
+            let external = SocketAddr::new(space.external.now(), lease.port());
             Ok(Ok(Opened { socket, lease, external }))
         }
         Err(error) if is_taken(&error) => Ok(Err(lease)),

@@ -22,7 +22,8 @@ pub(super) type RealmRules = Arc<[Arc<PeerRules>]>;
 pub(super) struct PeerBook {
     /// Of the configuration, by realm.
     configured: Vec<Peers>,
-    relay: Vec<RelayAddress>,
+    /// Relay addresses, each with every external one that leads there, and what is added by realm.
+    changing: Mutex<(Vec<RelayAddress>, Vec<Peers>)>,
     ports: RangeInclusive<u16>,
     /// Listening addresses of this server, and those that it answers from.
     own: Vec<SocketAddr>,
@@ -37,19 +38,19 @@ impl PeerBook {
         let others = settings.realms.iter().map(|realm| realm.peers.as_ref().unwrap_or(&settings.peers));
         let mut book = Self {
             configured: [&settings.peers].into_iter().chain(others).cloned().collect(),
-            relay: settings.relay.addresses.clone(),
+            changing: Mutex::new((settings.relay.addresses.clone(), Vec::new())),
             ports: settings.relay.min_port..=settings.relay.max_port,
             own,
             host,
             edition: AtomicU64::new(0),
             rules: Mutex::new(Arc::default()),
         };
-        book.rules = Mutex::new(book.make(&[]));
+        book.rules = Mutex::new(book.make(&settings.relay.addresses, &[]));
         book
     }
 
     /// Rules with what is added, by realm. Realms with the same peers share them.
-    fn make(&self, added: &[Peers]) -> RealmRules {
+    fn make(&self, relay: &[RelayAddress], added: &[Peers]) -> RealmRules {
         let nothing = Peers::default();
         let mut made: Vec<(Peers, Arc<PeerRules>)> = Vec::new();
         let added = added.iter().chain(std::iter::repeat(&nothing));
@@ -61,7 +62,7 @@ impl PeerBook {
             if let Some((_, rules)) = made.iter().find(|(other, _)| *other == peers) {
                 return Arc::clone(rules);
             }
-            let rules = PeerRules::new(&peers, &self.relay, self.ports.clone(), &self.own, &self.host);
+            let rules = PeerRules::new(&peers, relay, self.ports.clone(), &self.own, &self.host);
             let rules = Arc::new(rules);
             made.push((peers, Arc::clone(&rules)));
             rules
@@ -71,7 +72,22 @@ impl PeerBook {
 
     /// Puts rules with what is added, by realm, in place of those before.
     pub(super) fn add(&self, added: &[Peers]) {
-        let rules = self.make(added);
+        self.change(|_, before| *before = added.to_vec());
+    }
+
+    /// Puts the external addresses that lead to a relay address in place of those before.
+    pub(super) fn set_external(&self, local: IpAddr, externals: [IpAddr; 3]) {
+        self.change(|relay, _| {
+            relay.retain(|address| address.local != local);
+            relay.extend(externals.map(|external| RelayAddress { local, external }));
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<RelayAddress>, &mut Vec<Peers>)) {
+        let mut changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (relay, added) = &mut *changing;
+        change(relay, added);
+        let rules = self.make(relay, added);
         let mut place = self.lock();
         *place = rules;
         // Under the lock: whoever sees the new number finds the new rules.

@@ -18,6 +18,7 @@ use super::{
     desk::Desk,
     errands::{Errands, Notice},
     events::Events,
+    external::External,
     limits::QuotaLease,
     mail::Mailbox,
     ports::{Owner, Place, PortLease, PortPool},
@@ -40,7 +41,10 @@ use crate::{
 /// A relay address with its free ports.
 #[derive(Debug)]
 pub(super) struct RelaySpace {
+    /// As the server was started with.
     pub(super) address: RelayAddress,
+    /// What the world sees of it now.
+    pub(super) external: External,
     /// Its UDP ports.
     pub(super) ports: PortPool,
     /// Its TCP ports, if TCP is relayed.
@@ -133,6 +137,7 @@ impl Shared {
             .zip(0..)
             .map(|(address, space)| RelaySpace {
                 address: *address,
+                external: External::new(address.external),
                 ports: ports(address, space),
                 tcp_ports: relay.tcp.then(|| ports(address, space)),
             })
@@ -283,12 +288,18 @@ impl Shared {
     /// Where a datagram to `peer` goes: one to this server's own external address goes to the local address behind it,
     /// since the NAT in front need not send it back (both ends of a call on this server).
     pub(super) fn inward(&self, peer: SocketAddr) -> SocketAddr {
-        self.translate(peer, |address| (address.external, address.local))
+        for space in &self.relays {
+            if space.address.local != peer.ip() && space.external.both().contains(&peer.ip()) {
+                return SocketAddr::new(space.address.local, peer.port());
+            }
+        }
+        peer
     }
 
     /// Who a datagram from `source` is from, in the addresses that clients know: the inverse of [`Shared::inward`].
     pub(super) fn outward(&self, source: SocketAddr) -> SocketAddr {
-        self.translate(source, |address| (address.local, address.external))
+        let space = self.relays.iter().find(|space| space.address.local == source.ip());
+        space.map_or(source, |space| SocketAddr::new(space.external.now(), source.port()))
     }
 
     /// Who serves a local address, if it is a relayed address in use.
@@ -307,17 +318,18 @@ impl Shared {
 
     /// A relayed address as clients know it.
     pub(super) fn external(&self, place: Place) -> SocketAddr {
-        SocketAddr::new(self.relays[usize::from(place.space)].address.external, place.port)
+        SocketAddr::new(self.relays[usize::from(place.space)].external.now(), place.port)
     }
 
-    fn translate(&self, address: SocketAddr, pair: impl Fn(&RelayAddress) -> (IpAddr, IpAddr)) -> SocketAddr {
-        for relay in &self.relays {
-            let (from, to) = pair(&relay.address);
-            if from == address.ip() && from != to {
-                return SocketAddr::new(to, address.port());
-            }
-        }
-        address
+    /// Tells clients of another external address of this relay address from now on. Returns the one before, if it was another.
+    /// One caller at a time.
+    pub(super) fn set_external(&self, local: IpAddr, external: IpAddr) -> Option<IpAddr> {
+        let space = self.relays.iter().find(|space| space.address.local == local)?;
+        let before = space.external.now();
+        (before != external).then(|| {
+            space.external.set(external);
+            before
+        })
     }
 }
 

@@ -254,6 +254,19 @@ impl Relay {
         self.peers.add(added);
     }
 
+    /// Tells clients of another external address of this relay address from now on. Allocations keep what they were told, and what is
+    /// sent there still finds them. Returns the address before, if it was another. One caller at a time.
+    pub fn set_external(&self, local: IpAddr, external: IpAddr) -> Option<IpAddr> {
+        // The rules first: what leads to this host is never an ordinary peer.
+        let space = self.shared.relays.iter().find(|space| space.address.local == local)?;
+        let [now, before] = space.external.both();
+        if now == external {
+            return None;
+        }
+        self.peers.set_external(local, [external, now, before]);
+        self.shared.set_external(local, external)
+    }
+
     /// What the limits have done so far.
     #[must_use]
     pub fn limits(&self) -> LimitCounts {
