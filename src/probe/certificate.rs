@@ -198,6 +198,10 @@ fn trust(
                 "serve the chain of this very certificate, in order; for an authority of your own give --ca",
             )
         }
+        Err(Error::InvalidCertificate(CertificateError::BadSignature)) => {
+            let what = format!("is signed with another key than that of {}, whom {origin} trusts", summary.issuer);
+            Finding::warning(ABOUT, what, "compare the certificate of your authority with the one that clients have")
+        }
         Err(Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
             let what = "comes with a certificate in its chain that has expired";
             Finding::error(ABOUT, what, "serve the chain that your authority gives out today")

@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_millis(600);
 /// The channel of data between two relayed addresses, and of data to this host.
 const CHANNELS: [ChannelNumber; 2] = [ChannelNumber(0x4000), ChannelNumber(0x4001)];
 
+/// A permission is for an address; servers whose rules look at the port, too, find none of their own here.
+const DISCARD: u16 = 9;
+
 /// What stopped a try.
 enum Stop {
     /// The server does not allow the peer.
@@ -154,7 +157,7 @@ pub(super) async fn outside(report: &mut PathReport, allocated: &mut Allocated, 
 
 async fn echo(allocated: &mut Allocated, mapped: IpAddr) -> Result<Option<Duration>, Stop> {
     let (relayed, client) = (allocated.relayed, &mut allocated.client);
-    permit(client, SocketAddr::new(mapped, relayed.port()), None).await?;
+    permit(client, SocketAddr::new(mapped, DISCARD), None).await?;
     let local = |error: std::io::Error| Stop::Failed(Finding::skipped("peer", format!("no socket here: {error}")));
     let socket = UdpSocket::bind(unspecified(relayed)).await.map_err(local)?;
     let failed = |failure: Failure| broken("peer", &failure);

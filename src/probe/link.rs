@@ -194,7 +194,7 @@ impl Link {
                 }
             }
             Kind::Stream(stream, buffer) => loop {
-                match front(buffer, true) {
+                match front(buffer, false) {
                     Frame::Stun(len) | Frame::ChannelData(len) => return Ok(Some(buffer.drain(..len).collect())),
                     Frame::Lost => return Err(io::Error::new(ErrorKind::InvalidData, "what comes is not TURN")),
                     Frame::Partial(_) => {}

@@ -427,7 +427,9 @@ fn requested(writer: &mut MessageWriter<'_>, family: Option<Family>) {
 /// What keeps others from a relayed address, if its kind is less public than that of the server's own address.
 fn private_relay(relayed: IpAddr, server: IpAddr) -> Option<&'static str> {
     let relayed = special(relayed)?;
-    let same_kind = special(server).is_some_and(|server| server.net == relayed.net);
+    // Where the server itself is reached at an address of the other family that is not public, this is all that can be asked for.
+    let other_family = relayed.net.addr().is_ipv4() != server.is_ipv4();
+    let same_kind = special(server).is_some_and(|server| server.net == relayed.net || other_family);
     (!same_kind).then_some(relayed.name)
 }
 
@@ -443,6 +445,8 @@ mod tests {
         assert_eq!(private("127.0.0.1", "10.0.0.1"), Some("loopback, RFC 1122"));
         assert_eq!(private("10.0.0.1", "10.1.0.1"), None);
         assert_eq!(private("127.0.0.1", "127.0.0.1"), None);
+        assert_eq!(private("127.0.0.1", "::1"), None);
+        assert_eq!(private("10.0.0.1", "2600::1"), Some("private use, RFC 1918"));
         assert_eq!(private("8.8.8.8", "10.0.0.1"), None);
         assert_eq!(private("fd00::1", "2600::1"), Some("unique local, RFC 4193"));
     }

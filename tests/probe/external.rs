@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::{
     common::{
         LOOPBACK, Server,
-        client::{TurnClient, loopback_peer, loopback_socket},
+        client::{TurnClient, loopback_socket},
+        ports::peer_socket,
     },
     fakes::{self, Request, Stun},
 };
@@ -171,7 +172,8 @@ fn a_changed_address_is_told_from_then_on() {
     let mut older = TurnClient::new(loopback_socket(), server.ipv4("udp"));
     let first = older.allocate();
     assert_eq!(first.ip(), ip(EXTERNAL));
-    let peer = loopback_peer();
+    // What is sent from the relay's own address is known by the external one.
+    let peer = peer_socket(ip("127.0.0.2"));
     older.permit(peer.local_addr().expect("an address"));
 
     *told.lock().expect("the address") = "198.51.100.9".to_owned();

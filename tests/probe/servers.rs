@@ -177,7 +177,7 @@ fn who_does_not_answer_or_speaks_something_else_is_called_so() {
     thread::spawn(move || {
         let mut open = Vec::new();
         for mut stream in listener.incoming().flatten() {
-            let _ = stream.write_all(b"PRY 127.0.0.1 ESMTP at your service\r\n");
+            let _ = stream.write_all(b"220 mail.example.org ESMTP at your service\r\n");
             open.push(stream);
         }
     });
@@ -232,7 +232,7 @@ fn what_is_wrong_with_a_certificate_is_said() {
         std::fs::write(&strange, Authority::new().pem()).unwrap();
         let (status, probed) = json(&[&named[..], &["--ca", strange.to_str().unwrap()]].concat(), "");
         assert_eq!((status, &probed["level"]), (0, &"warning".into()));
-        assert_found(first_path(&probed), ("warning", "certificate", "comes alone, and its issuer"));
+        assert_found(first_path(&probed), ("warning", "certificate", "signed with another key than that of"));
     }
     server.stop();
 }

@@ -190,7 +190,8 @@ async fn try_door(settings: &Settings, door: &Door, credentials: Credentials, li
     let names = settings.tls.iter().flat_map(|tls| &tls.certificates).flat_map(|certificate| &certificate.names);
     let name = names.into_iter().find(|name| !name.starts_with('*'));
     let target = Target {
-        relays: true,
+        // What a probe asks for is UDP.
+        relays: settings.relay.udp,
         host: door.address.ip().to_string(),
         port: door.address.port(),
         transport: door.transport,
@@ -203,13 +204,17 @@ async fn try_door(settings: &Settings, door: &Door, credentials: Credentials, li
         from_elsewhere: false,
         ..Options::new(credentials)
     };
-    said(&about, &settings.auth.anonymous, &probe_path(&target, door.address, &options).await)
+    said(&about, settings, &probe_path(&target, door.address, &options).await)
 }
 
 /// A line if all is well, and else what is not.
-fn said(about: &str, anonymous: &bool, report: &PathReport) -> Vec<Finding> {
+fn said(about: &str, settings: &Settings, report: &PathReport) -> Vec<Finding> {
     // What the configuration says is no surprise.
-    let expected = |finding: &&Finding| *anonymous && finding.about == "challenge";
+    let redirected = |finding: &Finding| settings.redirect.is_some() && finding.what.contains(" 300 ");
+    let expected = |finding: &&Finding| {
+        settings.auth.anonymous && finding.about == "challenge" && finding.level == Level::Warning
+            || redirected(finding)
+    };
     let bad = report.findings.iter().filter(|finding| finding.level >= Level::Warning).filter(|it| !expected(it));
     let mut findings: Vec<Finding> =
         bad.map(|finding| Finding { about: format!("{about} {}", finding.about), ..finding.clone() }).collect();
@@ -232,8 +237,15 @@ fn said(about: &str, anonymous: &bool, report: &PathReport) -> Vec<Finding> {
             )
         }
         (true, _) => {
-            let why = skipped("allocate").map_or("", |finding| finding.what.as_str());
-            let why = if why.contains("--user") { "the configuration holds no password or secret" } else { why };
+            let why = if !settings.relay.udp {
+                "udp-relaying is false"
+            } else if report.findings.iter().any(redirected) {
+                "clients are sent elsewhere ([redirect])"
+            } else if skipped("allocate").is_some() {
+                "the configuration holds no password or secret"
+            } else {
+                "it was not reached"
+            };
             Finding::ok(about, format!("answers; allocating was not tried: {why}"))
         }
     });

@@ -28,13 +28,16 @@ fn most_allocations(settings: &Settings) -> Option<usize> {
     settings.limits.total.allocations.map(|most| most as usize)
 }
 
+/// Whether a port of an address can be bound.
+type IsFree = fn(IpAddr, u16) -> bool;
+
 fn ports(settings: &Settings) -> Vec<Finding> {
     const ABOUT: &str = "relay ports";
     let relay = &settings.relay;
     let (range, size) = (relay.min_port..=relay.max_port, usize::from(relay.max_port - relay.min_port) + 1);
     let mut findings = Vec::new();
     for address in &relay.addresses {
-        let mut kinds: Vec<(&str, fn(IpAddr, u16) -> bool)> = Vec::new();
+        let mut kinds: Vec<(&str, IsFree)> = Vec::new();
         if relay.udp {
             kinds.push(("UDP", |ip, port| UdpSocket::bind((ip, port)).is_ok()));
         }
