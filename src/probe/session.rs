@@ -330,8 +330,10 @@ impl Probe<'_> {
                 report.say(Finding::skipped("relay", what));
             }
         }
-        if self.options.from_elsewhere {
-            echo::outside(report, &mut first, self.target.transport).await;
+        if private_relay(first.relayed.ip(), self.address.ip()).is_some() {
+            report.say(Finding::skipped("peer", format!("{} is none that this host reaches", first.relayed.ip())));
+        } else if self.options.from_elsewhere {
+            echo::outside(report, &mut first, self.address.ip(), self.target.transport).await;
         }
         self.end(report, &mut first.client).await;
     }

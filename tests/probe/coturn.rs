@@ -1,11 +1,13 @@
 //! `turnserver probe` against coturn's server.
 
 use std::{
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
     process::Command,
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+use turnserver::probe::binding::seen_by;
 
 use super::{
     assert_found,
@@ -47,9 +49,9 @@ impl Coturn {
         let process = Process::start(command);
         let server = Self { process, port, folder };
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port + 1)).is_err() {
+        let listens = |port: u16| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() && answers(port);
+        while !(listens(port) && listens(port + 1)) {
             assert!(Instant::now() < deadline, "coturn does not listen:\n{}", server.process.output());
-            std::thread::yield_now();
         }
         server
     }
@@ -58,6 +60,13 @@ impl Coturn {
         let ca = self.folder.path().join("ca.pem");
         json(&["probe", uri, "--ca", ca.to_str().unwrap(), "--user", user, "--password-env", "PROBE_PASSWORD"], "")
     }
+}
+
+/// Whether somebody answers a Binding request over UDP, soon.
+fn answers(port: u16) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (local, limit) = (Ipv4Addr::LOCALHOST, Duration::from_millis(500));
+    runtime.block_on(seen_by(SocketAddr::from((local, port)), local.into(), limit)).is_ok()
 }
 
 #[test]
