@@ -14,7 +14,7 @@ use crate::common::{PATIENCE, process::run};
 /// Set inside.
 const INSIDE: &str = "TURNSERVER_TEST_INSIDE";
 /// For all that a test does inside.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(480);
 
 /// Does `work` inside, as part of the test of this name.
 pub(crate) fn inside(test: &str, work: impl FnOnce()) {
@@ -90,7 +90,7 @@ impl Layer {
 
     /// What a command in it prints.
     pub(crate) fn run(&self, words: &str) -> String {
-        run(self.command(words), PATIENCE * 3)
+        run(self.command(words), PATIENCE * 6)
     }
 }
 
