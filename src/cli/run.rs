@@ -196,7 +196,10 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
             // Somebody has tried it in a terminal, and closed that.
             Event::Signal(Signal::Reload) => return tracing::info!(signal = "SIGHUP", "stopping"),
             Event::Wish(wish) => running.fulfil(wish).await,
-            Event::Peers => running.parts.realms.tell(&running.parts.relay),
+            Event::Peers => {
+                running.parts.realms.tell(&running.parts.relay);
+                tracing::info!("the store has other peer rules: they hold from now on");
+            }
         }
     }
 }

@@ -106,6 +106,7 @@ fn answers_are_as_described() {
         ("GET", "/v1/log-level", "/v1/log-level", ""),
         ("PUT", "/v1/log-level", "/v1/log-level", "{\"level\": \"info\"}"),
         ("PUT", "/v1/log-level", "/v1/log-level", "{}"),
+        ("POST", "/v1/reload", "/v1/reload", ""),
         ("POST", "/v1/drain", "/v1/drain", "{\"stay\": true}"),
         ("GET", "/ready", "/ready", ""),
         ("GET", "/status", "/status", ""),
@@ -123,4 +124,8 @@ fn answers_are_as_described() {
         let schema = &response["content"]["application/json"]["schema"];
         assert_eq!(check(schema, &answer.json(), &document, "$"), Ok(()), "{method} {target}");
     }
+    std::fs::write(server.folder().join("turnserver.toml"), "nonsense").expect("to write");
+    let refused = ask_locally(&server, "POST", "/v1/reload", "");
+    let schema = &document["paths"]["/v1/reload"]["post"]["responses"]["422"]["content"]["application/json"]["schema"];
+    assert_eq!((refused.status, check(schema, &refused.json(), &document, "$")), (422, Ok(())));
 }
