@@ -29,7 +29,6 @@ mod user;
 mod watch;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -215,8 +214,7 @@ fn run(args: &Args) -> ExitCode {
     let Some(path) = &args.config else {
         return configured(args, |loaded, password| run::run(loaded, password, None));
     };
-    let read = config::read(path).and_then(|text| Ok((config::parse_file(path, &text)?, text)));
-    match read {
+    match read(path) {
         Ok((mut loaded, text)) => {
             let source = Source { path: path.clone(), text, overrides: args.overrides() };
             source.overrides.apply(&mut loaded.settings);
@@ -229,18 +227,21 @@ fn run(args: &Args) -> ExitCode {
 /// The configuration that was named, or else the built-in one and its generated password.
 fn configuration(args: &Args) -> Result<(Loaded, Option<String>), ConfigErrors> {
     match &args.config {
-        Some(path) => {
-            let loaded = config::load(path).map_err(|errors| coturns(path).unwrap_or(errors))?;
-            Ok((loaded, None))
-        }
+        Some(path) => read(path).map(|(loaded, _)| (loaded, None)),
         None => config::embedded_default().map(|embedded| (embedded.loaded, Some(embedded.password))),
     }
 }
 
+/// A configuration from a file, with the text that it was read from.
+fn read(path: &Path) -> Result<(Loaded, Zeroizing<String>), ConfigErrors> {
+    let text = config::read(path)?;
+    let loaded = config::parse_file(path, &text).map_err(|errors| coturns(path, &text).unwrap_or(errors))?;
+    Ok((loaded, text))
+}
+
 /// The one thing to say of a configuration that is coturn's.
-fn coturns(path: &Path) -> Option<ConfigErrors> {
-    let text = Zeroizing::new(fs::read(path).ok()?);
-    if !is_coturns(&String::from_utf8_lossy(&text)) {
+fn coturns(path: &Path, text: &str) -> Option<ConfigErrors> {
+    if !is_coturns(text) {
         return None;
     }
     let name = path.display().to_string();
