@@ -1,6 +1,6 @@
 //! Limits, drain, redirection, and requests that the server refuses for what it is.
 
-use turnserver::stun::{AttributeType, Method};
+use turnserver::stun::{AttributeType, MessageWriter, Method};
 
 use crate::{
     client::{Client, Refused},
@@ -93,6 +93,33 @@ fn requests_for_what_is_not_there() {
     // Another request for a session from the same port.
     assert_eq!(client.allocate(), Err(Refused(437)));
     says(&server, HERE, "refused", &["Allocate was refused with 437", "have a session already"]);
+}
+
+#[test]
+fn requests_that_the_server_cannot_take() {
+    let server = Server::start(&managed("").replace("[relay]", "[relay]\nmobility = false"));
+    let (socket, nonce) = challenged(&server);
+    let refuses = |expected: u16, write: &dyn Fn(&mut MessageWriter<'_>)| {
+        let message = request(Method::Allocate, Some(&nonce), |writer| write(writer));
+        assert_eq!(code(&exchange(&socket, server.ipv4("udp"), &message)), Some(expected));
+    };
+    let udp = |writer: &mut MessageWriter<'_>| {
+        writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    };
+    // Nobody has defined it, and it may not be passed over.
+    refuses(420, &|writer| {
+        udp(writer);
+        writer.attribute(AttributeType(0x7ffe), &[0; 4]);
+    });
+    says(&server, HERE, "refused", &["Allocate was refused with 420", "does not know"]);
+    refuses(405, &|writer| {
+        udp(writer);
+        writer.attribute(AttributeType::MOBILITY_TICKET, &[]);
+    });
+    says(&server, HERE, "refused", &["Allocate was refused with 405", "mobility = true"]);
+    // It does not say what is to be relayed.
+    refuses(400, &|_| {});
+    says(&server, HERE, "refused", &["Allocate was refused with 400", "malformed"]);
 }
 
 #[test]
