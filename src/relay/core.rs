@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
@@ -20,120 +19,24 @@ use super::{
     errands::{self, Errand, NOTHING},
     events::{Event, Refusals},
     inquiries::Inquiries,
-    limits::{AllocationMeter, QuotaLease},
     mail::{LONGEST, Letter, Posted},
-    open,
     outlets::Outlets,
     ports::{Owner, Place, PortLease},
+    route::Way,
+    sessions::{Session, log_end},
     shared::Shared,
     spaces::Spaces,
     system::{self, Io, Poller, SendOptions, UdpSocket},
     tcp_relay::TcpRelays,
 };
 use crate::{
-    auth::{directory::Directory, subject::Subject},
-    policy::limiter::Allowance,
+    auth::directory::Directory,
     stun::{AttributeType, Message, Method},
     turn::{
-        Answer, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError, Meter,
-        Peak, PendingAllocate, PendingBind, RealmId, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary,
-        Step, Time, ToClient, ToPeer,
+        Answer, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, HEADROOM, Handle, IcmpError, Peak,
+        PendingAllocate, PendingBind, RealmId, RelayId, Server, Step, Time, ToClient, ToPeer,
     },
 };
-
-/// Tells the tokens of relay sockets from those of listeners.
-const RELAY_TOKEN: u64 = 1 << 32;
-/// Tells routes to streams from routes to listeners.
-const STREAM_ROUTE: u32 = 1 << 31;
-/// Tells routes to sessions of DTLS from both.
-const DTLS_ROUTE: u32 = 1 << 30;
-/// Tells routes that lead through another worker; the other marks say to what there.
-const ABROAD_ROUTE: u32 = 1 << 29;
-/// Where the other worker's number stands in such a route: above 21 bits of the route there, below the marks.
-const HOST_SHIFT: u32 = 21;
-/// What such a route has of the one there.
-const THERE: u32 = STREAM_ROUTE | DTLS_ROUTE | ((1 << HOST_SHIFT) - 1);
-
-/// What a ready socket is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token {
-    Listener(usize),
-    Relay(RelayId),
-}
-
-impl Token {
-    #[allow(clippy::cast_possible_truncation)] // both halves were put in by `encode`
-    pub(super) const fn decode(token: u64) -> Self {
-        if token & RELAY_TOKEN != 0 { Self::Relay(RelayId(token as u32)) } else { Self::Listener(token as usize) }
-    }
-
-    pub(super) fn encode(self) -> u64 {
-        match self {
-            Self::Listener(at) => at as u64,
-            Self::Relay(id) => RELAY_TOKEN | u64::from(id.0),
-        }
-    }
-}
-
-/// What a route leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    Listener(usize),
-    Stream(usize),
-    Dtls(usize),
-    /// To a stream or a session of DTLS of another worker's.
-    Abroad,
-}
-
-impl Way {
-    /// Every worker has the same listeners: another worker's datagrams can be sent by one's own.
-    pub(super) const fn of(route: Route) -> Self {
-        if let Some((_, there)) = Self::host(route) {
-            return match Self::of(there) {
-                Self::Listener(at) => Self::Listener(at),
-                Self::Stream(_) | Self::Dtls(_) | Self::Abroad => Self::Abroad,
-            };
-        }
-        if route.0 & STREAM_ROUTE != 0 {
-            Self::Stream((route.0 & !STREAM_ROUTE) as usize)
-        } else if route.0 & DTLS_ROUTE != 0 {
-            Self::Dtls((route.0 & !DTLS_ROUTE) as usize)
-        } else {
-            Self::Listener(route.0 as usize)
-        }
-    }
-
-    /// Whether this is the listener in this place.
-    pub(super) fn is_listener(self, at: usize) -> bool {
-        self == Self::Listener(at)
-    }
-
-    #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^21
-    pub(super) const fn route(self) -> Route {
-        match self {
-            Self::Listener(at) => Route(at as u32),
-            Self::Stream(at) => Route(at as u32 | STREAM_ROUTE),
-            Self::Dtls(at) => Route(at as u32 | DTLS_ROUTE),
-            // Only `Way::abroad` knows to where.
-            Self::Abroad => Route(ABROAD_ROUTE),
-        }
-    }
-
-    /// The route of a client whom the worker `host` reaches by `route`.
-    #[allow(clippy::cast_possible_truncation)]
-    pub(super) const fn abroad(host: u16, route: Route) -> Route {
-        Route(route.0 & THERE | ABROAD_ROUTE | (host as u32) << HOST_SHIFT)
-    }
-
-    /// The worker that such a route leads through, and the route there.
-    #[allow(clippy::cast_possible_truncation)] // 8 bits
-    pub(super) const fn host(route: Route) -> Option<(u16, Route)> {
-        if route.0 & ABROAD_ROUTE == 0 {
-            return None;
-        }
-        Some((((route.0 & !THERE & !ABROAD_ROUTE) >> HOST_SHIFT) as u16, Route(route.0 & THERE)))
-    }
-}
 
 /// A UDP listener.
 #[derive(Debug)]
@@ -172,33 +75,7 @@ pub(super) struct RelaySocket {
     /// The allocation; `None` only between opening and granting.
     pub(super) handle: Option<Handle>,
     /// Keeps the port from being leased again as long as the socket lives, and tells who serves it.
-    lease: PortLease,
-}
-
-/// What the worker keeps of an allocation, besides what the protocol does.
-#[derive(Debug)]
-struct Session {
-    relayed: Addresses,
-    /// Its place in the quotas, given back with it.
-    quota: Arc<QuotaLease>,
-    /// It relays TCP.
-    streams: bool,
-    /// What it may take, if that is limited.
-    allowance: Option<Arc<Allowance>>,
-}
-
-/// The relayed addresses that an allocation began with, by family.
-#[derive(Debug, Default)]
-struct Addresses([Option<SocketAddr>; 2]);
-
-impl fmt::Display for Addresses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, address) in self.0.iter().flatten().enumerate() {
-            let space = if at == 0 { "" } else { " " };
-            write!(f, "{space}{address}")?;
-        }
-        Ok(())
-    }
+    pub(super) lease: PortLease,
 }
 
 /// What to do about a client's message.
@@ -253,16 +130,16 @@ pub(super) struct Core {
     /// Rates or bytes of the month are limited: streams may have to wait.
     pub(super) limits_data: bool,
     /// Allocations are to have meters.
-    has_meters: bool,
-    poller: Rc<Poller>,
-    sessions: HashMap<Handle, Session>,
+    pub(super) has_meters: bool,
+    pub(super) poller: Rc<Poller>,
+    pub(super) sessions: HashMap<Handle, Session>,
     refusals: Refusals,
     /// When reservations that this worker made expire.
     pub(super) reservation_deadline: Option<Time>,
     /// Decides when the table of relay sockets gives memory back.
-    relay_peak: Peak,
+    pub(super) relay_peak: Peak,
     pub(super) rng: StdRng,
-    io: Io,
+    pub(super) io: Io,
     /// Workers to be woken for what they have been sent.
     pub(super) to_wake: Vec<u16>,
 }
@@ -415,125 +292,6 @@ impl Core {
         if !matches!(sent, Some(Ok(()))) {
             self.server.count_drop(Drop::SendFailed);
         }
-    }
-
-    /// Opens relay sockets and grants the allocation; returns the length of the reply.
-    fn allocate(&mut self, pending: PendingAllocate, now: Time) -> usize {
-        let client = pending.client.tuple;
-        let (subject, streams) = (Arc::clone(&pending.subject), pending.protocol == RelayProtocol::Tcp);
-        let opened = self.admit(&pending, &subject, now);
-        match opened {
-            Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut self.reply, now).0,
-            Ok((grant, quota, allowance)) => {
-                let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut self.reply, now);
-                if let Some((handle, id)) = made {
-                    for (relay, _) in grant.relays.into_iter().flatten() {
-                        if !self.tcp.belongs_to(relay, handle) {
-                            self.relays[relay.0 as usize].handle = Some(handle);
-                        }
-                    }
-                    let relayed = Addresses(grant.relays.map(|relay| relay.map(|(_, address)| address)));
-                    tracing::info!(
-                        %id, user = %subject.user, realm = %subject.realm, tenant = subject.tenant.as_deref(),
-                        client = %client.client, transport = client.transport.name(), %relayed,
-                        "session begins"
-                    );
-                    self.shared.events.tell(|| Event::Begins { id, subject, client, relayed: relayed.0 });
-                    let quota = Arc::new(quota);
-                    if self.has_meters {
-                        let (limiter, quota) = (Arc::clone(&self.shared.limiter), Arc::clone(&quota));
-                        let (allowance, worker) = (allowance.clone(), self.worker.into());
-                        let meter = AllocationMeter { limiter, quota, allowance, worker };
-                        self.server.set_meter(handle, Some(Box::new(meter)));
-                    }
-                    self.sessions.insert(handle, Session { relayed, quota, streams, allowance });
-                }
-                len
-            }
-        }
-    }
-
-    /// Opens the relay sockets of whoever may have an allocation now, with what that may take.
-    fn admit(
-        &mut self,
-        pending: &PendingAllocate,
-        subject: &Subject,
-        now: Time,
-    ) -> Result<(Grant, QuotaLease, Option<Arc<Allowance>>), Refusal> {
-        let (source, streams) = (pending.client.tuple.client.ip(), pending.protocol == RelayProtocol::Tcp);
-        let allowance = self.shared.admit(subject, source, streams, self.worker, now)?;
-        let (grant, quota) = match pending.protocol {
-            RelayProtocol::Udp => self.open_relays(pending, subject, now)?,
-            RelayProtocol::Tcp => self.open_tcp_relay(pending, subject)?,
-        };
-        Ok((grant, quota, allowance))
-    }
-
-    /// Holds every session to the limits that there are now.
-    pub(super) fn renew_limits(&mut self) {
-        let limiter = Arc::clone(&self.shared.limiter);
-        self.limits_data = limiter.limits_data();
-        self.has_meters = self.limits_data || limiter.limits_peers();
-        let now = self.clock.now();
-        for (handle, session) in &mut self.sessions {
-            session.allowance = limiter.renewed_allowance(session.quota.subject(), session.streams, now.0);
-            let meter = self.has_meters.then(|| -> Box<dyn Meter> {
-                Box::new(AllocationMeter {
-                    limiter: Arc::clone(&limiter),
-                    quota: Arc::clone(&session.quota),
-                    allowance: session.allowance.clone(),
-                    worker: self.worker.into(),
-                })
-            });
-            self.server.set_meter(*handle, meter);
-        }
-    }
-
-    /// What an allocation may take, if that is limited.
-    pub(super) fn allowance(&self, handle: Handle) -> Option<Arc<Allowance>> {
-        self.sessions.get(&handle)?.allowance.clone()
-    }
-
-    fn open_relays(
-        &mut self,
-        pending: &PendingAllocate,
-        subject: &Subject,
-        now: Time,
-    ) -> Result<(Grant, QuotaLease), Refusal> {
-        let near = pending.client.tuple.server.ip();
-        let whose = (subject, self.worker);
-        let opened = open::open(&self.shared, pending.addresses, whose, near, self.io, now, &mut self.rng)?;
-        let mut grant = Grant { refused: opened.refused, ..Grant::default() };
-        if let Some((token, expires)) = opened.reserved {
-            grant.token = Some(token);
-            self.reservation_deadline = Some(self.reservation_deadline.map_or(expires, |first| first.min(expires)));
-        }
-        for (place, opened) in grant.relays.iter_mut().zip(opened.relays) {
-            let Some(opened) = opened else { continue };
-            let watched = UdpSocket::new(opened.socket, self.io).and_then(|socket| {
-                #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^32
-                let id = RelayId(self.relays.vacant_key() as u32);
-                self.poller.add(&socket, Token::Relay(id).encode())?;
-                opened.lease.set_owner(Owner { worker: self.worker, relay: id });
-                self.relays.insert(RelaySocket { socket, handle: None, lease: opened.lease });
-                self.relay_peak.rise(self.relays.len());
-                Ok(id)
-            });
-            match watched {
-                Ok(id) => *place = Some((id, opened.external)),
-                Err(error) => {
-                    complaint::about_relay_socket(opened.external, &error);
-                    for (id, _) in grant.relays.into_iter().flatten() {
-                        self.relays.remove(id.0 as usize);
-                    }
-                    if let Some(token) = grant.token {
-                        self.shared.cancel(token);
-                    }
-                    return Err(Refusal::Capacity);
-                }
-            }
-        }
-        Ok((grant, opened.quota))
     }
 
     /// Which way a datagram to a peer takes: a peer that is a relayed address of this server is reached without the system.
@@ -785,23 +543,4 @@ impl Core {
         self.server.end_all(reason, now);
         self.apply_effects();
     }
-}
-
-fn log_end(summary: &SessionSummary, relayed: &Addresses) {
-    tracing::info!(
-        id = %summary.id,
-        user = %summary.subject.user,
-        realm = %summary.subject.realm,
-        tenant = summary.subject.tenant.as_deref(),
-        client = %summary.client.client,
-        transport = summary.client.transport.name(),
-        %relayed,
-        seconds = summary.duration.as_secs_f64(),
-        to_peer_packets = summary.to_peers.packets,
-        to_peer_bytes = summary.to_peers.bytes,
-        to_client_packets = summary.to_client.packets,
-        to_client_bytes = summary.to_client.bytes,
-        reason = summary.reason.name(),
-        "session ends"
-    );
 }

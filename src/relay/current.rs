@@ -19,10 +19,11 @@ use tokio::{
 
 use super::{
     accept::{self, Reception},
-    core::{Core, Listener, Token},
+    core::{Core, Listener},
     dtls::{self, Dtls},
     fault::survive,
     listeners::{Gate, Sockets},
+    route::Token,
     rules::{self, WorkerPolicy},
     stream::Streams,
     system::{Poller, UdpSocket},

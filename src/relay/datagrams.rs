@@ -2,11 +2,12 @@
 
 use super::{
     complaint,
-    core::{Core, Outcome, Way},
+    core::{Core, Outcome},
     errands::Taken,
     mail::Inbox,
     monitor::Batches,
     outbox::{Outbox, Payload},
+    route::Way,
     system::{Batch, Received},
     tls,
 };

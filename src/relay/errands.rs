@@ -12,9 +12,10 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    core::{Core, Outcome, Way},
+    core::{Core, Outcome},
     inquiries::Found,
     outbox::{Outbox, Payload},
+    route::Way,
     shared::Shared,
 };
 use crate::turn::{Client, Drop, EndReason, FiveTuple, Revocation, Time};

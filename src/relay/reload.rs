@@ -114,7 +114,7 @@ impl Relay {
             }
             let asked = empty.clone();
             let unused = self.monitor.ask(worker, move |core, _, _| {
-                let is_on = |at: usize| move |client: &Client| super::core::Way::of(client.route).is_listener(at);
+                let is_on = |at: usize| move |client: &Client| super::route::Way::of(client.route).is_listener(at);
                 let is_unused = |at: &usize| core.server.count_clients(is_on(*at)) + core.dtls_on(*at) == 0;
                 asked.into_iter().filter(is_unused).collect()
             });

@@ -20,12 +20,13 @@ use tokio::{
 
 use super::{
     complaint,
-    core::{Core, Outcome, Way},
+    core::{Core, Outcome},
     data_connection::{self, ClientStream},
     fault::outlive,
     kept::{self, Buffers},
     outbox::{Outbox, Payload},
     queue::Queue,
+    route::Way,
     shared::ConnectionLease,
 };
 use crate::{

@@ -22,11 +22,12 @@ use tokio::{
 
 use super::{
     complaint,
-    core::{Core, Way},
+    core::Core,
     limits::QuotaLease,
     open,
     ports::{Owner, PortLease},
     rendezvous::{Event, Link, Rendezvous, Waiting},
+    route::Way,
     shared::Shared,
     system,
 };

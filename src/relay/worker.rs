@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     clock::Clock,
     complaint,
-    core::{Core, Token},
+    core::Core,
     current::{self, Current, Hands},
     datagrams::Datagrams,
     desk,
@@ -26,6 +26,7 @@ use super::{
     inquiries::{Desk, Inquiries},
     pace::Pace,
     peers::PeerBook,
+    route::Token,
     shared::Shared,
     stream::Streams,
     system::{self, Batch, Io, Poller, Ready},

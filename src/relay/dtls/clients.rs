@@ -2,7 +2,8 @@
 
 use super::{Broken, Read, State};
 use crate::{
-    relay::core::{Core, Way},
+    relay::core::Core,
+    relay::route::Way,
     turn::{Client, Drop, EndReason, FiveTuple, Time, Transport},
 };
 

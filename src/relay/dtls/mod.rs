@@ -38,7 +38,8 @@ use self::{
 };
 use super::{
     complaint,
-    core::{Listener, Way},
+    core::Listener,
+    route::Way,
     shared::{ConnectionLease, Shared},
     system::SendOptions,
     tls,
