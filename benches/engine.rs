@@ -288,7 +288,7 @@ fn limited(criterion: &mut Criterion) {
                 let (user, tenant) = (user.to_string().into(), Some(Arc::from("tenant")));
                 let subject = Subject { user, realm: "example.org".into(), tenant };
                 let allowance = limiter.allowance(&subject, false, NOW.0).unwrap().unwrap();
-                engine.server.set_meter(*handle, Box::new(Limited(allowance)));
+                engine.server.set_meter(*handle, Some(Box::new(Limited(allowance))));
             }
             let (mut at, mut turn, mut headroom) = (0, 0u32, [0; HEADROOM]);
             // A million datagrams per second, in a worker's steps of time.

@@ -6,18 +6,11 @@
 
 mod common;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use common::process::run;
 use common::{LOOPBACK, PASSWORD, Server, USER, loopback_with_tls};
-
-/// One browser run takes 2 to 10 seconds on an idle machine.
-const LIMIT: Duration = Duration::from_secs(180);
 
 /// The relay address in [`LOOPBACK`] for a client over IPv4.
 const RELAY: &str = "127.0.0.1";
@@ -25,44 +18,7 @@ const RELAY: &str = "127.0.0.1";
 /// Runs `run.mjs` in one of its modes with one `iceServers` entry and returns what it prints. The browser trusts `authority`, a
 /// certificate in PEM, besides those that it came with.
 fn browse(mode: &str, ice_server: &Value, authority: Option<&Path>) -> Value {
-    let _one_at_a_time = lock();
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
-    if !directory.join("node_modules/playwright-core").exists() {
-        let mut npm = Command::new("npm");
-        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&directory);
-        run(npm, LIMIT);
-    }
-    let home = tempfile::tempdir().expect("a folder");
-    if let Some(authority) = authority {
-        trust(home.path(), authority);
-    }
-    let mut node = Command::new("node");
-    node.env("HOME", home.path()).arg("run.mjs").arg(mode).arg(ice_server.to_string()).current_dir(&directory);
-    let output = run(node, LIMIT);
-    let result = output.lines().find(|line| line.starts_with('{')).and_then(|line| serde_json::from_str(line).ok());
-    result.unwrap_or_else(|| panic!("run.mjs printed no JSON object:\n{output}"))
-}
-
-/// Makes an authority one that Chromium believes, for the user whose home this is: it looks into his NSS database.
-fn trust(home: &Path, authority: &Path) {
-    let database = home.join(".pki/nssdb");
-    std::fs::create_dir_all(&database).expect("a folder");
-    let database = format!("sql:{}", database.display());
-    let mut create = Command::new("certutil");
-    create.args(["-N", "--empty-password", "-d", &database]);
-    run(create, LIMIT);
-    let mut add = Command::new("certutil");
-    add.args(["-A", "-n", "authority of the tests", "-t", "C,,", "-d", &database, "-i"]).arg(authority);
-    run(add, LIMIT);
-}
-
-/// Two browsers at a time, or two `npm ci`, are too much for a small machine; other test processes are kept out as
-/// well.
-fn lock() -> File {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("browser.lock");
-    let file = File::create(path).expect("a lock file");
-    file.lock().expect("the lock");
-    file
+    common::browser::browse("run.mjs", mode, ice_server, authority)
 }
 
 /// A server for a transport, and the authority that vouches for it.

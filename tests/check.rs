@@ -1,4 +1,5 @@
-//! `turnserver check` from outside: the configurations that we hand out, exit statuses, masking, the command line.
+//! `turnserver check --syntax-only` from outside: the configurations that we hand out, exit statuses, masking, the command line. What
+//! `check` tries is in `tests/probe`.
 
 use std::{
     fs,
@@ -18,7 +19,7 @@ fn turnserver(arguments: &[&str]) -> Output {
 }
 
 fn check(path: &Path) -> Output {
-    turnserver(&["check", "-c", path.to_str().unwrap()])
+    turnserver(&["check", "--syntax-only", "-c", path.to_str().unwrap()])
 }
 
 fn stdout(output: &Output) -> &str {
@@ -93,7 +94,7 @@ fn every_error_is_a_line_and_the_status_is_78() {
         &folder,
         "[auth]\nrealm = \"r\"\n[[auth.user]]\nname = \"a\"\npassword = 5\n[limits]\nuser-qouta = 7\n[relay]\nmin-port = 1\n",
     );
-    for arguments in [vec!["check", "-c"], vec!["-c"]] {
+    for arguments in [vec!["check", "-c"], vec!["check", "--syntax-only", "-c"], vec!["-c"]] {
         let output = turnserver(&[arguments.as_slice(), &[path.to_str().unwrap()]].concat());
         assert_eq!(output.status.code(), Some(CONFIG_ERROR));
         assert_eq!(stdout(&output), "");
@@ -120,14 +121,15 @@ fn a_missing_file_is_an_error_not_the_defaults() {
 
 #[test]
 fn without_a_file_the_built_in_configuration_is_checked() {
-    let output = turnserver(&["check"]);
+    let output = turnserver(&["check", "--syntax-only"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stdout(&output).contains("name = \"demo\"\npassword = \"****\"\n"));
 }
 
 #[test]
 fn the_command_line_overrides_the_log_settings() {
-    let output = turnserver(&["check", "--log-level", "info,turnserver::turn=debug", "--log-format", "json"]);
+    let output =
+        turnserver(&["check", "--syntax-only", "--log-level", "info,turnserver::turn=debug", "--log-format", "json"]);
     assert!(stdout(&output).contains("\n[log]\nlevel = \"info,turnserver::turn=debug\"\nformat = \"json\"\n"));
     assert_eq!(turnserver(&["check", "--log-level", "loud"]).status.code(), Some(2));
 }

@@ -391,7 +391,8 @@ fn hellos_without_a_cookie_leave_no_trace() {
     }
     let after = memory(&server);
     eprintln!("{before} kB before, {after} kB after 100,000 ClientHellos");
-    assert!(after <= before + 1024, "{before} kB before, {after} kB after");
+    // Tables of fixed size (rates and what is told of sources) fill up; 100 bytes for each would be five times as much.
+    assert!(after <= before + 2048, "{before} kB before, {after} kB after");
     server.stop();
 }
 

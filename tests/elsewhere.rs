@@ -115,7 +115,7 @@ workers = {workers}
 }
 
 fn address(relay: &Relay, transport: Transport) -> SocketAddr {
-    let found = relay.endpoints().iter().find(|Endpoint { transport: of, .. }| *of == transport);
+    let found = relay.endpoints().into_iter().find(|Endpoint { transport: of, .. }| *of == transport);
     found.unwrap().address
 }
 

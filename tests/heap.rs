@@ -141,7 +141,7 @@ fn start(configuration: &str, transport: Transport) -> (Relay, SocketAddr) {
     let loaded = config::parse(configuration, "heap.toml", &Host::detect().unwrap()).unwrap();
     let relay = Relay::start(loaded.settings, None, &[]).unwrap();
     let server =
-        relay.endpoints().iter().find(|endpoint| endpoint.transport == transport && endpoint.address.is_ipv4());
+        relay.endpoints().into_iter().find(|endpoint| endpoint.transport == transport && endpoint.address.is_ipv4());
     let address = server.unwrap().address;
     (relay, address)
 }
@@ -155,6 +155,7 @@ fn packets_allocate_nothing_and_peaks_leave_nothing() {
         tcp_relaying_allocates_nothing(limits);
     }
     what_waits_or_is_dropped_allocates_nothing();
+    what_is_refused_allocates_nothing();
     counting_a_month_allocates_nothing();
     slow_streams_give_memory_back();
 }
@@ -229,8 +230,10 @@ fn what_waits_or_is_dropped_allocates_nothing() {
     messages();
     assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "of messages that wait");
 
-    let udp =
-        relay.endpoints().iter().find(|endpoint| endpoint.transport == Transport::Udp && endpoint.address.is_ipv4());
+    let udp = relay
+        .endpoints()
+        .into_iter()
+        .find(|endpoint| endpoint.transport == Transport::Udp && endpoint.address.is_ipv4());
     let udp = udp.unwrap().address;
     let mut client = TurnClient::new(loopback_socket(), udp);
     let relayed = client.allocate();
@@ -249,6 +252,32 @@ fn what_waits_or_is_dropped_allocates_nothing() {
     let counts = relay.stop();
     assert!(counts.totals.dropped(Drop::Bandwidth) > 0);
     assert!(counts.limits.refused.iter().any(|(limit, count)| limit.key() == "user-max-bps" && *count > 0));
+}
+
+/// What is noted of what is refused, of clients with a session and without.
+fn what_is_refused_allocates_nothing() {
+    let (relay, server) = start(common::LOOPBACK, Transport::Udp);
+    let (mut client, stranger, peer) = (TurnClient::new(loopback_socket(), server), loopback_socket(), loopback_peer());
+    let relayed = client.allocate();
+    let unpermitted = client.send_indication(peer.local_addr().unwrap(), &DATA);
+    let unbound = channel_data(CHANNEL, &DATA);
+    let flood = || {
+        for _ in 0..PACKETS {
+            client.socket.send_to(&unpermitted, server).unwrap();
+            client.socket.send_to(&unbound, server).unwrap();
+            stranger.send_to(&unbound, server).unwrap();
+            stranger.send_to(&[0xC0; 20], server).unwrap();
+            peer.send_to(&DATA, relayed).unwrap();
+        }
+    };
+    flood();
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    flood();
+    assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "of datagrams that are refused");
+    let totals = relay.stop().totals;
+    for reason in [Drop::NoPermission, Drop::NoChannel, Drop::NoAllocation, Drop::NotServed] {
+        assert!(totals.dropped(reason) > 0, "{reason:?}");
+    }
 }
 
 /// Over connections of RFC 6062; a few, as their two ends are on one worker or on two.

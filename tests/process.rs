@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use client::{Client, Refused};
 use common::ports::{free_port_pair, peer_socket};
-use common::process::Process;
+use common::process::{Process, run};
 use common::{PASSWORD, PATIENCE, USER};
 use serde_json::Value;
 use turnserver::stun::AttributeType;
@@ -130,7 +130,11 @@ fn launch(wrapper: &[&str], configuration: &str, options: &[&str]) -> (Process, 
     let program = if wrapper.is_empty() {
         built.into()
     } else {
-        std::fs::copy(built, &program).expect("copying the program");
+        // By another process: what this one has open for writing, programs that other tests start at that moment have, too, and
+        // the copy is busy then.
+        let mut copy = Command::new("cp");
+        copy.arg(built).arg(&program);
+        run(copy, PATIENCE);
         program
     };
     let (first, rest) = wrapper.split_first().map_or((program.as_os_str(), &[][..]), |(it, rest)| (it.as_ref(), rest));

@@ -149,7 +149,7 @@ fn check_says_the_same() {
     std::fs::write(&file, LOOPBACK).expect("writing the configuration");
     let check = |denied: Option<Denied>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
-        command.args(["check", "-c"]).arg(&file);
+        command.args(["check", "--syntax-only", "-c"]).arg(&file);
         denied.into_iter().for_each(|denied| deny(&mut command, denied));
         let output = command.output().expect("running it");
         assert!(output.status.success(), "{output:?}");
@@ -235,7 +235,8 @@ fn there_is_a_worker_for_every_processor_that_the_process_may_use() {
     std::fs::write(file.path(), LOOPBACK.replace("workers = 2", "workers = \"auto\"")).expect("writing it");
     for processor in processors() {
         let mut command = on_processor(processor, env!("CARGO_BIN_EXE_turnserver"));
-        let output = command.args(["check", "-c"]).arg(file.path()).output().expect("taskset (util-linux)");
+        let output =
+            command.args(["check", "--syntax-only", "-c"]).arg(file.path()).output().expect("taskset (util-linux)");
         let printed = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && printed.contains("\nworkers = 1\n"), "{output:?}");
     }

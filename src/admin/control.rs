@@ -1,6 +1,6 @@
 //! What changes how the server runs: log level, drain, stop, what is in its store; and how it is configured.
 
-use std::{sync::PoisonError, time::Duration};
+use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -18,14 +18,14 @@ const LONGEST_DRAIN: f64 = 365.0 * 86_400.0;
 /// The effective configuration, secrets masked.
 pub(super) fn configuration(house: &House) -> Result<Reply, Refusal> {
     // The text is what `check` prints, which is TOML.
-    let tree = house.configuration.parse::<toml::Table>().ok().and_then(|table| serde_json::to_value(table).ok());
+    let tree =
+        house.known().configuration.parse::<toml::Table>().ok().and_then(|table| serde_json::to_value(table).ok());
     tree.map(|tree| reply::found(&tree))
         .ok_or_else(|| reply::refused(StatusCode::INTERNAL_SERVER_ERROR, "the configuration cannot be shown"))
 }
 
 pub(super) fn log_level(house: &House) -> Reply {
-    let level = house.log.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    reply::found(&json!({ "level": level }))
+    reply::found(&json!({ "level": house.log.current() }))
 }
 
 #[derive(Deserialize)]
@@ -37,9 +37,8 @@ struct Level {
 pub(super) fn set_log_level(house: &House, body: &[u8]) -> Result<Reply, Refusal> {
     let Level { level } = serde_json::from_slice(body).map_err(|_| bad("write {\"level\": \"debug\"}"))?;
     let level = crate::config::check_log_level(&level).map_err(bad)?;
-    (house.log.set)(&level).map_err(bad)?;
+    house.log.set(&level).map_err(bad)?;
     tracing::info!(%level, "log level changed");
-    house.log.current.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&level);
     Ok(reply::found(&json!({ "level": level })))
 }
 

@@ -86,7 +86,8 @@ pub(super) fn by_body(house: &House, body: &[u8]) -> Result<Reply, Refusal> {
 }
 
 fn make(house: &House, wish: &Wish, status: StatusCode) -> Result<Reply, Refusal> {
-    let settings = &house.settings;
+    let known = house.known();
+    let settings = &known.settings;
     let chosen = choose(settings, wish.realm.as_deref(), wish.secret.as_deref());
     let (secret, names) = chosen.map_err(|error| bad(error.to_string()))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,6 +1,9 @@
 //! Whether the server lives and takes new clients, and how it is in short.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
@@ -10,10 +13,11 @@ use super::{
     House,
     lifecycle::{Drain, Phase},
     reply::{self, Refusal, Reply},
+    uris::uris,
 };
 use crate::{
     config::TOTAL_KEYS,
-    turn::{Drop, Families, Transport},
+    turn::{Drop, Families, Mechanism, Totals, Transport, Verdict},
 };
 
 /// Seconds since 1970.
@@ -38,7 +42,8 @@ pub(super) fn obstacles(house: &House) -> Vec<String> {
         Phase::Draining(_) => obstacles.push("draining".to_owned()),
         Phase::Stopping => obstacles.push("stopping".to_owned()),
     }
-    let (limits, held) = (&house.settings.limits.total, house.monitor.held());
+    let known = house.known();
+    let (limits, held) = (&known.settings.limits.total, house.monitor.held());
     for (key, limit, held) in
         [(TOTAL_KEYS.allocations, limits.allocations, held.used), (TOTAL_KEYS.unused, limits.unused, held.unused)]
     {
@@ -72,6 +77,21 @@ pub(super) fn state(house: &House) -> Value {
         }
     };
     json!({ "state": name, "drain": drain, "sessions": house.monitor.sessions() })
+}
+
+/// Error responses by code, those of 0 counted as "other"; without the 401 that every client begins with.
+fn refusals(totals: &Totals) -> Map<String, Value> {
+    let mut refusals: BTreeMap<u16, u64> = BTreeMap::new();
+    for (_, code, count) in totals.responses.iter() {
+        if let Some(code) = code {
+            *refusals.entry(code).or_default() += count;
+        }
+    }
+    if let Some(challenges) = refusals.get_mut(&401) {
+        *challenges = challenges.saturating_sub(totals.credentials(Mechanism::None, Verdict::Unauthenticated));
+    }
+    let named = |code: u16| if code == 0 { "other".to_owned() } else { code.to_string() };
+    refusals.into_iter().map(|(code, count)| (named(code), count.into())).collect()
 }
 
 /// How the server is.
@@ -111,10 +131,12 @@ pub(super) async fn status(house: &House) -> Reply {
         "listeners": house.monitor.endpoints().iter().map(|endpoint| {
             json!({ "transport": endpoint.transport.name(), "address": endpoint.address.to_string() })
         }).collect::<Vec<_>>(),
+        "uris": uris(&house.known().settings, &house.monitor.endpoints()),
         "connections": house.monitor.connections(),
         "allocations": { "active": census.sum(), "total": totals.allocations(), "by": by.collect::<Vec<_>>() },
         "traffic": { "to_peers": traffic(totals.to_peers), "to_clients": traffic(totals.to_clients) },
         "requests": { "successes": totals.successes(), "errors": totals.errors() },
+        "refusals": refusals(&totals),
         "drops": drops,
         "kernel_drops": house.monitor.kernel_drops().iter().map(|drops| {
             json!({ "address": drops.address.to_string(), "datagrams": drops.datagrams })
@@ -127,7 +149,7 @@ pub(super) async fn status(house: &House) -> Reply {
                 "size": ports.size,
             })
         }).collect::<Vec<_>>(),
-        "certificates": house.certificates.iter().map(|certificate| {
+        "certificates": house.known().certificates.iter().map(|certificate| {
             json!({ "file": certificate.file, "expires": certificate.at })
         }).collect::<Vec<_>>(),
     });

@@ -53,7 +53,7 @@ pub enum Next {
 pub struct Lifecycle {
     monitor: Monitor,
     /// How long draining may take.
-    timeout: Option<Duration>,
+    timeout: Mutex<Option<Duration>>,
     phase: Mutex<Phase>,
     changed: Notify,
 }
@@ -63,7 +63,16 @@ impl Lifecycle {
     /// [`Lifecycle::terminate`] stop at once.
     #[must_use]
     pub fn new(monitor: Monitor, timeout: Option<Duration>) -> Self {
-        Self { monitor, timeout, phase: Mutex::new(Phase::Serving), changed: Notify::new() }
+        Self { monitor, timeout: Mutex::new(timeout), phase: Mutex::new(Phase::Serving), changed: Notify::new() }
+    }
+
+    /// Draining may take as long by default from now on; what has begun goes on as it has.
+    pub fn set_timeout(&self, timeout: Option<Duration>) {
+        *self.timeout.lock().unwrap_or_else(PoisonError::into_inner) = timeout;
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        *self.timeout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Phase> {
@@ -89,14 +98,14 @@ impl Lifecycle {
 
     /// Drains for at most this time, or as long as is configured, and stops then, unless it is to stay.
     pub fn drain(&self, timeout: Option<Duration>, stays: bool) {
-        self.begin(timeout.or(self.timeout).filter(|_| !stays), stays, false);
+        self.begin(timeout.or(self.timeout()).filter(|_| !stays), stays, false);
     }
 
     /// A signal asks the process to end: drains for as long as is configured. Stops at once if that is not at all, or if it was
     /// asked before.
     pub fn terminate(&self) -> Next {
         let asked_before = matches!(self.phase(), Phase::Draining(Drain { terminated: true, .. }));
-        match self.timeout {
+        match self.timeout() {
             Some(timeout) if !asked_before => {
                 self.begin(Some(timeout), false, true);
                 Next::Drains
@@ -126,6 +135,12 @@ impl Lifecycle {
             tracing::info!("serving new sessions again");
             self.enter(Phase::Serving);
         }
+    }
+
+    /// Whether new sessions are refused because the server is about to end, or because it was told so.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        matches!(self.phase(), Phase::Draining(_))
     }
 
     /// Ends the server.

@@ -9,6 +9,7 @@ use super::{
     reply::{self, Reply},
 };
 use crate::{
+    config::settings::RelayAddress,
     relay::BATCH_BOUNDS,
     turn::{Census, Drop, EndReason, Families, Mechanism, Totals, Transport, Verdict},
 };
@@ -33,7 +34,7 @@ pub(super) async fn metrics(house: &House) -> Reply {
     resources(&mut text, house);
     workers(&mut text, &survey);
     process(&mut text, house);
-    if house.coturn_metrics {
+    if house.known().coturn_metrics {
         coturn(&mut text, &totals, &census);
     }
     reply::text(FORMAT, text.into_text())
@@ -59,9 +60,10 @@ fn server(text: &mut Exposition, house: &House, survey: &Survey) {
         Kind::Gauge,
         "When a certificate ends, in seconds since 1970.",
     );
-    for certificate in &house.certificates {
+    for certificate in &house.known().certificates {
         family.sample(&[("file", &certificate.file)], certificate.at);
     }
+    house.reloads.metrics(text);
 }
 
 fn allocations(text: &mut Exposition, totals: &Totals, census: &Census) {
@@ -214,6 +216,11 @@ fn resources(text: &mut Exposition, house: &House) {
     };
     pools("turn_relay_ports", "Relay ports there are.", |pool| pool.size);
     pools("turn_relay_ports_used", "Relay ports in use or reserved.", |pool| pool.used);
+    let help = "What new clients are told of a relay address; always 1.";
+    let mut family = text.family("turn_external_address_info", Kind::Gauge, help);
+    for RelayAddress { local, external } in &house.known().settings.relay.addresses {
+        family.sample(&[("address", &local.to_string()), ("external", &external.to_string())], 1);
+    }
     let help = "Connections of clients over TCP and TLS, and sessions of DTLS.";
     text.single("turn_connections_active", Kind::Gauge, help, house.monitor.connections());
     let help = "Datagrams that the kernel has dropped on a listener: its buffer was full.";

@@ -3,16 +3,20 @@
 //! publishes.
 //!
 //! * `sockets`: where it listens. `http`: connections, within limits. `routes`: who may ask for what.
-//! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `control`, `standing`: the answers. `reply`: their shape.
+//! * `health`, `metrics` (with `exposition`), `sessions`, `users`, `credentials`, `events`, `explain`, `control`, `reload`,
+//!   `standing`: the answers. `reply`: their shape.
+//! * `web`: the page. `browser`: what browsers may not ask. `uris`: where the server is reached.
 //! * `lifecycle`: serving, draining, stopping. `census`: what all workers have counted, asked for not too often.
 //!
 //! Nothing here trusts who connects: what they may send, and how slowly, is bounded, and so is how many they are. What
 //! changes anything or names users needs the token, or the right to open the Unix socket.
 
+mod browser;
 mod census;
 mod control;
 mod credentials;
 mod events;
+mod explain;
 mod exposition;
 mod health;
 mod http;
@@ -20,16 +24,19 @@ mod lifecycle;
 mod metrics;
 mod patient;
 mod query;
+mod reload;
 mod reply;
 mod routes;
 mod sessions;
 mod sockets;
 mod standing;
+mod uris;
 mod users;
+mod web;
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     thread::JoinHandle,
     time::SystemTime,
 };
@@ -40,6 +47,7 @@ use self::{census::Surveyor, routes::Token};
 pub use self::{
     lifecycle::{Lifecycle, Next},
     query::encode,
+    reload::{Outcome, Refused, ReloadRequest, Reloads},
     sockets::{OpenError, Sockets},
     standing::Standing,
 };
@@ -63,6 +71,20 @@ impl LogLevel {
     pub fn new(current: String, set: SetLevel) -> Self {
         Self { current: Mutex::new(current), set }
     }
+
+    fn current(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets another one.
+    ///
+    /// # Errors
+    /// Why it cannot be set.
+    pub fn set(&self, level: &str) -> Result<(), String> {
+        (self.set)(level)?;
+        level.clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
 }
 
 /// When a certificate ends.
@@ -80,21 +102,51 @@ struct House {
     surveyor: Surveyor,
     /// What a store has let in, if there is one.
     standing: Option<Standing>,
-    log: LogLevel,
+    log: Arc<LogLevel>,
+    reloads: Arc<Reloads>,
     started: SystemTime,
-    /// The effective configuration as TOML, secrets masked.
+    /// It listens on loopback only, if at all.
+    is_local: bool,
+    /// Replaced as a whole by a reload.
+    known: RwLock<Arc<Known>>,
+}
+
+impl House {
+    /// The configuration as it is now.
+    fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The configuration in force, and what the answers need of it.
+struct Known {
+    settings: Settings,
+    /// As TOML, secrets masked.
     configuration: String,
     certificates: Vec<Expiry>,
-    /// As started with.
-    settings: Settings,
     token: Option<Token>,
     /// `/metrics` and `/status` are for everybody who reaches the listener.
     open_metrics: bool,
     coturn_metrics: bool,
 }
 
+impl Known {
+    fn new(settings: &Settings, is_local: bool) -> Arc<Self> {
+        let management = &settings.management;
+        Arc::new(Self {
+            configuration: Effective(settings).to_string(),
+            certificates: expiries(settings),
+            settings: settings.clone(),
+            token: management.token.as_ref().map(|token| Token::new(&token.0)),
+            open_metrics: is_local || management.public_metrics,
+            coturn_metrics: management.coturn_metrics,
+        })
+    }
+}
+
 /// Running management.
 pub struct Admin {
+    house: Arc<House>,
     thread: JoinHandle<()>,
     stop: oneshot::Sender<()>,
 }
@@ -110,9 +162,9 @@ impl Admin {
         monitor: Monitor,
         lifecycle: Arc<Lifecycle>,
         standing: Option<Standing>,
-        log: LogLevel,
+        log: Arc<LogLevel>,
+        reloads: Arc<Reloads>,
     ) -> io::Result<Self> {
-        let management = &settings.management;
         let is_local = sockets.addresses().iter().all(|address| address.ip().is_loopback());
         let house = Arc::new(House {
             surveyor: Surveyor::new(monitor.clone()),
@@ -120,26 +172,30 @@ impl Admin {
             lifecycle,
             standing,
             log,
+            reloads,
             started: SystemTime::now(),
-            configuration: Effective(settings).to_string(),
-            certificates: expiries(settings),
-            settings: settings.clone(),
-            token: management.token.as_ref().map(|token| Token::new(&token.0)),
-            open_metrics: is_local || management.public_metrics,
-            coturn_metrics: management.coturn_metrics,
+            is_local,
+            known: RwLock::new(Known::new(settings, is_local)),
         });
+        let served = Arc::clone(&house);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("management".to_owned()).spawn(move || {
             runtime.block_on(async move {
                 tokio::select! {
-                    () = http::serve(sockets, house) => {}
+                    () = http::serve(sockets, served) => {}
                     // Either way it is the end.
                     _ = stopped => {}
                 }
             });
         })?;
-        Ok(Self { thread, stop })
+        Ok(Self { house, thread, stop })
+    }
+
+    /// Goes on with other settings.
+    pub fn renew(&self, settings: &Settings) {
+        let known = Known::new(settings, self.house.is_local);
+        *self.house.known.write().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
     /// Ends it, with all connections.

@@ -2,7 +2,9 @@
 //!
 //! Over the Unix socket everything is open: its mode says who may connect. Over the network `/live` and `/ready` are open to
 //! all, `/metrics` and `/status` on loopback or if the configuration says so, and everything else needs the token: without
-//! one in the configuration, nobody has it.
+//! one in the configuration, nobody has it. The files of the page are open to all: they show nothing by themselves.
+//!
+//! What a browser asks for a foreign site is refused, whatever else it shows (`browser`).
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -15,10 +17,11 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
-    House, control, credentials, events, health, metrics,
+    House, browser, control, credentials, events, explain, health, metrics,
     query::{Query, decode},
+    reload,
     reply::{self, Content, Refusal, Reply, bad, refused},
-    sessions, users,
+    sessions, users, web,
 };
 
 /// Bytes of a request's body.
@@ -70,14 +73,16 @@ enum Resource {
     Credentials,
     Configuration,
     Events,
+    Explain,
     LogLevel,
+    Reload,
     Drain,
     Stop,
     StoreChanges,
 }
 
 /// Every resource: its path, where `{id}` stands for one segment, for whom it is, and what can be done to it.
-const RESOURCES: [(&str, Resource, Audience, &[Method]); 15] = [
+const RESOURCES: &[(&str, Resource, Audience, &[Method])] = &[
     ("/live", Resource::Live, Audience::Everybody, &[Method::GET]),
     ("/ready", Resource::Ready, Audience::Everybody, &[Method::GET]),
     ("/metrics", Resource::Metrics, Audience::Watchers, &[Method::GET]),
@@ -89,7 +94,9 @@ const RESOURCES: [(&str, Resource, Audience, &[Method]); 15] = [
     ("/v1/credentials", Resource::Credentials, Audience::Operators, &[Method::GET, Method::POST]),
     ("/v1/configuration", Resource::Configuration, Audience::Operators, &[Method::GET]),
     ("/v1/events", Resource::Events, Audience::Operators, &[Method::GET]),
+    ("/v1/explain", Resource::Explain, Audience::Operators, &[Method::GET]),
     ("/v1/log-level", Resource::LogLevel, Audience::Operators, &[Method::GET, Method::PUT]),
+    ("/v1/reload", Resource::Reload, Audience::Operators, &[Method::POST]),
     ("/v1/drain", Resource::Drain, Audience::Operators, &[Method::POST, Method::DELETE]),
     ("/v1/stop", Resource::Stop, Audience::Operators, &[Method::POST]),
     ("/v1/store/changes", Resource::StoreChanges, Audience::Operators, &[Method::POST]),
@@ -121,8 +128,17 @@ pub(super) async fn answer(request: Request<Incoming>, house: &Arc<House>, entra
 
 async fn respond(request: Request<Incoming>, house: &Arc<House>, entrance: Entrance) -> Result<Reply, Refusal> {
     let (head, body) = request.into_parts();
+    let known = house.known();
+    let names = &known.settings.management.host_names;
+    browser::same_site(&head.method, &head.headers, names)?;
+    if let Some(file) = web::find(head.uri.path()).filter(|_| known.settings.management.web_page) {
+        return web::answer(&head.method, file);
+    }
     let (resource, audience, methods, id) = find(head.uri.path())
         .ok_or_else(|| refused(StatusCode::NOT_FOUND, "there is nothing here; /openapi.json says what there is"))?;
+    if house.is_local && entrance == Entrance::Network && audience != Audience::Everybody {
+        browser::known_host(&head.headers, names)?;
+    }
     admit(house, entrance, audience, head.headers.get(header::AUTHORIZATION))?;
     let method = if head.method == Method::HEAD { Method::GET } else { head.method };
     if !methods.contains(&method) {
@@ -150,8 +166,10 @@ async fn respond(request: Request<Incoming>, house: &Arc<House>, entrance: Entra
         Resource::Credentials => credentials::by_body(house, &body),
         Resource::Configuration => control::configuration(house),
         Resource::Events => events::listen(house),
+        Resource::Explain => explain::explain(house, &mut query).await,
         Resource::LogLevel if is_get => Ok(control::log_level(house)),
         Resource::LogLevel => control::set_log_level(house, &body),
+        Resource::Reload => reload::reload(house).await,
         Resource::Drain if method == Method::POST => control::drain(house, &body),
         Resource::Drain => Ok(control::undrain(house)),
         Resource::Stop => Ok(control::stop(house)),
@@ -168,13 +186,14 @@ fn admit(
 ) -> Result<(), Refusal> {
     let is_open = match audience {
         Audience::Everybody => true,
-        Audience::Watchers => house.open_metrics,
+        Audience::Watchers => house.known().open_metrics,
         Audience::Operators => false,
     };
     if entrance == Entrance::Socket || is_open {
         return Ok(());
     }
-    let Some(token) = &house.token else {
+    let known = house.known();
+    let Some(token) = &known.token else {
         let why = "needs a token, and the configuration has none: set management.token-file, or use the Unix socket";
         return Err(refused(StatusCode::FORBIDDEN, why));
     };
@@ -233,7 +252,7 @@ mod tests {
     fn paths_lead_to_resources() {
         assert!(matches!(find("/v1/sessions"), Some((Resource::Sessions, ..))));
         assert!(matches!(find("/v1/sessions/00ff"), Some((Resource::Session, .., "00ff"))));
-        for nothing in ["/", "", "/v1", "/v1/sessions/", "/v1/sessions/a/b", "/Live", "//live", "/live/"] {
+        for nothing in ["/nothing", "", "/v1", "/v1/sessions/", "/v1/sessions/a/b", "/Live", "//live", "/live/"] {
             assert!(find(nothing).is_none(), "{nothing}");
         }
     }

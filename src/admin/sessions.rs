@@ -23,7 +23,7 @@ fn absent() -> Refusal {
     reply::refused(StatusCode::NOT_FOUND, "there is no such session")
 }
 
-fn silent() -> Refusal {
+pub(super) fn silent() -> Refusal {
     reply::refused(StatusCode::SERVICE_UNAVAILABLE, "a worker does not answer")
 }
 
@@ -111,6 +111,16 @@ pub(super) async fn visit(
     Ok(None)
 }
 
+/// Whether a session has `needle`, in small letters, anywhere in what a list shows of it.
+fn has(session: &SessionView, needle: &str) -> bool {
+    let subject = &session.subject;
+    let names = [Some(&*subject.user), Some(&*subject.realm), subject.tenant.as_deref(), session.secret.as_deref()];
+    names.into_iter().flatten().any(|name| name.to_lowercase().contains(needle))
+        || session.client.client.to_string().contains(needle)
+        || session.relayed.iter().flatten().any(|address| address.to_string().contains(needle))
+        || session.id.to_string().contains(needle)
+}
+
 /// A page of sessions.
 pub(super) async fn list(house: &House, query: &mut Query) -> Result<Reply, Refusal> {
     let limit = number(query, "limit", PAGE, LONGEST_PAGE)?;
@@ -119,10 +129,14 @@ pub(super) async fn list(house: &House, query: &mut Query) -> Result<Reply, Refu
         Some(text) => Cursor::parse(&text).ok_or_else(|| bad("`cursor` is not one that was given out"))?,
     };
     let filter = filter(query)?;
+    let search = query.take("search").map(|text| text.to_lowercase());
     nothing_else(query)?;
     let mut page = Vec::new();
     let next = visit(house, from, &filter, |session| {
-        page.push(shown(&session));
+        // Here rather than in the filter: workers have better things to do than to compare text.
+        if search.as_ref().is_none_or(|search| has(&session, search)) {
+            page.push(shown(&session));
+        }
         page.len() < limit
     });
     let next = next.await?.map(Cursor::text);
@@ -197,7 +211,8 @@ pub(super) async fn revoke(house: &House, query: &mut Query) -> Result<Reply, Re
     if user.is_some() == secret.is_some() {
         return Err(bad("either `user` or `secret` says whose sessions are to end"));
     }
-    let settings = &house.settings;
+    let known = house.known();
+    let settings = &known.settings;
     let all = [&settings.auth.realm].into_iter().chain(settings.realms.iter().map(|realm| &realm.name));
     let realms: Vec<Arc<str>> =
         all.filter(|name| realm.as_ref().is_none_or(|realm| realm == *name)).map(|name| name.as_str().into()).collect();

@@ -139,6 +139,15 @@ impl Directory {
         takes_tokens.then_some(&told.server_name)
     }
 
+    /// When a time-limited name ends, in seconds since the UNIX epoch, by the first realm that has secrets, or may have some in a
+    /// store, and takes it for one.
+    #[must_use]
+    pub fn expiry(&self, name: &str) -> Option<u64> {
+        let realms = self.realms.iter().zip(&self.members);
+        let mut realms = realms.filter(|(_, members)| self.has_store || !members.secrets.is_empty());
+        realms.find_map(|(realm, _)| realm.names.parse(name)).map(|parts| parts.expires)
+    }
+
     /// The realm of this name.
     #[must_use]
     pub fn realm(&self, name: &str) -> Option<RealmId> {

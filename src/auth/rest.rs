@@ -34,7 +34,7 @@ impl RestAlgorithm {
 }
 
 /// A secret shared with who issues credentials.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RestSecret {
     /// What it is called in logs and revocations.
     pub name: Arc<str>,

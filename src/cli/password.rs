@@ -16,8 +16,25 @@ pub(super) fn read_new() -> Result<Zeroizing<String>, String> {
         let again = Zeroizing::new(rpassword::prompt_password("Again: ").map_err(cannot)?);
         return if password == again { Ok(password) } else { Err("the two passwords differ; try again".to_owned()) };
     }
+    read_line().map_err(cannot)
+}
+
+/// Reads a password that exists: once from the terminal, or the first line of what standard input is redirected from.
+///
+/// # Errors
+/// In words, to be printed.
+pub(super) fn read() -> Result<Zeroizing<String>, String> {
+    let read = if io::stdin().is_terminal() {
+        rpassword::prompt_password("Password: ").map(Zeroizing::new)
+    } else {
+        read_line()
+    };
+    read.map_err(|error| format!("cannot read the password: {error}"))
+}
+
+fn read_line() -> io::Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(String::new());
-    io::stdin().lock().read_line(&mut line).map_err(cannot)?;
+    io::stdin().lock().read_line(&mut line)?;
     let len = line.trim_end_matches(['\r', '\n']).len();
     line.truncate(len);
     Ok(line)

@@ -4,7 +4,7 @@ use std::{
     future::pending,
     io::{self, IsTerminal, Write},
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     pin::pin,
     process::ExitCode,
     sync::Arc,
@@ -14,11 +14,14 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
+    outward,
+    reload::{Event, Parts, Running, Source},
     signals::{Signal, Signals},
     stored_realms::{SOONEST, StoredRealms},
+    systemd,
 };
 use crate::{
-    admin::{Admin, Lifecycle, LogLevel, Next, SetLevel, Sockets, Standing},
+    admin::{Admin, Lifecycle, LogLevel, Next, Reloads, SetLevel, Sockets, Standing},
     auth::{
         directory::Slow,
         store::{Stores, logins::Logins},
@@ -28,17 +31,21 @@ use crate::{
         settings::{Log, LogFormat},
     },
     policy::limit::Limit,
-    relay::{Counts, Endpoint, FORWARDING_OFF, KernelDrops, OffloadReport, Relay},
+    relay::{Counts, Endpoint, FORWARDING_OFF, KernelDrops, OffloadReport, PassedSockets, Relay},
     turn::{Drop, Transport},
 };
 
 /// Starts the server with `loaded`; `generated_password` is set if the built-in configuration is used.
-pub(super) fn run(loaded: Loaded, generated_password: Option<String>) -> ExitCode {
+pub(super) fn run(loaded: Loaded, generated_password: Option<String>, source: Option<Source>) -> ExitCode {
+    // Before anything is opened here.
+    let passed = systemd::passed_sockets();
     let log = start_logging(&loaded.settings.log);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match serve(loaded.settings, generated_password.as_deref(), log) {
+    let passed = passed.map_err(|error| format!("cannot take the sockets of LISTEN_FDS: {error}"));
+    let loaded = (loaded.settings, loaded.files);
+    match passed.and_then(|passed| serve(loaded, generated_password.as_deref(), source, log, passed)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             tracing::error!("{message}");
@@ -47,7 +54,13 @@ pub(super) fn run(loaded: Loaded, generated_password: Option<String>) -> ExitCod
     }
 }
 
-fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel) -> Result<(), String> {
+fn serve(
+    (mut settings, files): (Settings, Vec<PathBuf>),
+    generated_password: Option<&str>,
+    source: Option<Source>,
+    log: Arc<LogLevel>,
+    passed: PassedSockets,
+) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -56,12 +69,14 @@ fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel
         // Before the first listener opens: a signal that comes early must not be lost.
         let mut signals = Signals::watch().map_err(|error| format!("cannot watch for signals: {error}"))?;
         let sockets = Sockets::open(&settings.management).map_err(|error| error.to_string())?;
+        outward::find(&mut settings.relay, &[]).await;
         let stores = settings.store.as_ref().map(Stores::open).transpose().map_err(|error| error.to_string())?;
         let logins = stores.clone().map(|stores| Logins::new(&settings, stores)).transpose();
         let logins = logins.map_err(|error| format!("cannot start: {error}"))?.map(Arc::new);
         let slow = logins.clone().map(|logins| -> Arc<dyn Slow> { logins });
-        let mut realms = StoredRealms::begin(stores, &mut settings).await;
-        let relay = Relay::start(settings.clone(), slow, &sockets.addresses()).map_err(|error| error.to_string())?;
+        let realms = StoredRealms::begin(stores, &mut settings).await;
+        let reserved = sockets.addresses();
+        let relay = Relay::start_on(settings.clone(), slow, &reserved, passed).map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }
@@ -72,8 +87,9 @@ fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel
             tracing::warn!("anonymous = true: anybody can relay through this server");
         }
         let lifecycle = Arc::new(Lifecycle::new(relay.monitor().clone(), settings.process.drain_timeout));
-        let standing = logins.map(|logins| Standing::new(relay.monitor().clone(), logins));
-        let admin = match manage(sockets, &settings, &relay, &lifecycle, standing.clone(), log) {
+        let standing = logins.clone().map(|logins| Standing::new(relay.monitor().clone(), logins));
+        let (reloads, requests) = Reloads::new();
+        let admin = match manage(sockets, &settings, &relay, &lifecycle, standing.clone(), (&log, &reloads)) {
             Ok(admin) => admin,
             Err(error) => {
                 let _ = relay.stop();
@@ -93,17 +109,25 @@ fn serve(mut settings: Settings, generated_password: Option<&str>, log: LogLevel
             // Whoever started this without a configuration wants to try it. Closed output is no reason not to serve.
             let _ = print_ice_servers(&relay, password);
         }
+        systemd::ready();
+        let attendant = tokio::spawn(systemd::attend(relay.monitor().clone(), Arc::clone(&lifecycle)));
+        let period = settings.store.as_ref().map(|store| store.limits.cache_time.max(SOONEST));
         let users = async {
-            match (&standing, &settings.store) {
-                (Some(standing), Some(store)) => standing.watch(store.limits.cache_time.max(SOONEST)).await,
+            match (&standing, period) {
+                (Some(standing), Some(period)) => standing.watch(period).await,
                 _ => pending().await,
             }
         };
+        let parts = Parts { relay, admin, lifecycle: Arc::clone(&lifecycle), log, realms, logins, reloads, reserved };
+        let mut running = Running::new(parts, source, (settings, files), requests);
         tokio::select! {
-            () = wait_for_the_end(&relay, &lifecycle, &mut realms, &mut signals) => {}
+            () = wait_for_the_end(&mut running, &lifecycle, &mut signals) => {}
             () = users => {}
         }
+        attendant.abort();
+        systemd::stopping();
         // Joining the workers takes no longer than closing their sockets.
+        let Parts { relay, admin, .. } = running.parts;
         let counts = relay.stop();
         if let Some(admin) = admin {
             admin.stop();
@@ -121,13 +145,14 @@ fn manage(
     relay: &Relay,
     lifecycle: &Arc<Lifecycle>,
     standing: Option<Standing>,
-    log: LogLevel,
+    (log, reloads): (&Arc<LogLevel>, &Arc<Reloads>),
 ) -> Result<Option<Admin>, String> {
     if sockets.is_empty() {
         return Ok(None);
     }
     let (addresses, path) = (sockets.addresses(), sockets.path().map(Path::to_owned));
-    match Admin::start(sockets, settings, relay.monitor().clone(), Arc::clone(lifecycle), standing, log) {
+    let (monitor, lifecycle) = (relay.monitor().clone(), Arc::clone(lifecycle));
+    match Admin::start(sockets, settings, monitor, lifecycle, standing, Arc::clone(log), Arc::clone(reloads)) {
         Ok(admin) => {
             for address in addresses {
                 tracing::info!(%address, "management");
@@ -146,26 +171,41 @@ fn manage(
 }
 
 /// Waits until the server is to end.
-async fn wait_for_the_end(relay: &Relay, lifecycle: &Lifecycle, realms: &mut StoredRealms, signals: &mut Signals) {
+async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals: &mut Signals) {
     let mut ended = pin!(lifecycle.ended());
     let mut look = tokio::time::interval(LOOK);
-    let mut drops = relay.kernel_drops();
+    let mut close = tokio::time::interval(CLOSE);
+    let mut drops = running.parts.relay.kernel_drops();
     let mut idle = 0;
     loop {
-        tokio::select! {
-            signal = signals.next() => match signal {
-                Signal::Terminate => match lifecycle.terminate() {
-                    Next::Drains => {}
-                    Next::Stops => return tracing::info!(signal = "SIGTERM", "stopping"),
-                },
-                Signal::Interrupt(name) => return tracing::info!(signal = name, "stopping"),
-                Signal::Drain => lifecycle.drain(None, false),
-            },
+        let event = tokio::select! {
+            signal = signals.next() => Event::Signal(signal),
             why = &mut ended => return tracing::info!(why, "stopping"),
-            () = realms.change() => realms.tell(relay),
+            event = running.event() => event,
             _ = look.tick() => {
-                warn_of_drops(&mut drops, relay.kernel_drops());
-                warn_of_idle_offload(&mut idle, relay);
+                warn_of_drops(&mut drops, running.parts.relay.kernel_drops());
+                warn_of_idle_offload(&mut idle, &running.parts.relay);
+                continue;
+            }
+            _ = close.tick(), if running.parts.relay.has_retired() => {
+                running.parts.relay.close_retired().await;
+                continue;
+            }
+        };
+        match event {
+            Event::Signal(Signal::Terminate) => match lifecycle.terminate() {
+                Next::Drains => systemd::draining(),
+                Next::Stops => return tracing::info!(signal = "SIGTERM", "stopping"),
+            },
+            Event::Signal(Signal::Interrupt(name)) => return tracing::info!(signal = name, "stopping"),
+            Event::Signal(Signal::Drain) => lifecycle.drain(None, false),
+            Event::Signal(Signal::Reload) if running.is_configured() => running.heed_signal().await,
+            // Somebody has tried it in a terminal, and closed that.
+            Event::Signal(Signal::Reload) => return tracing::info!(signal = "SIGHUP", "stopping"),
+            Event::Wish(wish) => running.fulfil(wish).await,
+            Event::Peers => {
+                running.parts.realms.tell(&running.parts.relay);
+                tracing::info!("the store has other peer rules: they hold from now on");
             }
         }
     }
@@ -174,10 +214,14 @@ async fn wait_for_the_end(relay: &Relay, lifecycle: &Lifecycle, realms: &mut Sto
 /// Between two looks at what the kernel drops.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// Between two looks whether a listener that was dropped from the configuration can be closed.
+const CLOSE: Duration = Duration::from_secs(5);
+
 /// Warns of every listener on which the kernel has dropped more than it had `before`.
 fn warn_of_drops(before: &mut Vec<KernelDrops>, now: Vec<KernelDrops>) {
-    for (before, now) in before.iter().zip(&now) {
-        let dropped = now.datagrams - before.datagrams;
+    for now in &now {
+        let known = before.iter().find(|before| before.address == now.address);
+        let dropped = now.datagrams.saturating_sub(known.map_or(0, |before| before.datagrams));
         if dropped > 0 {
             tracing::warn!(
                 address = %now.address, datagrams = dropped,
@@ -203,10 +247,21 @@ fn warn_of_idle_offload(before: &mut u64, relay: &Relay) {
     *before = now;
 }
 
-/// Logs to standard error, as the settings say. Returns what changes the level.
-fn start_logging(log: &Log) -> LogLevel {
+/// Logs to standard error, or to the journal that it is connected to, as the settings say. Returns what changes the level.
+fn start_logging(log: &Log) -> Arc<LogLevel> {
     // The level was validated with the settings.
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    #[cfg(target_os = "linux")]
+    if log.format == LogFormat::Text
+        && let Some(journal) = super::journal::Journal::connected()
+    {
+        use tracing_subscriber::{layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+        let (filter, handle) = reload::Layer::new(filter);
+        tracing_subscriber::registry().with(filter).with(journal).init();
+        let set = move |level: &str| handle.reload(filter_of(level)?).map_err(|error| error.to_string());
+        return Arc::new(LogLevel::new(log.level.clone(), Box::new(set)));
+    }
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let set: SetLevel = match log.format {
         LogFormat::Text => {
@@ -222,7 +277,7 @@ fn start_logging(log: &Log) -> LogLevel {
             Box::new(move |level| handle.reload(filter_of(level)?).map_err(|error| error.to_string()))
         }
     };
-    LogLevel::new(log.level.clone(), set)
+    Arc::new(LogLevel::new(log.level.clone(), set))
 }
 
 fn filter_of(level: &str) -> Result<EnvFilter, String> {

@@ -11,6 +11,9 @@ pub(super) enum Signal {
     /// To take no new sessions, and end when none is left.
     #[cfg_attr(not(unix), allow(dead_code, reason = "there is no such signal"))]
     Drain,
+    /// To read its configuration again.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "there is no such signal"))]
+    Reload,
 }
 
 /// The signals that are heeded.
@@ -19,6 +22,7 @@ pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     drain: tokio::signal::unix::Signal,
+    reload: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -30,6 +34,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             drain: signal(SignalKind::user_defined1())?,
+            reload: signal(SignalKind::hangup())?,
         })
     }
 
@@ -38,6 +43,7 @@ impl Signals {
             _ = self.terminate.recv() => Signal::Terminate,
             _ = self.interrupt.recv() => Signal::Interrupt("SIGINT"),
             _ = self.drain.recv() => Signal::Drain,
+            _ = self.reload.recv() => Signal::Reload,
         }
     }
 }

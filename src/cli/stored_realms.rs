@@ -41,6 +41,32 @@ impl StoredRealms {
         Self(Some((realms, time)))
     }
 
+    /// Puts the limits that the store has in place of those of settings that are about to be in force, in place of `before`. What the
+    /// store does not tell now stays as it was.
+    pub(super) async fn limit(&self, settings: &mut Settings, before: &Settings) {
+        let Some((realms, _)) = &self.0 else { return };
+        if realms.of(settings).limit(settings).await.is_ok() {
+            return;
+        }
+        tracing::warn!("the store has not told the limits of realms: those that hold now go on to hold");
+        if settings.auth.realm == before.auth.realm {
+            settings.auth.limits = before.auth.limits;
+        }
+        for realm in &mut settings.realms {
+            if let Some(before) = before.realms.iter().find(|before| before.name == realm.name) {
+                realm.limits = before.limits;
+            }
+        }
+    }
+
+    /// Goes on with the realms of other settings, each in its place. Those that are new are asked about at once.
+    pub(super) fn renew(&mut self, placed: &Settings) {
+        if let Some((realms, time)) = &mut self.0 {
+            *realms = realms.of(placed);
+            time.reset_immediately();
+        }
+    }
+
     /// Tells the relay the peers that were read last.
     pub(super) fn tell(&self, relay: &Relay) {
         if let Some((realms, _)) = &self.0 {
@@ -55,7 +81,7 @@ impl StoredRealms {
             time.tick().await;
             // What fails is logged where the store is asked.
             if matches!(realms.read_peers().await, Ok(true)) {
-                return tracing::info!("the store has other peer rules: they hold from now on");
+                return;
             }
         }
     }

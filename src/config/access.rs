@@ -11,6 +11,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
+    credential,
     finding::Place,
     host::Host,
     reader::{Entry, Section},
@@ -220,7 +221,8 @@ pub(super) fn secret(
         return Some((text.into(), place));
     }
     if let Entry::Given(Text(path), place) = section.get(file) {
-        return secret_file(section, &place, &base.join(path)).map(|text| (text, place));
+        let path = credential::file(section, (&path, &place), base, host)?;
+        return secret_file(section, &place, &path).map(|text| (text, place));
     }
     if let Entry::Given(Text(name), place) = section.get(variable) {
         let fault = match (host.variable)(&name) {
@@ -236,6 +238,7 @@ pub(super) fn secret(
 }
 
 fn secret_file(section: &Section<'_>, place: &Place, path: &Path) -> Option<Zeroizing<String>> {
+    section.report.note_file(path);
     let shown = path.display();
     let content = match read_secret(path) {
         Ok(content) => content,

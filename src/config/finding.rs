@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     fmt,
+    path::{Path, PathBuf},
 };
 
 /// One error or warning about the configuration.
@@ -109,11 +110,19 @@ pub(super) struct Report<'t> {
     errors: RefCell<Vec<(usize, Finding)>>,
     warnings: RefCell<Vec<(usize, Finding)>>,
     holds_secrets: Cell<bool>,
+    files: RefCell<Vec<PathBuf>>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(file: &'t str, text: &'t str) -> Self {
-        Self { file, text, errors: RefCell::default(), warnings: RefCell::default(), holds_secrets: Cell::default() }
+        Self {
+            file,
+            text,
+            errors: RefCell::default(),
+            warnings: RefCell::default(),
+            holds_secrets: Cell::default(),
+            files: RefCell::default(),
+        }
     }
 
     /// The text of the file.
@@ -132,6 +141,16 @@ impl<'t> Report<'t> {
     /// A secret stands in the text itself.
     pub(super) fn note_secret(&self) {
         self.holds_secrets.set(true);
+    }
+
+    /// Another file belongs to the configuration.
+    pub(super) fn note_file(&self, path: &Path) {
+        self.files.borrow_mut().push(path.to_owned());
+    }
+
+    /// The other files that belong to the configuration, as far as they were read.
+    pub(super) fn take_files(&self) -> Vec<PathBuf> {
+        self.files.take()
     }
 
     /// Whether any secret stands in the text itself.

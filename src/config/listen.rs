@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     address::{DEFAULT_SECURE_PORT, ExternalIp, LocalIp, PeerRange},
+    external::{self, External},
     finding::Place,
     host::Host,
     reader::{Entry, Section},
@@ -156,6 +157,7 @@ pub(super) fn relay(root: &Section<'_>, host: &Host, listeners: &[Listener]) -> 
         .map(|local| RelayAddress { local, external: local })
         .collect();
     map_external(&section, &mut addresses);
+    let find_external = external::find(&section, &addresses);
     let default_family = default_family(&section, &addresses);
     let (udp, tcp) = (section.get("udp-relaying").or(true), section.get("tcp-relaying").or(false));
     if !udp && !tcp {
@@ -164,6 +166,7 @@ pub(super) fn relay(root: &Section<'_>, host: &Host, listeners: &[Listener]) -> 
     }
     Relay {
         addresses,
+        find_external,
         min_port,
         max_port,
         socket_buffer: section.get("socket-buffer").or(Buffer(Some(1 << 20))).0,
@@ -257,9 +260,11 @@ fn relay_addresses(section: &Section<'_>, host: &Host, listeners: &[Listener]) -
 
 /// Applies `external-ip` to the relay addresses.
 fn map_external(section: &Section<'_>, addresses: &mut [RelayAddress]) {
-    let Entry::Given(externals, _) = section.list::<ExternalIp>("external-ip") else { return };
+    let Entry::Given(externals, _) = section.list::<External>("external-ip") else { return };
     let mut families: Vec<bool> = Vec::new();
-    for (ExternalIp { public, private }, place) in externals {
+    for (external, place) in externals {
+        // What is to be found is the same as the local one until it is.
+        let External::Is(ExternalIp { public, private }) = external else { continue };
         if families.contains(&public.is_ipv4()) {
             let family = if public.is_ipv4() { "IPv4" } else { "IPv6" };
             section.report.error(&place, format!("is a second external address for {family}"), "write one per family");

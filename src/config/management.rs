@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{
     access::secret,
+    address::Domain,
     host::Host,
     reader::{Entry, Leaf, Mistake, Section},
     settings::{Access, Listener, Management, Relay, RelayAddress, Secret},
@@ -114,6 +115,8 @@ pub(super) fn management(
         token,
         public_metrics: section.get("public-metrics").or(false),
         coturn_metrics: section.get("coturn-metrics").or(false),
+        web_page: section.get("web-page").or(true),
+        host_names: section.list("host-names").or(Vec::new()).into_iter().map(|(Domain(name), _)| name).collect(),
     }
 }
 

@@ -5,13 +5,16 @@
 //! refused, a secret that cannot be read never falls back to a default.
 //!
 //! * `schema`: the names of all tables and keys. `reader`: one table at a time out of the spanned TOML tree.
-//! * `value`, `address`: the types of single values. `listen`, `discovery`, `access`, `realms`, `store`, `limits`, `redirect`,
+//! * `value`, `address`: the types of single values. `listen`, `external`, `discovery`, `access`, `realms`, `store`, `limits`, `redirect`,
 //!   `tls`, `management`, `tables`: the tables. `uri`: what clients are told to reach the server by.
 //! * `finding`: what is reported. `host`: what the configuration is resolved against. `render`: settings back to text.
 
 mod access;
 mod address;
+pub mod change;
+mod credential;
 mod discovery;
+mod external;
 mod finding;
 mod host;
 mod limits;
@@ -32,7 +35,11 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use toml::de::{DeTable, DeValue};
@@ -45,7 +52,7 @@ pub use self::{
     management::SOCKET as DEFAULT_SOCKET,
     render::Effective,
     settings::Settings,
-    uri::client_uris,
+    uri::{Spoken, client_uris, secure_name, uris_at},
 };
 use self::{
     finding::{Place, Report},
@@ -59,6 +66,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// What the operator should know.
     pub warnings: Vec<Finding>,
+    /// The files of secrets, keys and certificates that were read for it.
+    pub files: Vec<PathBuf>,
 }
 
 /// The built-in configuration.
@@ -75,27 +84,38 @@ pub const EMBEDDED_USER: &str = "demo";
 
 /// Reads and validates a file.
 pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
+    parse_file(path, &read(path)?)
+}
+
+/// Validates the text of a file that was [read](read) before. Secrets, keys and certificates are read anew.
+pub fn parse_file(path: &Path, text: &str) -> Result<Loaded, ConfigErrors> {
+    let name = path.display().to_string();
+    parse(text, &name, &detect(&name)?)
+}
+
+/// Reads the text of a file.
+pub fn read(path: &Path) -> Result<Zeroizing<String>, ConfigErrors> {
     let name = path.display().to_string();
     let bytes = fs::read(path).map_err(|error| {
         let remedy = "name an existing, readable file with -c";
         ConfigErrors::whole_file(&name, format!("cannot read the configuration: {error}"), remedy)
     })?;
     // Secrets may stand in it.
-    let text = String::from_utf8(bytes).map(Zeroizing::new).map_err(|error| {
+    String::from_utf8(bytes).map(Zeroizing::new).map_err(|error| {
         let line =
             error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|byte| **byte == b'\n').count() + 1;
         ConfigErrors::whole_file(&name, format!("line {line} is not UTF-8"), "save the file as UTF-8")
-    })?;
-    parse(&text, &name, &detect(&name)?)
+    })
 }
 
 /// Validates a text. `file_name` is named in findings, and its folder is where relative secret files are looked up.
 pub fn parse(text: &str, file_name: &str, host: &Host) -> Result<Loaded, ConfigErrors> {
     let report = Report::new(file_name, text);
     let settings = read_tree(&report, file_name, host);
+    let files = report.take_files();
     let (errors, warnings) = report.into_findings();
     match settings {
-        Some(settings) if errors.is_empty() => Ok(Loaded { settings, warnings }),
+        Some(settings) if errors.is_empty() => Ok(Loaded { settings, warnings, files }),
         _ => Err(ConfigErrors { errors, warnings }),
     }
 }
@@ -185,7 +205,7 @@ fn read_tree(report: &Report<'_>, file_name: &str, host: &Host) -> Option<Settin
         redirect: redirect::redirect(&root, host, &listeners, &relay),
         nat_discovery,
         tcp: tables::tcp(&root),
-        tls: tls::tls(&root, base, &listeners),
+        tls: tls::tls(&root, base, host, &listeners),
         compatibility: tables::compatibility(&root),
         process: tables::process(&root, host),
         offload: tables::offload(&root),

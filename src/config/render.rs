@@ -155,7 +155,14 @@ impl Effective<'_> {
         };
         writeln!(f, "[relay]")?;
         writeln!(f, "relay-ip = {}", list(&local))?;
-        writeln!(f, "external-ip = {}", list(&mapped))?;
+        match relay.find_external.auto {
+            true => writeln!(f, "external-ip = \"auto\"")?,
+            false => writeln!(f, "external-ip = {}", list(&mapped))?,
+        }
+        writeln!(f, "stun-servers = {}", list(&relay.find_external.stun_servers))?;
+        let metadata = relay.find_external.metadata.as_ref().map(|url| url.as_str().trim_end_matches('/'));
+        writeln!(f, "metadata-url = {}", text(metadata.unwrap_or("off")))?;
+        writeln!(f, "external-ip-interval = {}", text(period_text(relay.find_external.interval)))?;
         writeln!(f, "min-port = {}", relay.min_port)?;
         writeln!(f, "max-port = {}", relay.max_port)?;
         writeln!(f, "socket-buffer = {}", buffer(relay.socket_buffer))?;
@@ -206,7 +213,9 @@ impl Effective<'_> {
             writeln!(f, "token = {}", text(MASK_OF_TOKEN))?;
         }
         writeln!(f, "public-metrics = {}", management.public_metrics)?;
-        writeln!(f, "coturn-metrics = {}", management.coturn_metrics)
+        writeln!(f, "coturn-metrics = {}", management.coturn_metrics)?;
+        writeln!(f, "web-page = {}", management.web_page)?;
+        writeln!(f, "host-names = {}", list(&management.host_names))
     }
 
     fn nat_discovery(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -69,6 +69,9 @@ pub(super) const TABLES: &[Table] = &[
         keys: &[
             "relay-ip",
             "external-ip",
+            "stun-servers",
+            "metadata-url",
+            "external-ip-interval",
             "min-port",
             "max-port",
             "socket-buffer",
@@ -287,7 +290,17 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "management",
         repeated: false,
-        keys: &["listen", "socket", "token", "token-file", "token-env", "public-metrics", "coturn-metrics"],
+        keys: &[
+            "listen",
+            "socket",
+            "token",
+            "token-file",
+            "token-env",
+            "public-metrics",
+            "coturn-metrics",
+            "web-page",
+            "host-names",
+        ],
     },
     Table { name: "offload", repeated: false, keys: &["mode", "interfaces", "channels"] },
     Table { name: "log", repeated: false, keys: &["level", "format"] },

@@ -22,7 +22,7 @@ use crate::auth::{
 };
 
 /// Everything an operator can decide, resolved against this host.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where clients are served; at least one.
     pub listeners: Vec<Listener>,
@@ -82,10 +82,12 @@ pub struct Listener {
 }
 
 /// The relay side (`[relay]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relay {
     /// Local addresses of relay sockets with the address that clients are told; at least one, never unspecified.
     pub addresses: Vec<RelayAddress>,
+    /// How external addresses are found and judged.
+    pub find_external: FindExternal,
     /// Lowest relay port (inclusive).
     pub min_port: u16,
     /// Highest relay port (inclusive).
@@ -100,6 +102,35 @@ pub struct Relay {
     pub tcp: bool,
     /// Let allocations move to another 5-tuple of the client (RFC 8016).
     pub mobility: bool,
+}
+
+/// Who is asked what address the world sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FindExternal {
+    /// The relay addresses' external ones are to be found (`external-ip = "auto"`).
+    pub auto: bool,
+    /// STUN servers, which tell what they see (`stun-servers`).
+    pub stun_servers: Vec<StunServer>,
+    /// Where a cloud tells a machine about itself (`metadata-url`); `None`: nobody is asked.
+    pub metadata: Option<Url>,
+    /// How often all are asked again (`external-ip-interval`).
+    pub interval: Duration,
+}
+
+/// A STUN server, by name or address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StunServer {
+    /// Its name or address, without brackets.
+    pub host: String,
+    /// Its UDP port.
+    pub port: u16,
+}
+
+impl fmt::Display for StunServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 /// `allocation-default-address-family`.
@@ -123,7 +154,7 @@ pub struct RelayAddress {
 }
 
 /// Who may (`[auth]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     /// REALM of the long-term credential mechanism.
     pub realm: String,
@@ -144,7 +175,7 @@ pub struct Auth {
 }
 
 /// What lets users into a realm who have no account in the configuration.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mechanisms {
     /// Secrets that time-limited credentials are made with; any of them will do, so that they can be changed one by one.
     pub secrets: Vec<RestSecret>,
@@ -157,7 +188,7 @@ pub struct Mechanisms {
 }
 
 /// A key of access tokens (`[[auth.token-key]]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenKey {
     /// Its id, which clients send as USERNAME.
     pub kid: String,
@@ -168,7 +199,7 @@ pub struct TokenKey {
 }
 
 /// A further realm (`[[realm]]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Realm {
     /// Its name.
     pub name: String,
@@ -185,7 +216,7 @@ pub struct Realm {
 }
 
 /// A static account (`[[auth.user]]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// User name as written; OpaqueString is applied by the auth room.
     pub name: String,
@@ -194,7 +225,7 @@ pub struct User {
 }
 
 /// What an account was configured with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserSecret {
     /// A password; all keys derive from it.
     Password(Secret<Zeroizing<String>>),
@@ -218,7 +249,7 @@ impl<T> fmt::Debug for Secret<T> {
 }
 
 /// Users and secrets that are kept elsewhere (`[store]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
     /// Where.
     pub backend: StoreBackend,
@@ -229,7 +260,7 @@ pub struct Store {
 }
 
 /// Where users are kept (`type`). URLs hold passwords.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreBackend {
     /// An SQLite file.
     Sqlite(PathBuf),
@@ -258,7 +289,7 @@ impl StoreBackend {
 }
 
 /// A service that knows the users.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpStore {
     /// Where it is asked.
     pub url: Secret<Url>,
@@ -466,7 +497,7 @@ pub struct Tcp {
 }
 
 /// What secures TLS and DTLS (`[tls]`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// What the server proves itself with; at least one. The first is for clients that name no host that another one has.
     pub certificates: Vec<Certificate>,
@@ -481,7 +512,7 @@ pub struct Tls {
 }
 
 /// A certificate with its chain and key, as read and checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// File of the chain.
     pub cert: PathBuf,
@@ -496,7 +527,7 @@ pub struct Certificate {
 }
 
 /// Who vouches for clients (`client-ca`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCa {
     /// File of the root certificates.
     pub file: PathBuf,
@@ -569,6 +600,10 @@ pub struct Management {
     pub public_metrics: bool,
     /// Metrics also by the names that coturn gives them.
     pub coturn_metrics: bool,
+    /// The page for operators.
+    pub web_page: bool,
+    /// Names of this host that browsers reach management by; addresses and localhost go without.
+    pub host_names: Vec<String>,
 }
 
 impl Management {

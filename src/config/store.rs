@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{
     access::{readable_by_others, secret},
+    credential,
     finding::Place,
     host::Host,
     reader::{Entry, Leaf, Mistake, Section},
@@ -105,10 +106,10 @@ pub(super) fn store(root: &Section<'_>, base: &Path, host: &Host) -> Option<Stor
     let url = given_once(&section, URL, base, host);
     let signing = given_once(&section, SECRET, base, host);
     let ca = match section.get::<Text>("ca") {
-        Entry::Given(Text(path), place) => {
-            let file = (base.join(path), place);
+        Entry::Given(Text(path), place) => credential::file(&section, (&path, &place), base, host).and_then(|path| {
+            let file = (path, place);
             tls::chain(&section, &file).map(|roots| Some((file.0, roots)))
-        }
+        }),
         Entry::Absent => Some(None),
         Entry::Bad => None,
     };

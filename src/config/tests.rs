@@ -31,9 +31,17 @@ fn host() -> Host {
             "SET" => Ok("from-env".to_owned()),
             "KEY" => Ok("0xFFffffffffffffffffffffffffffff01".to_owned()),
             "EMPTY" => Ok(String::new()),
+            "CREDENTIALS_DIRECTORY" => {
+                CREDENTIALS_FOLDER.with_borrow(|folder| folder.clone().ok_or(VarError::NotPresent))
+            }
             _ => Err(VarError::NotPresent),
         },
     }
+}
+
+thread_local! {
+    /// What systemd would set CREDENTIALS_DIRECTORY to.
+    static CREDENTIALS_FOLDER: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
 }
 
 /// A listener for TLS.
@@ -582,6 +590,34 @@ fn secrets_come_from_the_environment() {
         ]
     );
     assert!(user_errors("name = \"u\"\npassword-env = \"EMPTY\"")[0].contains("is empty"));
+}
+
+#[test]
+fn files_can_be_credentials_of_the_service() {
+    let errors = user_errors("name = \"u\"\npassword-file = \"credential:demo.password\"");
+    assert_eq!(
+        errors,
+        [
+            "t.toml:5:17: auth.user.password-file = \"credential:demo.password\": there are no credentials: the environment \
+          variable CREDENTIALS_DIRECTORY is not set; add LoadCredential=demo.password:/a/file to the unit, or write the path of a \
+          file"
+        ]
+    );
+    let pem = Pem::new(&["turn.example.org"]);
+    std::fs::write(pem.path("demo.password"), "from-systemd\n").unwrap();
+    CREDENTIALS_FOLDER.set(Some(pem.0.path().display().to_string()));
+    let UserSecret::Password(Secret(password)) = user("password-file = \"credential:demo.password\"").secret else {
+        panic!("no password")
+    };
+    assert_eq!(*password, "from-systemd");
+    let tls = "[tls]\ncert = \"credential:cert.pem\"\npkey = \"credential:key.pem\"\n";
+    assert_eq!(settings(&format!("{SERVES_TLS}{tls}")).tls.unwrap().certificates.len(), 1);
+    let missing = user_errors("name = \"u\"\npassword-file = \"credential:other\"");
+    assert!(missing[0].contains(&format!("cannot read {}", pem.path("other"))), "{missing:?}");
+    for name in ["", ".", "..", "../demo.password", "/etc/shadow"] {
+        let errors = user_errors(&format!("name = \"u\"\npassword-file = \"credential:{name}\""));
+        assert!(errors[0].contains("does not name a credential"), "{errors:?}");
+    }
 }
 
 #[test]
@@ -1216,6 +1252,11 @@ fn management_is_on_loopback_unless_there_is_a_token() {
         assert!(errors[0].contains("16 or more printable") && errors[0].contains("****"), "{errors:?}");
     }
     assert!(wrong(&format!("{token}\ntoken-file = \"t\""))[0].contains("given twice"));
+    let named = management("host-names = \"TURN.example.org\"");
+    assert_eq!((named.host_names, named.web_page), (vec!["TURN.example.org".to_owned()], true));
+    for name in ["turn.example.org:9641", "http://turn.example.org", "*.example.org", ""] {
+        assert!(wrong(&format!("host-names = {name:?}"))[0].contains("is not a domain name"), "{name}");
+    }
     let long = format!("socket = \"/{}\"", "s".repeat(103));
     assert!(wrong(&long)[0].contains("too long for a Unix socket"));
 }
@@ -1284,6 +1325,8 @@ socket = \"off\"
 token = \"0123456789abcdef\"
 public-metrics = true
 coturn-metrics = true
+web-page = false
+host-names = [\"turn.example.org\"]
 [offload]
 mode = \"generic\"
 interfaces = [\"eth0\", \"eth1\"]

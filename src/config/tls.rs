@@ -19,7 +19,9 @@ use x509_parser::{extensions::GeneralName, prelude::FromDer, prelude::X509Certif
 
 use super::{
     access::readable_by_others,
+    credential,
     finding::Place,
+    host::Host,
     reader::{Entry, Leaf, Mistake, Section},
     settings::{Certificate, ClientCa, Listener, Secret, Tls, TlsVersion},
     value::{Int, Period, Text, choose},
@@ -43,17 +45,17 @@ impl Leaf for ClientCertificate {
 
 /// Reads `[tls]`. `None` if there is nothing to serve with, which is an error if a listener needs it. Relative files are
 /// looked up under `base`.
-pub(super) fn tls(root: &Section<'_>, base: &Path, listeners: &[Listener]) -> Option<Tls> {
+pub(super) fn tls(root: &Section<'_>, base: &Path, host: &Host, listeners: &[Listener]) -> Option<Tls> {
     let section = root.section("tls");
     let mut certificates = Vec::new();
     let mut given = section.has("certificate");
     if section.has("cert") || section.has("pkey") {
         given = true;
-        certificates.extend(certificate(&section, base));
+        certificates.extend(certificate(&section, base, host));
     }
     for section in section.sections("certificate").unwrap_or_default() {
         let first = certificates.is_empty();
-        let read = certificate(&section, base);
+        let read = certificate(&section, base, host);
         if let Some(Certificate { names, .. }) = &read
             && names.is_empty()
             && !first
@@ -66,7 +68,7 @@ pub(super) fn tls(root: &Section<'_>, base: &Path, listeners: &[Listener]) -> Op
     let tls = Tls {
         certificates,
         min_version: min_version(&section, listeners),
-        clients: client_ca(&section, base),
+        clients: client_ca(&section, base, host),
         handshake_timeout: section.get("handshake-timeout").or(Period(Duration::from_secs(10))).0,
         max_handshakes: section.get("max-handshakes").or(Int::<1, 1_000_000>(1_000)).0 as usize,
     };
@@ -95,9 +97,9 @@ fn min_version(section: &Section<'_>, listeners: &[Listener]) -> TlsVersion {
 }
 
 /// The certificate of one table with its key; `None` once an error is reported.
-fn certificate(section: &Section<'_>, base: &Path) -> Option<Certificate> {
+fn certificate(section: &Section<'_>, base: &Path, host: &Host) -> Option<Certificate> {
     let file = |key| match section.get::<Text>(key) {
-        Entry::Given(Text(path), place) => Some((base.join(path), place)),
+        Entry::Given(Text(path), place) => Some((credential::file(section, (&path, &place), base, host)?, place)),
         Entry::Bad => None,
         Entry::Absent => {
             let other = if key == "cert" { "the certificate chain" } else { "the private key" };
@@ -165,6 +167,7 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
 }
 
 fn pem(section: &Section<'_>, path: &Path, place: &Place) -> Option<Vec<u8>> {
+    section.report.note_file(path);
     let read = || -> io::Result<Vec<u8>> {
         // What is no file can block, or have no end.
         if !fs::metadata(path)?.is_file() {
@@ -209,11 +212,11 @@ fn details(section: &Section<'_>, place: &Place, path: &Path, chain: &[Certifica
     Some(names.collect())
 }
 
-fn client_ca(section: &Section<'_>, base: &Path) -> Option<ClientCa> {
+fn client_ca(section: &Section<'_>, base: &Path, host: &Host) -> Option<ClientCa> {
     let wanted = section.get::<ClientCertificate>("client-certificate");
     match section.get::<Text>("client-ca") {
         Entry::Given(Text(path), place) => {
-            let file = (base.join(path), place);
+            let file = (credential::file(section, (&path, &place), base, host)?, place);
             let roots = chain(section, &file)?;
             let (file, place) = file;
             let mut store = RootCertStore::empty();

@@ -10,7 +10,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -22,7 +22,7 @@ use super::{
     account::{Account, Direction},
     limit::{Deed, Kind, Limit, Scope, Tally},
     month::Month,
-    quota::{Held, Holder, Quotas},
+    quota::{Apart, Held, Holder, Quotas},
 };
 use crate::{
     auth::subject::Subject,
@@ -45,11 +45,8 @@ const STRETCH: Duration = Duration::from_millis(20);
 /// The limits of a server.
 #[derive(Debug)]
 pub struct Limiter {
-    total: HolderLimits,
-    realms: HashMap<Arc<str>, RealmLimits>,
-    /// Of realms that are not among them.
-    other: RealmLimits,
-    burst: Duration,
+    /// Replaced as a whole by a reload.
+    bounds: RwLock<Arc<Bounds>>,
     workers: usize,
     quotas: Mutex<Quotas>,
     accounts: Mutex<Accounts>,
@@ -57,6 +54,43 @@ pub struct Limiter {
     tallies: Box<[Tally]>,
     /// Allocations refused because their source asks for too many.
     by_rate: AtomicU64,
+}
+
+/// What the configuration says.
+#[derive(Debug, PartialEq, Eq)]
+struct Bounds {
+    total: HolderLimits,
+    realms: HashMap<Arc<str>, RealmLimits>,
+    /// Of realms that are not among them.
+    other: RealmLimits,
+    burst: Duration,
+}
+
+impl Bounds {
+    fn new(limits: &Limits, realms: impl IntoIterator<Item = (Arc<str>, RealmLimits)>) -> Self {
+        let realms = realms.into_iter().collect();
+        Self { total: limits.total, realms, other: limits.realm, burst: limits.burst }
+    }
+
+    fn realm(&self, name: &str) -> &RealmLimits {
+        self.realms.get(name).unwrap_or(&self.other)
+    }
+
+    fn of(&self, holder: &Holder) -> &HolderLimits {
+        let realm = match holder {
+            Holder::User { realm, .. } | Holder::Tenant { realm, .. } | Holder::Realm(realm) => self.realm(realm),
+            Holder::Total => &self.other,
+        };
+        holder.limits(realm, &self.total)
+    }
+
+    /// Whether anybody is held to what `is_limited` looks for.
+    fn any(&self, is_limited: impl Fn(&HolderLimits) -> bool) -> bool {
+        let of_realm = |limits: &RealmLimits| {
+            [&limits.realm, &limits.tenant, &limits.user, &limits.allocation].into_iter().any(&is_limited)
+        };
+        is_limited(&self.total) || of_realm(&self.other) || self.realms.values().any(of_realm)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -79,10 +113,7 @@ impl Limiter {
     pub fn new(limits: &Limits, realms: impl IntoIterator<Item = (Arc<str>, RealmLimits)>, workers: usize) -> Self {
         let workers = workers.max(1);
         Self {
-            total: limits.total,
-            realms: realms.into_iter().collect(),
-            other: limits.realm,
-            burst: limits.burst,
+            bounds: RwLock::new(Arc::new(Bounds::new(limits, realms))),
             workers,
             quotas: Mutex::default(),
             accounts: Mutex::default(),
@@ -91,54 +122,74 @@ impl Limiter {
         }
     }
 
-    fn realm(&self, name: &str) -> &RealmLimits {
-        self.realms.get(name).unwrap_or(&self.other)
+    fn bounds(&self) -> Arc<Bounds> {
+        Arc::clone(&self.bounds.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether anybody is held to what `is_limited` looks for.
-    fn any(&self, is_limited: impl Fn(&HolderLimits) -> bool) -> bool {
-        let of_realm = |limits: &RealmLimits| {
-            [&limits.realm, &limits.tenant, &limits.user, &limits.allocation].into_iter().any(&is_limited)
-        };
-        is_limited(&self.total) || of_realm(&self.other) || self.realms.values().any(of_realm)
+    /// Goes on with other limits; false if they are the same. Whoever is held to others than before has a new account, with what it has
+    /// counted of the month, which is found by asking for an [`Limiter::renewed_allowance`].
+    pub fn renew(
+        &self,
+        limits: &Limits,
+        realms: impl IntoIterator<Item = (Arc<str>, RealmLimits)>,
+        now_ms: u64,
+    ) -> bool {
+        let (before, bounds) = (self.bounds(), Arc::new(Bounds::new(limits, realms)));
+        if before == bounds {
+            return false;
+        }
+        *self.bounds.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&bounds);
+        let mut accounts = lock(&self.accounts);
+        accounts.turn_to(Month::of(now_ms));
+        let Accounts { active, resting, .. } = &mut *accounts;
+        active.retain(|holder, account| {
+            let stays = before.burst == bounds.burst && before.of(holder) == bounds.of(holder);
+            if !stays && account.month_bytes(now_ms) > 0 {
+                resting.insert(holder.clone(), account.month_bytes(now_ms));
+            }
+            stays
+        });
+        true
     }
 
     /// Whether data could be made to wait or dropped: nobody needs to ask otherwise.
     pub fn limits_data(&self) -> bool {
-        self.any(|limits| {
+        self.bounds().any(|limits| {
             limits.bits_per_second.is_some() || limits.packets_per_second.is_some() || limits.bytes_per_month.is_some()
         })
     }
 
     /// Whether first use and new peers have to be asked for.
     pub fn limits_peers(&self) -> bool {
-        self.any(|limits| limits.unused.is_some() || limits.new_peers_per_second.is_some())
+        self.bounds().any(|limits| limits.unused.is_some() || limits.new_peers_per_second.is_some())
     }
 
     /// Whether bytes of the month are counted.
     pub fn counts_months(&self) -> bool {
-        self.any(|limits| limits.bytes_per_month.is_some())
+        self.bounds().any(|limits| limits.bytes_per_month.is_some())
     }
 
-    /// Counts one new allocation of `subject`.
+    /// Counts one new allocation of `subject`; returns who counts it as unused.
     ///
     /// # Errors
     /// The limit that is reached.
-    pub fn take(&self, subject: &Subject) -> Result<(), Limit> {
-        lock(&self.quotas).try_take(subject, self.realm(&subject.realm), &self.total)
+    pub fn take(&self, subject: &Subject) -> Result<Apart, Limit> {
+        let bounds = self.bounds();
+        lock(&self.quotas).try_take(subject, bounds.realm(&subject.realm), &bounds.total)
     }
 
-    /// Counts an allocation as used from now on.
+    /// Counts an allocation as used from now on, also by those who have counted it `apart`.
     ///
     /// # Errors
     /// The limit that is reached.
-    pub fn begin_use(&self, subject: &Subject) -> Result<(), Limit> {
-        lock(&self.quotas).try_use(subject, self.realm(&subject.realm), &self.total)
+    pub fn begin_use(&self, subject: &Subject, apart: Apart) -> Result<(), Limit> {
+        let bounds = self.bounds();
+        lock(&self.quotas).try_use(subject, apart, bounds.realm(&subject.realm), &bounds.total)
     }
 
-    /// Gives an allocation back.
-    pub fn give_back(&self, subject: &Subject, used: bool) {
-        lock(&self.quotas).give_back(subject, used, self.realm(&subject.realm), &self.total);
+    /// Gives an allocation back, that is still counted `apart` by some.
+    pub fn give_back(&self, subject: &Subject, apart: Apart) {
+        lock(&self.quotas).give_back(subject, apart);
     }
 
     /// Allocations of a holder.
@@ -156,29 +207,39 @@ impl Limiter {
         streams: bool,
         now_ms: u64,
     ) -> Result<Option<Arc<Allowance>>, Limit> {
-        let realm = self.realm(&subject.realm);
-        let slots = if streams { self.workers } else { 1 };
-        let own = Account::new(Scope::Allocation, &realm.allocation, self.burst, slots, 0, now_ms).map(Arc::new);
-        let mut accounts = Vec::from_iter(own);
-        for holder in Holder::of(subject) {
-            if let Some(account) = self.account(holder, realm, now_ms) {
-                account.check_month(now_ms)?;
-                accounts.push(account);
-            }
-        }
-        let allowance = Allowance { accounts: accounts.into(), limiter: Arc::clone(self) };
-        Ok((!allowance.accounts.is_empty()).then(|| Arc::new(allowance)))
+        let allowance = self.renewed_allowance(subject, streams, now_ms);
+        allowance
+            .iter()
+            .flat_map(|allowance| &allowance.accounts)
+            .try_for_each(|account| account.check_month(now_ms))?;
+        Ok(allowance)
     }
 
-    fn account(&self, holder: Holder, realm: &RealmLimits, now_ms: u64) -> Option<Arc<Account>> {
-        let limits = holder.limits(realm, &self.total);
+    /// What an allocation of `subject` may take that there is already, whatever is left of the month.
+    pub fn renewed_allowance(
+        self: &Arc<Self>,
+        subject: &Subject,
+        streams: bool,
+        now_ms: u64,
+    ) -> Option<Arc<Allowance>> {
+        let bounds = self.bounds();
+        let realm = bounds.realm(&subject.realm);
+        let slots = if streams { self.workers } else { 1 };
+        let own = Account::new(Scope::Allocation, &realm.allocation, bounds.burst, slots, 0, now_ms).map(Arc::new);
+        let others = Holder::of(subject).filter_map(|holder| self.account(holder, &bounds, now_ms));
+        let accounts: Box<[_]> = own.into_iter().chain(others).collect();
+        (!accounts.is_empty()).then(|| Arc::new(Allowance { accounts, limiter: Arc::clone(self) }))
+    }
+
+    fn account(&self, holder: Holder, bounds: &Bounds, now_ms: u64) -> Option<Arc<Account>> {
+        let limits = bounds.of(&holder);
         let mut accounts = lock(&self.accounts);
         accounts.turn_to(Month::of(now_ms));
         if let Some(account) = accounts.active.get(&holder) {
             return Some(Arc::clone(account));
         }
         let before = accounts.resting.get(&holder).copied().unwrap_or(0);
-        let account = Account::new(holder.scope(), limits, self.burst, self.workers, before, now_ms).map(Arc::new)?;
+        let account = Account::new(holder.scope(), limits, bounds.burst, self.workers, before, now_ms).map(Arc::new)?;
         accounts.resting.remove(&holder);
         accounts.make_room(now_ms);
         accounts.active.insert(holder, Arc::clone(&account));

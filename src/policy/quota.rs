@@ -91,6 +91,38 @@ impl Held {
     }
 }
 
+/// Which holders of an allocation count it as unused. Kept with it: limits may change while it lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Apart(u8);
+
+impl Apart {
+    /// Those who have a quota of unused ones.
+    fn new(subject: &Subject, realm: &RealmLimits, total: &HolderLimits) -> Self {
+        let apart = Holder::of(subject).filter(|holder| holder.limits(realm, total).unused.is_some());
+        Self(apart.fold(0, |bits, holder| bits | Self::bit(&holder)))
+    }
+
+    const fn bit(holder: &Holder) -> u8 {
+        1 << holder.scope() as u8
+    }
+
+    const fn has(self, holder: &Holder) -> bool {
+        self.0 & Self::bit(holder) != 0
+    }
+
+    /// As it is kept.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// What was kept.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+}
+
 /// Counts allocations against the quotas.
 #[derive(Debug, Default)]
 pub struct Quotas {
@@ -102,7 +134,7 @@ impl Quotas {
     ///
     /// # Errors
     /// The widest limit that is reached.
-    pub fn try_take(&mut self, subject: &Subject, realm: &RealmLimits, total: &HolderLimits) -> Result<(), Limit> {
+    pub fn try_take(&mut self, subject: &Subject, realm: &RealmLimits, total: &HolderLimits) -> Result<Apart, Limit> {
         let holders: Vec<Holder> = Holder::of(subject).collect();
         for holder in holders.iter().rev() {
             let (limits, held) = (holder.limits(realm, total), self.held_by(holder));
@@ -113,21 +145,28 @@ impl Quotas {
                 return Err(Limit(Kind::Unused, holder.scope()));
             }
         }
+        let apart = Apart::new(subject, realm, total);
         for holder in holders {
-            let counts_apart = holder.limits(realm, total).unused.is_some();
+            let counts_apart = apart.has(&holder);
             // It is below a limit of at most u32::MAX.
             *self.holders.entry(holder).or_default().place(counts_apart) += 1;
         }
-        Ok(())
+        Ok(apart)
     }
 
-    /// Counts an allocation of `subject` as used from now on, unless that exceeds a quota; then nothing changes.
+    /// Counts an allocation of `subject` as used from now on by all who have counted it `apart`, unless that exceeds a quota;
+    /// then nothing changes.
     ///
     /// # Errors
     /// The widest limit that is reached.
-    pub fn try_use(&mut self, subject: &Subject, realm: &RealmLimits, total: &HolderLimits) -> Result<(), Limit> {
-        let moves = |holder: &Holder| holder.limits(realm, total).unused.is_some();
-        let moved: Vec<Holder> = Holder::of(subject).filter(moves).collect();
+    pub fn try_use(
+        &mut self,
+        subject: &Subject,
+        apart: Apart,
+        realm: &RealmLimits,
+        total: &HolderLimits,
+    ) -> Result<(), Limit> {
+        let moved: Vec<Holder> = Holder::of(subject).filter(|holder| apart.has(holder)).collect();
         for holder in moved.iter().rev() {
             let limit = holder.limits(realm, total).allocations.unwrap_or(u32::MAX);
             if self.held_by(holder).used >= limit {
@@ -145,10 +184,10 @@ impl Quotas {
         Ok(())
     }
 
-    /// Gives an allocation of `subject` back, that was used or not. Without one, nothing changes.
-    pub fn give_back(&mut self, subject: &Subject, used: bool, realm: &RealmLimits, total: &HolderLimits) {
+    /// Gives an allocation of `subject` back, that is still counted `apart` by some. Without one, nothing changes.
+    pub fn give_back(&mut self, subject: &Subject, apart: Apart) {
         for holder in Holder::of(subject) {
-            let counts_apart = !used && holder.limits(realm, total).unused.is_some();
+            let counts_apart = apart.has(&holder);
             let Some(held) = self.holders.get_mut(&holder) else { continue };
             let place = held.place(counts_apart);
             *place = place.saturating_sub(1);

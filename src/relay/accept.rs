@@ -1,7 +1,7 @@
 //! New connections: who they are from, whether there is room for them, and which protocol they begin with. Only then does a
 //! client's stream begin (`stream.rs`).
 
-use std::{cell::RefCell, collections::BTreeMap, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, fmt::Display, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use tokio::{
@@ -13,15 +13,16 @@ use tokio::{
 
 use super::{
     complaint,
+    core::Core,
     data_connection::ClientStream,
     fault::outlive,
     proxy,
     proxy::{Origin, Parsed},
     shared::ConnectionLease,
     stream::{self, Streams},
-    tls::{self, Tls},
+    tls::{self, NOT_FINISHED, Tls},
 };
-use crate::turn::{FiveTuple, RealmId, Transport};
+use crate::turn::{FiveTuple, RealmId, Time, Transport};
 
 /// A listening TCP socket and what is served there.
 #[derive(Debug)]
@@ -37,26 +38,36 @@ pub(super) struct Door {
     pub(super) realm: RealmId,
 }
 
-impl Door {
-    /// The same door once more.
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { listener: self.listener.try_clone()?, proxies: Arc::clone(&self.proxies), ..*self })
-    }
-}
-
 /// What all doors of a worker use.
 pub(super) struct Reception {
     streams: Rc<Streams>,
     /// There if any door serves TLS.
-    tls: Option<Arc<Tls>>,
+    tls: RefCell<Option<Arc<Tls>>>,
     handshakes: RefCell<Handshakes>,
 }
 
 impl Reception {
     /// `workers` share the handshakes that may be unfinished, as the kernel spreads connections over them.
     pub(super) fn new(streams: Rc<Streams>, tls: Option<Arc<Tls>>, workers: usize) -> Self {
-        let limit = tls.as_ref().map_or(0, |tls| tls.max_handshakes.div_ceil(workers.max(1)));
-        Self { streams, tls, handshakes: RefCell::new(Handshakes { limit, next: 0, begun: BTreeMap::new() }) }
+        let handshakes = RefCell::new(Handshakes { limit: 0, next: 0, begun: BTreeMap::new() });
+        let reception = Self { streams, tls: RefCell::default(), handshakes };
+        reception.renew(tls, workers);
+        reception
+    }
+
+    /// New handshakes are held with this; those that have begun go on as they have.
+    pub(super) fn renew(&self, tls: Option<Arc<Tls>>, workers: usize) {
+        self.handshakes.borrow_mut().limit = tls.as_ref().map_or(0, |tls| tls.max_handshakes.div_ceil(workers.max(1)));
+        self.tls.replace(tls);
+    }
+}
+
+impl Reception {
+    /// Has the core note something.
+    fn note(&self, note: impl FnOnce(&mut Core, Time)) {
+        let mut core = self.streams.core.borrow_mut();
+        let now = core.clock.now();
+        note(&mut core, now);
     }
 }
 
@@ -89,7 +100,12 @@ async fn accept(
                 let shared = Arc::clone(&reception.streams.core.borrow().shared);
                 let lease = shared.take_connection((!by_proxy).then_some(source.ip()));
                 // Over the limit: closed at once.
-                let Some(lease) = lease else { continue };
+                let Some(lease) = lease else {
+                    let transport = if tls && !plain { Transport::Tls } else { Transport::Tcp };
+                    let tuple = FiveTuple { client: source, server, transport };
+                    reception.note(|core, now| core.server.note_too_many_connections(&tuple, now));
+                    continue;
+                };
                 let arrival = Arrival { client: source, server, realm, by_proxy, plain, tls, lease };
                 if by_proxy || tls {
                     tokio::task::spawn_local(admit(Rc::clone(reception), connection, arrival));
@@ -119,7 +135,7 @@ struct Arrival {
 
 /// Finds out what must be known before a connection is served. Whatever is wrong with it ends it.
 async fn admit(reception: Rc<Reception>, mut connection: TcpStream, mut arrival: Arrival) {
-    let limits = &reception.streams.limits;
+    let limits = reception.streams.limits();
     if arrival.by_proxy {
         let Ok(Ok(origin)) = timeout(limits.message_timeout, origin(&mut connection)).await else {
             complaint::about_proxy(arrival.client);
@@ -129,6 +145,8 @@ async fn admit(reception: Rc<Reception>, mut connection: TcpStream, mut arrival:
             (arrival.client, arrival.server) = (client, server);
         }
         if !arrival.lease.charge(arrival.client.ip()) {
+            let tuple = FiveTuple { client: arrival.client, server: arrival.server, transport: Transport::Tcp };
+            reception.note(|core, now| core.server.note_too_many_connections(&tuple, now));
             return;
         }
     }
@@ -141,7 +159,7 @@ async fn admit(reception: Rc<Reception>, mut connection: TcpStream, mut arrival:
     }
     if !arrival.tls {
         begin(&reception, connection, arrival, Transport::Tcp);
-    } else if let Some(stream) = handshake(&reception, connection, arrival.client).await {
+    } else if let Some(stream) = handshake(&reception, connection, &arrival).await {
         begin(&reception, stream, arrival, Transport::Tls);
     }
 }
@@ -175,16 +193,27 @@ async fn origin(connection: &mut TcpStream) -> io::Result<Origin> {
 }
 
 /// Holds the handshake of one client, within its time and as long as no newer ones need its place.
-async fn handshake(reception: &Reception, connection: TcpStream, client: SocketAddr) -> Option<tls::Stream> {
-    let tls = reception.tls.as_ref()?;
+async fn handshake(reception: &Reception, connection: TcpStream, arrival: &Arrival) -> Option<tls::Stream> {
+    let tls = reception.tls.borrow().clone()?;
+    let client = arrival.client;
+    let tuple = FiveTuple { client, server: arrival.server, transport: Transport::Tls };
+    let failed = |alert, error: &dyn Display| {
+        reception.note(|core, now| core.server.note_handshake(&tuple, alert, error, now));
+    };
     let (number, evicted) = reception.handshakes.borrow_mut().begin();
     let _ended = Ended { handshakes: &reception.handshakes, number };
     tokio::select! {
         biased;
         done = timeout(tls.handshake_timeout, tls.accept(connection)) => match done {
             Ok(Ok(stream)) => return Some(stream),
-            Ok(Err(error)) => tracing::debug!(%client, %error, "TLS handshake failed"),
-            Err(_) => tracing::debug!(%client, "TLS handshake not finished in time"),
+            Ok(Err(error)) => {
+                tracing::debug!(%client, %error, "TLS handshake failed");
+                failed(tls::alert(&error), &error);
+            }
+            Err(_) => {
+                tracing::debug!(%client, "TLS handshake not finished in time");
+                failed(None, &NOT_FINISHED);
+            }
         },
         _ = evicted => complaint::about_handshakes(),
     }

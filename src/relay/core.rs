@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
@@ -20,115 +19,22 @@ use super::{
     errands::{self, Errand, NOTHING},
     events::{Event, Refusals},
     inquiries::Inquiries,
-    limits::{AllocationMeter, QuotaLease},
     mail::{LONGEST, Letter, Posted},
     offload::{self, Mirror},
-    open,
     outlets::Outlets,
     ports::{Owner, Place, PortLease},
+    route::Way,
+    sessions::{Session, log_end},
     shared::Shared,
+    spaces::Spaces,
     system::{self, Io, Poller, SendOptions, UdpSocket},
     tcp_relay::TcpRelays,
 };
 use crate::{
-    auth::{directory::Directory, subject::Subject},
-    policy::limiter::Allowance,
+    auth::directory::Directory,
     stun::{AttributeType, Message, Method},
-    turn::{
-        Answer, Bound, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, Grant, HEADROOM, Handle, IcmpError,
-        Peak, PendingAllocate, PendingBind, RealmId, Refusal, RelayId, RelayProtocol, Route, Server, SessionSummary,
-        Step, Time, ToClient, ToPeer, Transport,
-    },
+    turn::{Answer, Bound, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, HEADROOM, Handle, IcmpError, Peak, PendingAllocate, PendingBind, RealmId, RelayId, Server, Step, Time, ToClient, ToPeer, Transport},
 };
-
-/// Tells the tokens of relay sockets from those of listeners.
-const RELAY_TOKEN: u64 = 1 << 32;
-/// Tells routes to streams from routes to listeners.
-const STREAM_ROUTE: u32 = 1 << 31;
-/// Tells routes to sessions of DTLS from both.
-const DTLS_ROUTE: u32 = 1 << 30;
-/// Tells routes that lead through another worker; the other marks say to what there.
-const ABROAD_ROUTE: u32 = 1 << 29;
-/// Where the other worker's number stands in such a route: above 21 bits of the route there, below the marks.
-const HOST_SHIFT: u32 = 21;
-/// What such a route has of the one there.
-const THERE: u32 = STREAM_ROUTE | DTLS_ROUTE | ((1 << HOST_SHIFT) - 1);
-
-/// What a ready socket is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token {
-    Listener(usize),
-    Relay(RelayId),
-}
-
-impl Token {
-    #[allow(clippy::cast_possible_truncation)] // both halves were put in by `encode`
-    pub(super) const fn decode(token: u64) -> Self {
-        if token & RELAY_TOKEN != 0 { Self::Relay(RelayId(token as u32)) } else { Self::Listener(token as usize) }
-    }
-
-    pub(super) fn encode(self) -> u64 {
-        match self {
-            Self::Listener(at) => at as u64,
-            Self::Relay(id) => RELAY_TOKEN | u64::from(id.0),
-        }
-    }
-}
-
-/// What a route leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    Listener(usize),
-    Stream(usize),
-    Dtls(usize),
-    /// To a stream or a session of DTLS of another worker's.
-    Abroad,
-}
-
-impl Way {
-    /// Every worker has the same listeners: another worker's datagrams can be sent by one's own.
-    pub(super) const fn of(route: Route) -> Self {
-        if let Some((_, there)) = Self::host(route) {
-            return match Self::of(there) {
-                Self::Listener(at) => Self::Listener(at),
-                Self::Stream(_) | Self::Dtls(_) | Self::Abroad => Self::Abroad,
-            };
-        }
-        if route.0 & STREAM_ROUTE != 0 {
-            Self::Stream((route.0 & !STREAM_ROUTE) as usize)
-        } else if route.0 & DTLS_ROUTE != 0 {
-            Self::Dtls((route.0 & !DTLS_ROUTE) as usize)
-        } else {
-            Self::Listener(route.0 as usize)
-        }
-    }
-
-    #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^21
-    pub(super) const fn route(self) -> Route {
-        match self {
-            Self::Listener(at) => Route(at as u32),
-            Self::Stream(at) => Route(at as u32 | STREAM_ROUTE),
-            Self::Dtls(at) => Route(at as u32 | DTLS_ROUTE),
-            // Only `Way::abroad` knows to where.
-            Self::Abroad => Route(ABROAD_ROUTE),
-        }
-    }
-
-    /// The route of a client whom the worker `host` reaches by `route`.
-    #[allow(clippy::cast_possible_truncation)]
-    pub(super) const fn abroad(host: u16, route: Route) -> Route {
-        Route(route.0 & THERE | ABROAD_ROUTE | (host as u32) << HOST_SHIFT)
-    }
-
-    /// The worker that such a route leads through, and the route there.
-    #[allow(clippy::cast_possible_truncation)] // 8 bits
-    pub(super) const fn host(route: Route) -> Option<(u16, Route)> {
-        if route.0 & ABROAD_ROUTE == 0 {
-            return None;
-        }
-        Some((((route.0 & !THERE & !ABROAD_ROUTE) >> HOST_SHIFT) as u16, Route(route.0 & THERE)))
-    }
-}
 
 /// A UDP listener.
 #[derive(Debug)]
@@ -146,6 +52,20 @@ pub(super) struct Listener {
     pub(super) busy: bool,
 }
 
+impl Listener {
+    /// A place without a listener.
+    pub(super) fn closed() -> Self {
+        let local = SocketAddr::from(([0; 4], 0));
+        let (plain, dtls, realm) = (false, false, RealmId::DEFAULT);
+        Self { socket: UdpSocket::Closed, local, plain, dtls, realm, busy: false }
+    }
+
+    /// Leaves its place empty.
+    pub(super) fn close(&mut self) {
+        *self = Self::closed();
+    }
+}
+
 /// A relay socket and the allocation that it belongs to.
 #[derive(Debug)]
 pub(super) struct RelaySocket {
@@ -153,31 +73,7 @@ pub(super) struct RelaySocket {
     /// The allocation; `None` only between opening and granting.
     pub(super) handle: Option<Handle>,
     /// Keeps the port from being leased again as long as the socket lives, and tells who serves it.
-    lease: PortLease,
-}
-
-/// What the worker keeps of an allocation, besides what the protocol does.
-#[derive(Debug)]
-struct Session {
-    relayed: Addresses,
-    /// Its place in the quotas, given back with it.
-    _quota: Arc<QuotaLease>,
-    /// What it may take, if that is limited.
-    allowance: Option<Arc<Allowance>>,
-}
-
-/// The relayed addresses that an allocation began with, by family.
-#[derive(Debug, Default)]
-struct Addresses([Option<SocketAddr>; 2]);
-
-impl fmt::Display for Addresses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, address) in self.0.iter().flatten().enumerate() {
-            let space = if at == 0 { "" } else { " " };
-            write!(f, "{space}{address}")?;
-        }
-        Ok(())
-    }
+    pub(super) lease: PortLease,
 }
 
 /// What to do about a client's message.
@@ -219,29 +115,31 @@ pub(super) struct Core {
     pub(super) tcp: TcpRelays,
     /// There if a listener serves DTLS.
     pub(super) dtls: Option<Dtls>,
-    /// There if the kernel relays, too.
-    pub(super) mirror: Option<Mirror>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Clock,
     pub(super) reply: Box<[u8]>,
     /// The traffic class of the datagram that is being handled.
     pub(super) tos: u8,
-    directory: Arc<Directory>,
+    pub(super) directory: Arc<Directory>,
+    /// The addresses that are relayed from, as this worker knows them.
+    pub(super) spaces: Arc<Spaces>,
     /// Requests that wait until a store has answered.
     pub(super) inquiries: Inquiries,
+    /// There if the kernel relays, too.
+    pub(super) mirror: Option<Mirror>,
     /// Rates or bytes of the month are limited: streams may have to wait.
     pub(super) limits_data: bool,
     /// Allocations are to have meters.
-    has_meters: bool,
-    poller: Rc<Poller>,
-    sessions: HashMap<Handle, Session>,
+    pub(super) has_meters: bool,
+    pub(super) poller: Rc<Poller>,
+    pub(super) sessions: HashMap<Handle, Session>,
     refusals: Refusals,
     /// When reservations that this worker made expire.
     pub(super) reservation_deadline: Option<Time>,
     /// Decides when the table of relay sockets gives memory back.
-    relay_peak: Peak,
+    pub(super) relay_peak: Peak,
     pub(super) rng: StdRng,
-    io: Io,
+    pub(super) io: Io,
     /// Workers to be woken for what they have been sent.
     pub(super) to_wake: Vec<u16>,
 }
@@ -254,6 +152,7 @@ impl Core {
         directory: Arc<Directory>,
         inquiries: Inquiries,
         shared: Arc<Shared>,
+        connect_timeout: std::time::Duration,
         clock: Clock,
         poller: Rc<Poller>,
         rng: StdRng,
@@ -268,14 +167,15 @@ impl Core {
             listeners: Vec::new(),
             relays: Slab::new(),
             outlets: Outlets::default(),
-            tcp: TcpRelays::new(shared.connect_timeout),
+            tcp: TcpRelays::new(connect_timeout),
             dtls: None,
-            mirror: None,
+            spaces: shared.spaces(),
             shared,
             clock,
             tos: 0,
             directory,
             inquiries,
+            mirror: None,
             limits_data,
             has_meters,
             poller,
@@ -395,110 +295,11 @@ impl Core {
         }
     }
 
-    /// Opens relay sockets and grants the allocation; returns the length of the reply.
-    fn allocate(&mut self, pending: PendingAllocate, now: Time) -> usize {
-        let client = pending.client.tuple;
-        let subject = Arc::clone(&pending.subject);
-        let opened = self.admit(&pending, &subject, now);
-        match opened {
-            Err(refusal) => self.server.complete_allocate(pending, Err(refusal), &mut self.reply, now).0,
-            Ok((grant, quota, allowance)) => {
-                let (len, made) = self.server.complete_allocate(pending, Ok(grant), &mut self.reply, now);
-                if let Some((handle, id)) = made {
-                    for (relay, _) in grant.relays.into_iter().flatten() {
-                        if !self.tcp.belongs_to(relay, handle) {
-                            self.relays[relay.0 as usize].handle = Some(handle);
-                        }
-                    }
-                    let relayed = Addresses(grant.relays.map(|relay| relay.map(|(_, address)| address)));
-                    tracing::info!(
-                        %id, user = %subject.user, realm = %subject.realm, tenant = subject.tenant.as_deref(),
-                        client = %client.client, transport = client.transport.name(), %relayed,
-                        "session begins"
-                    );
-                    self.shared.events.tell(|| Event::Begins { id, subject, client, relayed: relayed.0 });
-                    let quota = Arc::new(quota);
-                    if self.has_meters {
-                        let (limiter, quota) = (Arc::clone(&self.shared.limiter), Arc::clone(&quota));
-                        let (allowance, worker) = (allowance.clone(), self.worker.into());
-                        let meter = AllocationMeter { limiter, quota, allowance, worker };
-                        self.server.set_meter(handle, Box::new(meter));
-                    }
-                    self.sessions.insert(handle, Session { relayed, _quota: quota, allowance });
-                }
-                len
-            }
-        }
-    }
-
-    /// Opens the relay sockets of whoever may have an allocation now, with what that may take.
-    fn admit(
-        &mut self,
-        pending: &PendingAllocate,
-        subject: &Subject,
-        now: Time,
-    ) -> Result<(Grant, QuotaLease, Option<Arc<Allowance>>), Refusal> {
-        let (source, streams) = (pending.client.tuple.client.ip(), pending.protocol == RelayProtocol::Tcp);
-        let allowance = self.shared.admit(subject, source, streams, self.worker, now)?;
-        let (grant, quota) = match pending.protocol {
-            RelayProtocol::Udp => self.open_relays(pending, subject, now)?,
-            RelayProtocol::Tcp => self.open_tcp_relay(pending, subject)?,
-        };
-        Ok((grant, quota, allowance))
-    }
-
-    /// What an allocation may take, if that is limited.
-    pub(super) fn allowance(&self, handle: Handle) -> Option<Arc<Allowance>> {
-        self.sessions.get(&handle)?.allowance.clone()
-    }
-
-    fn open_relays(
-        &mut self,
-        pending: &PendingAllocate,
-        subject: &Subject,
-        now: Time,
-    ) -> Result<(Grant, QuotaLease), Refusal> {
-        let near = pending.client.tuple.server.ip();
-        let whose = (subject, self.worker);
-        let opened = open::open(&self.shared, pending.addresses, whose, near, self.io, now, &mut self.rng)?;
-        let mut grant = Grant { refused: opened.refused, ..Grant::default() };
-        if let Some((token, expires)) = opened.reserved {
-            grant.token = Some(token);
-            self.reservation_deadline = Some(self.reservation_deadline.map_or(expires, |first| first.min(expires)));
-        }
-        for (place, opened) in grant.relays.iter_mut().zip(opened.relays) {
-            let Some(opened) = opened else { continue };
-            let watched = UdpSocket::new(opened.socket, self.io).and_then(|socket| {
-                #[allow(clippy::cast_possible_truncation)] // far fewer sockets than 2^32
-                let id = RelayId(self.relays.vacant_key() as u32);
-                self.poller.add(&socket, Token::Relay(id).encode())?;
-                opened.lease.set_owner(Owner { worker: self.worker, relay: id });
-                self.relays.insert(RelaySocket { socket, handle: None, lease: opened.lease });
-                self.relay_peak.rise(self.relays.len());
-                Ok(id)
-            });
-            match watched {
-                Ok(id) => *place = Some((id, opened.external)),
-                Err(error) => {
-                    complaint::about_relay_socket(opened.external, &error);
-                    for (id, _) in grant.relays.into_iter().flatten() {
-                        self.relays.remove(id.0 as usize);
-                    }
-                    if let Some(token) = grant.token {
-                        self.shared.cancel(token);
-                    }
-                    return Err(Refusal::Capacity);
-                }
-            }
-        }
-        Ok((grant, opened.quota))
-    }
-
     /// Which way a datagram to a peer takes: a peer that is a relayed address of this server is reached without the system.
     /// What is longer than a datagram can be is left to the system, which refuses it.
     pub(super) fn destination(&self, to_peer: &ToPeer) -> Destination {
-        let address = self.shared.inward(to_peer.peer);
-        match self.shared.owner(address) {
+        let address = self.spaces.inward(to_peer.peer);
+        match self.spaces.owner(address) {
             Some((place, owner)) if to_peer.payload.len() <= LONGEST => {
                 if owner.worker == self.worker {
                     Destination::Here(owner.relay)
@@ -540,7 +341,15 @@ impl Core {
 
     /// The relayed address of a relay socket, as clients know it.
     pub(super) fn external(&self, relay: RelayId) -> Option<SocketAddr> {
-        self.relays.get(relay.0 as usize).map(|relay| self.shared.external(relay.lease.place()))
+        self.relays.get(relay.0 as usize).and_then(|relay| self.spaces.external(relay.lease.place()))
+    }
+
+    /// A relayed address of any worker, as clients know it. The other worker may know newer ones than this.
+    pub(super) fn external_of(&mut self, place: Place) -> Option<SocketAddr> {
+        if self.spaces.external(place).is_none() {
+            self.spaces = self.shared.spaces();
+        }
+        self.spaces.external(place)
     }
 
     /// Whether a relay socket (still) has this address.
@@ -625,7 +434,7 @@ impl Core {
             let Some(relay) = self.relays.get(relay.0 as usize) else { return true };
             let Some(handle) = relay.handle else { return true };
             let Some((peer, error)) = relay.socket.take_icmp_error() else { return true };
-            self.icmp_error(handle, self.shared.outward(peer), error, now);
+            self.icmp_error(handle, self.spaces.outward(peer), error, now);
         }
         false
     }
@@ -684,27 +493,19 @@ impl Core {
         self.apply_effects();
         self.expire_dtls(now);
         self.expire_inquiries(now);
-        let Self { mirror, server, relays, sessions, shared, .. } = self;
+        let Self { mirror, server, relays, sessions, spaces, .. } = self;
         if let Some(mirror) = mirror {
-            mirror.look(server, &|handle, bound| place((relays, sessions), shared, handle, bound), now);
-        }
-    }
-
-    /// Has the kernel relay to no peer that is no longer allowed.
-    pub(super) fn review_mirror(&mut self, now: Time) {
-        let Self { mirror, server, relays, sessions, shared, .. } = self;
-        if let Some(mirror) = mirror {
-            mirror.review(server, &|handle, bound| place((relays, sessions), shared, handle, bound), now);
+            mirror.look(server, &|handle, bound| place((relays, sessions), spaces, handle, bound), now);
         }
     }
 
     /// Does what the protocol has reported: closes sockets, gives back quotas, logs the ends of sessions.
     pub(super) fn apply_effects(&mut self) {
         // Before anything closes: what is revoked is revoked in the kernel first.
-        let Self { mirror, server, relays, sessions, shared, .. } = self;
+        let Self { mirror, server, relays, sessions, spaces, .. } = self;
         if let Some(mirror) = mirror.as_mut().filter(|_| server.has_effects()) {
             let now = self.clock.now();
-            mirror.follow(server, &|handle, bound| place((relays, sessions), shared, handle, bound), now);
+            mirror.follow(server, &|handle, bound| place((relays, sessions), spaces, handle, bound), now);
         }
         for effect in self.server.drain_effects() {
             match effect {
@@ -762,7 +563,7 @@ impl Core {
 /// in plain datagrams, and those that are held to limits.
 fn place(
     (relays, sessions): (&Slab<RelaySocket>, &HashMap<Handle, Session>),
-    shared: &Shared,
+    spaces: &Spaces,
     handle: Handle,
     bound: &Bound,
 ) -> Option<offload::Place> {
@@ -774,28 +575,9 @@ fn place(
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
         IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
     };
-    let relay = shared.local(relays.get(bound.relay.0 as usize)?.lease.place());
-    let peer = shared.inward(bound.peer);
-    let hairpin = shared.relays.iter().any(|space| space.address.local == peer.ip());
+    let relay = spaces.local(relays.get(bound.relay.0 as usize)?.lease.place())?;
+    let peer = spaces.inward(bound.peer);
+    let hairpin = spaces.has_local(peer.ip());
     let may = plain && unlimited && routable(tuple.client) && routable(peer);
     may.then_some(offload::Place { relay, peer, hairpin })
-}
-
-fn log_end(summary: &SessionSummary, relayed: &Addresses) {
-    tracing::info!(
-        id = %summary.id,
-        user = %summary.subject.user,
-        realm = %summary.subject.realm,
-        tenant = summary.subject.tenant.as_deref(),
-        client = %summary.client.client,
-        transport = summary.client.transport.name(),
-        %relayed,
-        seconds = summary.duration.as_secs_f64(),
-        to_peer_packets = summary.to_peers.packets,
-        to_peer_bytes = summary.to_peers.bytes,
-        to_client_packets = summary.to_client.packets,
-        to_client_bytes = summary.to_client.bytes,
-        reason = summary.reason.name(),
-        "session ends"
-    );
 }

@@ -264,7 +264,7 @@ pub(super) async fn relay<S: ClientStream>(
     tap.count(Towards::ToPeer, data.len());
     let (to_peer, to_client) = (Direction::new(data), Direction::new(responses));
     let mut pair = Pair { client, peer, to_peer, to_client, failed: false, quiet: None };
-    let limit = streams.limits.idle_timeout;
+    let limit = streams.limits().idle_timeout;
     let mut timer = pin!(tokio::time::sleep(limit));
     // Made for those who are limited.
     let mut pause: Option<Pin<Box<Sleep>>> = None;

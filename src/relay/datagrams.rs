@@ -2,11 +2,12 @@
 
 use super::{
     complaint,
-    core::{Core, Outcome, Way},
+    core::{Core, Outcome},
     errands::Taken,
     mail::Inbox,
     monitor::Batches,
     outbox::{Outbox, Payload},
+    route::Way,
     system::{Batch, Received},
     tls,
 };
@@ -52,17 +53,19 @@ impl Datagrams {
             core.tos = received.tos;
             let tuple = tuple(core, listener, &received);
             if self.batch.payload(at).first().is_some_and(|first| tls::is_record(*first))
-                && core.listeners[listener].dtls
+                && (core.listeners[listener].dtls || core.knows_dtls(&tuple))
             {
                 self.open(core, listener, at, tuple, now);
                 continue;
             }
-            if !core.listeners[listener].plain {
-                core.server.count_drop(Drop::NotServed);
-                continue;
-            }
             let realm = core.listeners[listener].realm;
             let client = Client { tuple, route: Way::Listener(listener).route(), realm };
+            // Who has a session keeps it when the listener serves bare datagrams no longer.
+            if !core.listeners[listener].plain && !core.server.has_allocation(&client) {
+                core.server.count_drop(Drop::NotServed);
+                core.server.note_not_served(&tuple, self.batch.payload(at), now);
+                continue;
+            }
             match core.client_message(&client, self.batch.payload(at), now) {
                 Outcome::ToPeer(to_peer) => self.pass_on(core, at, &to_peer, now),
                 Outcome::Nothing if !core.server.has_effects() => {}
@@ -153,7 +156,7 @@ impl Datagrams {
         self.note(new.len());
         for at in new {
             let received = self.batch.received(at);
-            let peer = core.shared.outward(received.source);
+            let peer = core.spaces.outward(received.source);
             let payload = Payload { place: self.batch.place(at), tos: received.tos };
             if !self.out.peer_datagram(core, self.batch.bytes(), &payload, (relay, peer), now) {
                 break;
@@ -172,8 +175,9 @@ impl Datagrams {
         inbox.refill(&core.shared.mailboxes[usize::from(core.worker)], now);
         for _ in 0..LETTERS {
             let Some((letter, place)) = inbox.next() else { break };
-            if core.has_address(letter.relay, letter.to) {
-                let peer = core.shared.external(letter.from);
+            if core.has_address(letter.relay, letter.to)
+                && let Some(peer) = core.external_of(letter.from)
+            {
                 out.peer_datagram(core, inbox.bytes(), &Payload { place, tos: letter.tos }, (letter.relay, peer), now);
             } else {
                 // It has ended meanwhile.

@@ -12,9 +12,10 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    core::{Core, Outcome, Way},
+    core::{Core, Outcome},
     inquiries::Found,
     outbox::{Outbox, Payload},
+    route::Way,
     shared::Shared,
 };
 use crate::turn::{Client, Drop, EndReason, FiveTuple, Revocation, Time};
@@ -52,7 +53,7 @@ pub(super) enum Notice {
     Answer(u64, Found),
     /// End the sessions that this concerns, and tell how many they were.
     Revoke(Arc<Revocation>, mpsc::UnboundedSender<usize>),
-    /// Peer rules have changed.
+    /// There are other peer rules: end what they do not permit.
     Peers,
 }
 
@@ -163,7 +164,10 @@ impl Taken {
                     // Nobody may want to know any more.
                     let _ = ended.send(count);
                 }
-                Notice::Peers => core.review_mirror(now),
+                Notice::Peers => {
+                    core.server.forget_denied();
+                    core.apply_effects();
+                }
             }
         }
         core.wake_workers();

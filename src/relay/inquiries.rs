@@ -19,8 +19,9 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    core::{Core, Outcome, Way},
+    core::{Core, Outcome},
     errands::Notice,
+    route::Way,
     shared::Shared,
 };
 use crate::{

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicU8, Ordering::Relaxed},
         mpsc::{self, RecvTimeoutError, SyncSender},
     },
     thread::JoinHandle,
@@ -21,6 +21,7 @@ use crate::{
         limit::{Kind, Limit},
         limiter::{Allowance, Limiter, Stretch},
         month::Month,
+        quota::Apart,
         usage::{self, UsageError},
     },
     turn::{Drop, Flow, Meter, Time},
@@ -31,13 +32,19 @@ use crate::{
 pub(super) struct QuotaLease {
     limiter: Arc<Limiter>,
     subject: Subject,
-    used: AtomicBool,
+    /// Who counts it as unused.
+    apart: AtomicU8,
 }
 
 impl QuotaLease {
     pub(super) fn new(limiter: &Arc<Limiter>, subject: &Subject) -> Result<Self, Limit> {
-        limiter.take(subject)?;
-        Ok(Self { limiter: Arc::clone(limiter), subject: subject.clone(), used: AtomicBool::new(false) })
+        let apart = AtomicU8::new(limiter.take(subject)?.bits());
+        Ok(Self { limiter: Arc::clone(limiter), subject: subject.clone(), apart })
+    }
+
+    /// Who holds it.
+    pub(super) const fn subject(&self) -> &Subject {
+        &self.subject
     }
 
     /// Whether this is a place of this subject.
@@ -47,17 +54,22 @@ impl QuotaLease {
 
     /// Counts the allocation as used from now on.
     fn begin_use(&self) -> Result<(), Limit> {
-        if !self.used.load(Relaxed) {
-            self.limiter.begin_use(&self.subject)?;
-            self.used.store(true, Relaxed);
+        let apart = self.apart();
+        if apart != Apart::default() {
+            self.limiter.begin_use(&self.subject, apart)?;
+            self.apart.store(Apart::default().bits(), Relaxed);
         }
         Ok(())
+    }
+
+    fn apart(&self) -> Apart {
+        Apart::from_bits(self.apart.load(Relaxed))
     }
 }
 
 impl std::ops::Drop for QuotaLease {
     fn drop(&mut self) {
-        self.limiter.give_back(&self.subject, self.used.load(Relaxed));
+        self.limiter.give_back(&self.subject, self.apart());
     }
 }
 

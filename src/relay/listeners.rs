@@ -1,19 +1,23 @@
-//! Listening sockets: opened once, for every worker one of each, and kept open until the server stops, whatever becomes of the
-//! workers.
+//! Listening sockets: opened once, for every worker one of each, and kept open until the server stops or a reload drops the
+//! listener, whatever becomes of the workers. A UDP port that a reload has dropped is closed when nobody has a session there any
+//! more; a TCP port is closed at once, as its connections do not need it.
 //!
 //! The kernel finds a client's worker by a hash over the sockets that share an address (SO_REUSEPORT). When one of them closes,
 //! the last takes its place and the hash is scaled to one fewer: most clients of all workers would then reach a worker that
-//! does not know them. So none closes before the end. For the same reason the sockets are not bound to processors
+//! does not know them. So none closes alone. For the same reason the sockets are not bound to processors
 //! (SO_INCOMING_CPU): a client would change its worker whenever the network card changes its mind.
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     sync::{Arc, Mutex, PoisonError},
 };
 
+use ipnet::IpNet;
+
 use super::{
     accept::Door,
+    passed::PassedSockets,
     start::StartError,
     system::{self, Io, Use},
 };
@@ -23,7 +27,7 @@ use crate::{
 };
 
 /// Where clients are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     /// The transport.
     pub transport: Transport,
@@ -41,17 +45,22 @@ pub struct KernelDrops {
     pub datagrams: u64,
 }
 
-/// The listening sockets of one worker.
-#[derive(Debug, Default)]
-pub(super) struct Sockets {
-    udp: Vec<Window>,
-    doors: Vec<Door>,
+/// One worker's socket of a listening UDP port.
+#[derive(Debug)]
+pub(super) struct Pane {
+    pub(super) socket: UdpSocket,
+    /// Whether this worker receives here, too, and does not only send.
+    pub(super) receives: bool,
 }
 
-/// A listening UDP socket and what is served there.
-#[derive(Debug)]
+/// A listening UDP port and what is served there.
+#[derive(Debug, Clone)]
 pub(super) struct Window {
-    pub(super) socket: UdpSocket,
+    /// As configured: port 0 leaves it to the system.
+    origin: SocketAddr,
+    pub(super) address: SocketAddr,
+    /// By worker.
+    pub(super) sockets: Arc<[Pane]>,
     /// Bare datagrams.
     pub(super) plain: bool,
     /// DTLS; with `plain`, told apart by the first byte.
@@ -61,118 +70,268 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// The same window once more.
-    fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { socket: self.socket.try_clone()?, ..*self })
+    /// It is configured no longer, and serves those alone who have sessions there.
+    pub(super) const fn is_retired(&self) -> bool {
+        !self.plain && !self.dtls
     }
 }
 
-impl Sockets {
-    /// The same sockets, for the worker to use as its own.
-    pub(super) fn lend(&self) -> io::Result<(Vec<Window>, Vec<Door>)> {
-        let udp = self.udp.iter().map(Window::try_clone).collect::<io::Result<_>>()?;
-        let doors = self.doors.iter().map(Door::try_clone).collect::<io::Result<_>>()?;
-        Ok((udp, doors))
+/// A listening TCP port and what is served there.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    /// As configured: port 0 leaves it to the system.
+    origin: SocketAddr,
+    address: SocketAddr,
+    /// By worker.
+    sockets: Arc<[TcpListener]>,
+    plain: bool,
+    tls: bool,
+    proxies: Arc<[IpNet]>,
+    realm: RealmId,
+}
+
+impl Gate {
+    /// The door of one worker.
+    pub(super) fn door(&self, worker: usize) -> io::Result<Door> {
+        let listener = self.sockets.get(worker).ok_or(io::ErrorKind::NotFound)?.try_clone()?;
+        Ok(Door { listener, plain: self.plain, tls: self.tls, proxies: Arc::clone(&self.proxies), realm: self.realm })
     }
+
+    /// Whether a worker's door is the same.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let serves = |gate: &Self| (gate.plain, gate.tls, gate.realm);
+        Arc::ptr_eq(&self.sockets, &other.sockets) && serves(self) == serves(other) && self.proxies == other.proxies
+    }
+}
+
+/// All listening sockets, of all workers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sockets {
+    /// Where clients are served, in the order of the configuration.
+    pub(super) endpoints: Vec<Endpoint>,
+    /// Each keeps its place, by which sessions know it; a place is empty when its window is closed.
+    pub(super) windows: Vec<Option<Window>>,
+    pub(super) gates: Vec<Gate>,
+}
+
+impl Sockets {
+    /// What these settings ask for. What there is already stays open, windows that are asked for no longer until they are
+    /// [closed](Sockets::without); the rest is opened.
+    /// Where sockets of the address were passed to this process, they are taken instead.
+    pub(super) fn renewed(
+        &self,
+        settings: &Settings,
+        workers: usize,
+        io: Io,
+        passed: &mut PassedSockets,
+    ) -> Result<Self, StartError> {
+        let mut renewed = Self { endpoints: Vec::new(), windows: self.windows.clone(), gates: Vec::new() };
+        for window in renewed.windows.iter_mut().flatten() {
+            (window.plain, window.dtls) = (false, false);
+        }
+        let mut gates = self.gates.clone();
+        for listener in &settings.listeners {
+            for ip in listener.addresses.iter().flat_map(|ip| addresses(*ip, io)) {
+                let origin = SocketAddr::new(ip, listener.port);
+                if listener.udp || listener.dtls {
+                    let window = renewed.window(origin, listener, settings, (workers, io), passed)?;
+                    (window.plain, window.dtls, window.realm) = (listener.udp, listener.dtls, listener.realm);
+                    let address = window.address;
+                    let served = [(Transport::Udp, listener.udp), (Transport::Dtls, listener.dtls)];
+                    renewed.endpoints.extend(endpoints(address, served));
+                }
+                if listener.tcp || listener.tls {
+                    let known = gates.iter().position(|gate| gate.origin == origin).map(|at| gates.swap_remove(at));
+                    let mut gate = match known {
+                        Some(gate) => gate,
+                        None => {
+                            let has_port = |gate: &Gate| gate.address.port() == origin.port();
+                            let own = gates.iter().chain(&renewed.gates).any(has_port);
+                            open_gate(origin, listener, workers, own, passed)?
+                        }
+                    };
+                    (gate.plain, gate.tls, gate.realm) = (listener.tcp, listener.tls, listener.realm);
+                    gate.proxies = listener.proxies.as_slice().into();
+                    let served = [(Transport::Tcp, listener.tcp), (Transport::Tls, listener.tls)];
+                    renewed.endpoints.extend(endpoints(gate.address, served));
+                    renewed.gates.push(gate);
+                }
+            }
+        }
+        Ok(renewed)
+    }
+
+    /// The window that there is for this address and not asked for yet, or else a new one.
+    fn window(
+        &mut self,
+        origin: SocketAddr,
+        listener: &Listener,
+        settings: &Settings,
+        (workers, io): (usize, Io),
+        passed: &mut PassedSockets,
+    ) -> Result<&mut Window, StartError> {
+        let is_it = |window: &Option<Window>| {
+            window.as_ref().is_some_and(|window| window.origin == origin && window.is_retired())
+        };
+        let at = match self.windows.iter().position(is_it) {
+            Some(at) => at,
+            None => {
+                let own = self.windows.iter().flatten().any(|window| window.address.port() == origin.port());
+                let window = open_window(origin, listener, settings, (workers, io), own, passed)?;
+                let empty = self.windows.iter().position(Option::is_none);
+                let at = empty.unwrap_or(self.windows.len());
+                if empty.is_none() {
+                    self.windows.push(None);
+                }
+                self.windows[at] = Some(window);
+                at
+            }
+        };
+        // It is there, or has just been put there.
+        self.windows[at].as_mut().ok_or_else(|| StartError::System(io::ErrorKind::NotFound.into()))
+    }
+
+    /// The same without the windows in these places.
+    pub(super) fn without(&self, closed: &[usize]) -> Self {
+        let mut rest = self.clone();
+        for at in closed {
+            if let Some(place) = rest.windows.get_mut(*at) {
+                *place = None;
+            }
+        }
+        rest
+    }
+
+    /// The places of windows that are not asked for any more.
+    pub(super) fn retired(&self) -> Vec<usize> {
+        let retired = |window: &Option<Window>| window.as_ref().is_some_and(Window::is_retired);
+        self.windows.iter().enumerate().filter(|(_, window)| retired(window)).map(|(at, _)| at).collect()
+    }
+}
+
+fn endpoints(address: SocketAddr, served: [(Transport, bool); 2]) -> impl Iterator<Item = Endpoint> {
+    served.into_iter().filter(|(_, on)| *on).map(move |(transport, _)| Endpoint { transport, address })
 }
 
 /// The drops of one UDP port.
 #[derive(Debug)]
 struct Drops {
-    address: SocketAddr,
+    window: Window,
     /// By worker: the kernel's counter when it was last read. It begins anew after 2^32.
     last: Vec<u32>,
     sum: u64,
 }
 
-/// All listening sockets.
+/// The listening sockets in force, and what the kernel has dropped there.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    pub(super) endpoints: Vec<Endpoint>,
-    /// By worker.
-    pub(super) sockets: Vec<Arc<Sockets>>,
+    pub(super) workers: usize,
+    pub(super) io: Io,
+    sockets: Mutex<Arc<Sockets>>,
     /// By UDP port.
     drops: Mutex<Vec<Drops>>,
 }
 
 impl Listeners {
     /// Opens every endpoint for every worker.
-    pub(super) fn open(settings: &Settings, workers: usize, io: Io) -> Result<Self, StartError> {
-        let (mut endpoints, mut drops) = (Vec::new(), Vec::new());
-        let mut sockets: Vec<Sockets> = (0..workers).map(|_| Sockets::default()).collect();
-        for listener in &settings.listeners {
-            for ip in listener.addresses.iter().flat_map(|ip| addresses(*ip, io)) {
-                let address = SocketAddr::new(ip, listener.port);
-                if listener.udp || listener.dtls {
-                    let bound = bind_udp(address, listener, settings, io, &mut sockets)?;
-                    // Both, if there are two, are on the same port.
-                    let port = bound.iter().take(1);
-                    drops.extend(port.map(|port| Drops { address: port.address, last: vec![0; workers], sum: 0 }));
-                    endpoints.extend(bound);
-                }
-                if listener.tcp || listener.tls {
-                    endpoints.extend(bind_tcp(address, listener, &mut sockets)?);
-                }
+    pub(super) fn open(
+        settings: &Settings,
+        workers: usize,
+        io: Io,
+        mut passed: PassedSockets,
+    ) -> Result<Self, StartError> {
+        let sockets = Sockets::default().renewed(settings, workers, io, &mut passed)?;
+        passed.finish()?;
+        let listeners = Self { workers, io, sockets: Mutex::default(), drops: Mutex::default() };
+        listeners.set(Arc::new(sockets));
+        Ok(listeners)
+    }
+
+    /// The sockets in force.
+    pub(super) fn sockets(&self) -> Arc<Sockets> {
+        // Replaced as a whole.
+        Arc::clone(&self.sockets.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts others in force.
+    pub(super) fn set(&self, sockets: Arc<Sockets>) {
+        // Each sum is right after every step.
+        let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open = |window: &Window| {
+            sockets.windows.iter().flatten().any(|other| Arc::ptr_eq(&other.sockets, &window.sockets))
+        };
+        drops.retain(|drops| is_open(&drops.window));
+        for window in sockets.windows.iter().flatten() {
+            if !drops.iter().any(|drops| Arc::ptr_eq(&drops.window.sockets, &window.sockets)) {
+                drops.push(Drops { window: window.clone(), last: vec![0; self.workers], sum: 0 });
             }
         }
-        Ok(Self { endpoints, sockets: sockets.into_iter().map(Arc::new).collect(), drops: Mutex::new(drops) })
+        *self.sockets.lock().unwrap_or_else(PoisonError::into_inner) = sockets;
     }
 
     /// Reads the kernel's counters.
     pub(super) fn kernel_drops(&self) -> Vec<KernelDrops> {
-        // Each sum is right after every step.
         let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = |(at, drops): (usize, &mut Drops)| {
-            for (last, sockets) in drops.last.iter_mut().zip(&self.sockets) {
-                let now = system::kernel_drops(&sockets.udp[at].socket)?;
+        let read = |drops: &mut Drops| {
+            let panes = drops.last.iter_mut().zip(drops.window.sockets.iter());
+            for (last, Pane { socket, .. }) in panes.filter(|(_, pane)| pane.receives) {
+                let now = system::kernel_drops(socket)?;
                 drops.sum += u64::from(now.wrapping_sub(*last));
                 *last = now;
             }
-            Some(KernelDrops { address: drops.address, datagrams: drops.sum })
+            Some(KernelDrops { address: drops.window.address, datagrams: drops.sum })
         };
-        drops.iter_mut().enumerate().filter_map(read).collect()
+        drops.iter_mut().filter_map(read).collect()
     }
 }
 
-/// Opens one UDP port for every worker: an endpoint for each protocol that is served there.
-fn bind_udp(
-    address: SocketAddr,
+/// Opens one UDP port for every worker. `own`: this server has the port already on some address, so that it cannot be tried who else
+/// has it.
+fn open_window(
+    origin: SocketAddr,
     listener: &Listener,
     settings: &Settings,
-    io: Io,
-    sockets: &mut [Sockets],
-) -> Result<Vec<Endpoint>, StartError> {
+    (workers, io): (usize, Io),
+    own: bool,
+    passed: &mut PassedSockets,
+) -> Result<Window, StartError> {
     let transport = if listener.udp { Transport::Udp } else { Transport::Dtls };
-    let fail = |error| cannot_listen(transport, address, error);
-    let port = system::probe(address, false).map_err(fail)?;
-    let address = SocketAddr::new(address.ip(), port);
-    for worker in sockets {
-        let buffer = settings.process.listener_buffer;
-        let socket = system::bind_udp(address, Use::Listener, io, buffer).map_err(fail)?;
-        worker.udp.push(Window { socket, plain: listener.udp, dtls: listener.dtls, realm: listener.realm });
-    }
-    let served = [(Transport::Udp, listener.udp), (Transport::Dtls, listener.dtls)];
-    Ok(served.into_iter().filter(|(_, on)| *on).map(|(transport, _)| Endpoint { transport, address }).collect())
+    let buffer = settings.process.listener_buffer;
+    let found = passed.udp(origin, workers, io, buffer)?;
+    let (address, sockets) = if found.is_empty() {
+        let fail = |error| cannot_listen(transport, origin, error);
+        let port = if own { origin.port() } else { system::probe(origin, false).map_err(fail)? };
+        let address = SocketAddr::new(origin.ip(), port);
+        let fail = |error| cannot_listen(transport, address, error);
+        let open = |_| Ok(Pane { socket: system::bind_udp(address, Use::Listener, io, buffer)?, receives: true });
+        (address, (0..workers).map(open).collect::<io::Result<_>>().map_err(fail)?)
+    } else {
+        (origin, found.into())
+    };
+    Ok(Window { origin, address, sockets, plain: false, dtls: false, realm: listener.realm })
 }
 
-/// Opens one TCP port for every worker: an endpoint for each protocol that is served there.
-fn bind_tcp(address: SocketAddr, listener: &Listener, sockets: &mut [Sockets]) -> Result<Vec<Endpoint>, StartError> {
+/// Opens one TCP port for every worker.
+fn open_gate(
+    origin: SocketAddr,
+    listener: &Listener,
+    workers: usize,
+    own: bool,
+    passed: &mut PassedSockets,
+) -> Result<Gate, StartError> {
     let transport = if listener.tcp { Transport::Tcp } else { Transport::Tls };
-    let fail = |error| cannot_listen(transport, address, error);
-    let port = system::probe(address, true).map_err(fail)?;
-    let address = SocketAddr::new(address.ip(), port);
-    let proxies: Arc<[_]> = listener.proxies.as_slice().into();
-    for worker in sockets {
-        worker.doors.push(Door {
-            listener: system::bind_tcp(address).map_err(fail)?,
-            plain: listener.tcp,
-            tls: listener.tls,
-            proxies: Arc::clone(&proxies),
-            realm: listener.realm,
-        });
-    }
-    let served = [(Transport::Tcp, listener.tcp), (Transport::Tls, listener.tls)];
-    Ok(served.into_iter().filter(|(_, on)| *on).map(|(transport, _)| Endpoint { transport, address }).collect())
+    let found = passed.tcp(origin, workers)?;
+    let (address, sockets) = if found.is_empty() {
+        let fail = |error| cannot_listen(transport, origin, error);
+        let port = if own { origin.port() } else { system::probe(origin, true).map_err(fail)? };
+        let address = SocketAddr::new(origin.ip(), port);
+        let fail = |error| cannot_listen(transport, address, error);
+        (address, (0..workers).map(|_| system::bind_tcp(address)).collect::<io::Result<_>>().map_err(fail)?)
+    } else {
+        (origin, found.into())
+    };
+    let (realm, proxies) = (listener.realm, Arc::default());
+    Ok(Gate { origin, address, sockets, plain: false, tls: false, proxies, realm })
 }
 
 fn cannot_listen(transport: Transport, address: SocketAddr, error: io::Error) -> StartError {

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     policy::{limiter::LimitCounts, quota::Held},
-    turn::{AllocationId, Census, Detail, EndReason, Revocation, SessionView, Time, Totals},
+    turn::{
+        AllocationId, Arrival, Census, Detail, EndReason, Ended, Incident, Reason, Revocation, SessionView, Time,
+        Totals, Whom,
+    },
 };
 
 /// How long a worker may take to answer.
@@ -95,6 +98,30 @@ pub struct Stretch {
     pub next: Option<usize>,
 }
 
+/// Something that was refused, with what only the running server knows of it.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Whom it was refused to.
+    pub source: IpAddr,
+    /// What it was.
+    pub incident: Incident,
+    /// The rule that refuses the peer that it is about, in words; `None` if none does now.
+    pub rule: Option<String>,
+    /// When the user's time-limited name ended, or will, in seconds since the UNIX epoch.
+    pub expires: Option<u64>,
+}
+
+/// What the workers know of somebody.
+#[derive(Debug, Clone, Default)]
+pub struct Recalled {
+    /// What was refused.
+    pub told: Vec<Told>,
+    /// Who has come in last, by source.
+    pub arrivals: Vec<(IpAddr, Arrival)>,
+    /// Sessions that have ended.
+    pub ended: Vec<Ended>,
+}
+
 /// Which sessions are asked for.
 pub type Filter = Arc<dyn Fn(&SessionView) -> bool + Send + Sync>;
 
@@ -110,18 +137,18 @@ pub struct Monitor {
 
 impl Monitor {
     pub(super) fn new(shared: Arc<Shared>, listeners: Arc<Listeners>, clock: Clock) -> Self {
-        let last = vec![Report::default(); listeners.sockets.len()];
+        let last = vec![Report::default(); listeners.workers];
         Self { shared, listeners, clock, last: Arc::new(Mutex::new(last)) }
     }
 
     /// How many workers there are.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.listeners.sockets.len()
+        self.listeners.workers
     }
 
     /// Asks a worker; `None` if it does not answer in time.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         worker: usize,
         question: impl FnOnce(&mut Core, &Datagrams, Time) -> T + Send + 'static,
@@ -172,6 +199,25 @@ impl Monitor {
         .await
     }
 
+    /// What is known of somebody; `None` if a worker does not answer.
+    pub async fn recall(&self, whom: &Whom) -> Option<Recalled> {
+        let mut all = Recalled::default();
+        for worker in 0..self.workers() {
+            let whom = whom.clone();
+            let found = self.ask(worker, move |core, _, _| {
+                let found = core.server.recall(&whom);
+                let tell = |(source, incident)| tell(core, source, incident);
+                let told = found.incidents.into_iter().map(tell).collect();
+                Recalled { told, arrivals: found.arrivals, ended: found.ended }
+            });
+            let found = found.await?;
+            all.told.extend(found.told);
+            all.arrivals.extend(found.arrivals);
+            all.ended.extend(found.ended);
+        }
+        Some(all)
+    }
+
     /// Where a session is: its worker and its place there.
     pub async fn find(&self, id: AllocationId) -> Option<(usize, usize)> {
         let worker = usize::try_from(id.0 >> 48).ok()?;
@@ -207,7 +253,7 @@ impl Monitor {
     /// The ports of each relay address.
     #[must_use]
     pub fn ports(&self) -> Vec<PortUse> {
-        let of = |space: &super::shared::RelaySpace| {
+        let of = |space: &super::spaces::RelaySpace| {
             let address = space.address.external;
             let udp = std::iter::once(("udp", &space.ports));
             let pools = udp.chain(space.tcp_ports.iter().map(|ports| ("tcp", ports)));
@@ -217,7 +263,7 @@ impl Monitor {
             };
             pools.map(used).collect::<Vec<_>>()
         };
-        self.shared.relays.iter().flat_map(of).collect()
+        self.shared.spaces().current().flat_map(of).collect()
     }
 
     /// Ends the sessions that this concerns, of all workers; returns how many they were, or `None` if a worker does not answer in
@@ -254,8 +300,8 @@ impl Monitor {
 
     /// Where clients are served.
     #[must_use]
-    pub fn endpoints(&self) -> &[Endpoint] {
-        &self.listeners.endpoints
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.listeners.sockets().endpoints.clone()
     }
 
     /// Connections of clients over TCP and TLS, and sessions of DTLS.
@@ -293,6 +339,18 @@ impl Monitor {
     pub fn now(&self) -> Time {
         self.clock.now()
     }
+}
+
+fn tell(core: &Core, source: IpAddr, incident: Incident) -> Told {
+    let rule = match incident.reason {
+        Reason::PeerRefused { peer, realm } => core.server.rule(realm, peer),
+        _ => None,
+    };
+    let expires = match incident.reason {
+        Reason::UnknownUser { .. } | Reason::Expired => core.directory.expiry(incident.text.as_str()),
+        _ => None,
+    };
+    Told { source, incident, rule, expires }
 }
 
 fn report(core: &Core, datagrams: &Datagrams) -> Report {

@@ -11,7 +11,8 @@ use super::{
     complaint,
     limits::QuotaLease,
     ports::PortLease,
-    shared::{Opened, RelaySpace, Reservation, Shared},
+    shared::{Opened, Reservation, Shared},
+    spaces::{RelaySpace, Spaces},
     system::{self, Io, Use},
 };
 use crate::{
@@ -101,7 +102,8 @@ pub(super) struct OpenedTcp {
 
 /// Opens a TCP relayed address (RFC 6062 §5.1). Its ports are apart from those of UDP.
 pub(super) fn open_tcp(shared: &Shared, family: Family, near: IpAddr, rng: &mut StdRng) -> Result<OpenedTcp, Refusal> {
-    for space in spaces(shared, family, near)? {
+    let all = shared.spaces();
+    for space in spaces(&all, family, near)? {
         let Some(ports) = &space.tcp_ports else { continue };
         let mut occupied = Vec::new();
         while let Some(lease) = ports.take(false, rng) {
@@ -132,8 +134,8 @@ fn is_taken(error: &io::Error) -> bool {
 }
 
 /// The relay addresses of a family, the one that the client reached first.
-fn spaces(shared: &Shared, family: Family, near: IpAddr) -> Result<Vec<&RelaySpace>, Refusal> {
-    let mut spaces: Vec<_> = shared.relays.iter().filter(|space| Family::of(space.address.local) == family).collect();
+fn spaces(all: &Spaces, family: Family, near: IpAddr) -> Result<Vec<&RelaySpace>, Refusal> {
+    let mut spaces: Vec<_> = all.current().filter(|space| Family::of(space.address.local) == family).collect();
     spaces.sort_by_key(|space| space.address.local != near);
     if spaces.is_empty() { Err(Refusal::Family) } else { Ok(spaces) }
 }
@@ -146,7 +148,8 @@ fn open_one(
     io: Io,
     rng: &mut StdRng,
 ) -> Result<Opened, Refusal> {
-    for space in spaces(shared, family, near)? {
+    let all = shared.spaces();
+    for space in spaces(&all, family, near)? {
         // Ports that somebody else holds stay leased until one is found, so that none is tried twice.
         let mut occupied = Vec::new();
         while let Some(lease) = space.ports.take(even, rng) {
@@ -170,7 +173,8 @@ fn open_pair(
     io: Io,
     rng: &mut StdRng,
 ) -> Result<(Opened, Opened), Refusal> {
-    for space in spaces(shared, family, near)? {
+    let all = shared.spaces();
+    for space in spaces(&all, family, near)? {
         let mut occupied = Vec::new();
         while let Some((low, high)) = space.ports.take_pair(rng) {
             match bind(shared, space, low, io)? {
@@ -192,7 +196,7 @@ fn open_pair(
 /// Binds a leased port. The lease comes back if another process holds the port.
 fn bind(shared: &Shared, space: &RelaySpace, lease: PortLease, io: Io) -> Result<Result<Opened, PortLease>, Refusal> {
     let local = SocketAddr::new(space.address.local, lease.port());
-    match system::bind_udp(local, Use::Relay, io, shared.relay_buffer) {
+    match system::bind_udp(local, Use::Relay, io, shared.terms().relay_buffer) {
         Ok(socket) => {
             let external = SocketAddr::new(space.address.external, lease.port());
             Ok(Ok(Opened { socket, lease, external }))

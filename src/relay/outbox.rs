@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, ops::Range};
 
 use super::{
-    core::{Core, Destination, Way},
+    core::{Core, Destination},
     grouping::{Flow, Grouping},
+    route::Way,
     system::{BATCH, Outgoing, Run, SendOptions, Sender},
 };
 use crate::turn::{Drop, HEADROOM, RelayId, Time, ToClient, ToPeer};

@@ -17,42 +17,57 @@ use crate::{
 /// The rules of every realm.
 pub(super) type RealmRules = Arc<[Arc<PeerRules>]>;
 
-/// The rules that are in force, for all workers, and what they are made of.
+/// What the rules are made of.
 #[derive(Debug)]
-pub(super) struct PeerBook {
+struct Sources {
     /// Of the configuration, by realm.
     configured: Vec<Peers>,
+    /// In addition, by realm.
+    added: Vec<Peers>,
     relay: Vec<RelayAddress>,
     ports: RangeInclusive<u16>,
     /// Listening addresses of this server, and those that it answers from.
     own: Vec<SocketAddr>,
     host: Vec<IpAddr>,
-    /// How often the rules have changed: all that is looked at for a packet.
-    edition: AtomicU64,
-    rules: Mutex<RealmRules>,
 }
 
-impl PeerBook {
-    pub(super) fn new(settings: &Settings, own: Vec<SocketAddr>, host: Vec<IpAddr>) -> Self {
+/// The rules that are in force, for all workers, and what they are made of.
+#[derive(Debug)]
+pub(super) struct PeerBook {
+    /// How often the rules have changed: all that is looked at for a packet.
+    edition: AtomicU64,
+    rules: Mutex<(Sources, RealmRules)>,
+}
+
+/// This server's own addresses.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    /// Those that it listens on and answers from.
+    pub(super) sockets: Vec<SocketAddr>,
+    /// Those that it relays from.
+    pub(super) relay: Vec<RelayAddress>,
+    /// All of this host.
+    pub(super) host: Vec<IpAddr>,
+}
+
+impl Sources {
+    fn new(settings: &Settings, own: Own, added: Vec<Peers>) -> Self {
         let others = settings.realms.iter().map(|realm| realm.peers.as_ref().unwrap_or(&settings.peers));
-        let mut book = Self {
+        Self {
             configured: [&settings.peers].into_iter().chain(others).cloned().collect(),
-            relay: settings.relay.addresses.clone(),
+            added,
+            relay: own.relay,
             ports: settings.relay.min_port..=settings.relay.max_port,
-            own,
-            host,
-            edition: AtomicU64::new(0),
-            rules: Mutex::new(Arc::default()),
-        };
-        book.rules = Mutex::new(book.make(&[]));
-        book
+            own: own.sockets,
+            host: own.host,
+        }
     }
 
-    /// Rules with what is added, by realm. Realms with the same peers share them.
-    fn make(&self, added: &[Peers]) -> RealmRules {
+    /// Rules with what is added. Realms with the same peers share them.
+    fn rules(&self) -> RealmRules {
         let nothing = Peers::default();
         let mut made: Vec<(Peers, Arc<PeerRules>)> = Vec::new();
-        let added = added.iter().chain(std::iter::repeat(&nothing));
+        let added = self.added.iter().chain(std::iter::repeat(&nothing));
         let rules = self.configured.iter().zip(added).map(|(configured, added)| {
             let peers = Peers {
                 allowed: [&configured.allowed[..], &added.allowed].concat(),
@@ -68,12 +83,29 @@ impl PeerBook {
         });
         rules.collect()
     }
+}
 
-    /// Puts rules with what is added, by realm, in place of those before.
+impl PeerBook {
+    pub(super) fn new(settings: &Settings, own: Own) -> Self {
+        let sources = Sources::new(settings, own, Vec::new());
+        let rules = sources.rules();
+        Self { edition: AtomicU64::new(0), rules: Mutex::new((sources, rules)) }
+    }
+
+    /// Puts what is added, by realm, in place of what was before.
     pub(super) fn add(&self, added: &[Peers]) {
-        let rules = self.make(added);
+        self.change(|sources| sources.added = added.to_vec());
+    }
+
+    /// Goes on with other settings; what was added stays.
+    pub(super) fn renew(&self, settings: &Settings, own: Own) {
+        self.change(|sources| *sources = Sources::new(settings, own, std::mem::take(&mut sources.added)));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Sources)) {
         let mut place = self.lock();
-        *place = rules;
+        change(&mut place.0);
+        place.1 = place.0.rules();
         // Under the lock: whoever sees the new number finds the new rules.
         self.edition.fetch_add(1, Relaxed);
     }
@@ -85,11 +117,11 @@ impl PeerBook {
 
     /// The rules in force.
     pub(super) fn rules(&self) -> RealmRules {
-        Arc::clone(&self.lock())
+        Arc::clone(&self.lock().1)
     }
 
-    /// What is locked is replaced by one move.
-    fn lock(&self) -> MutexGuard<'_, RealmRules> {
+    /// What is locked is changed by moves.
+    fn lock(&self) -> MutexGuard<'_, (Sources, RealmRules)> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,7 +137,10 @@ mod tests {
                     [peers]\ndenied-peer-ip = \"198.51.100.0/24\"\n[[realm]]\nname = \"south.gov\"\n\
                     static-auth-secret = \"the secret of the south\"\n";
         let settings = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap().settings;
-        let book = PeerBook::new(&settings, Vec::new(), Vec::new());
+        let book = PeerBook::new(
+            &settings,
+            Own { sockets: Vec::new(), relay: settings.relay.addresses.clone(), host: Vec::new() },
+        );
         let permitted =
             |realm: usize, peer: &str| book.rules()[realm].permits(SocketAddr::new(peer.parse().unwrap(), 9));
         let [configured, added, private] = ["198.51.100.1", "203.0.112.1", "10.0.0.1"];

@@ -4,7 +4,7 @@ use std::{
     ops::RangeInclusive,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -78,16 +78,23 @@ pub(super) struct Owner {
     pub(super) relay: RelayId,
 }
 
+/// Where the space stands in the code of an owner: above 32 bits of the relay socket and 17 of the worker, plus one.
+const SPACE_SHIFT: u32 = 49;
+
 impl Owner {
     /// Never 0, which stands for nobody.
-    fn encode(self) -> u64 {
-        (u64::from(self.worker) + 1) << 32 | u64::from(self.relay.0)
+    fn encode(self, space: u16) -> u64 {
+        u64::from(space) << SPACE_SHIFT | (u64::from(self.worker) + 1) << 32 | u64::from(self.relay.0)
     }
 
-    #[allow(clippy::cast_possible_truncation)] // both halves were put in by `encode`
-    const fn decode(code: u64) -> Option<Self> {
-        match (code >> 32).checked_sub(1) {
-            Some(worker) => Some(Self { worker: worker as u16, relay: RelayId(code as u32) }),
+    /// The space, and who serves it.
+    #[allow(clippy::cast_possible_truncation)] // all parts were put in by `encode`
+    const fn decode(code: u64) -> Option<(u16, Self)> {
+        let rest = code & ((1 << SPACE_SHIFT) - 1);
+        match (rest >> 32).checked_sub(1) {
+            Some(worker) => {
+                Some(((code >> SPACE_SHIFT) as u16, Self { worker: worker as u16, relay: RelayId(code as u32) }))
+            }
             None => None,
         }
     }
@@ -95,20 +102,27 @@ impl Owner {
 
 #[derive(Debug)]
 struct Ports {
-    space: u16,
     first: u16,
     /// How many ports there are.
     size: usize,
     free: Mutex<Free>,
-    /// By port minus `first`: who serves it. Read for data between allocations of this server.
+    /// By port minus `first`: who serves it, and for which space. Read for data between allocations of this server.
     owners: Box<[AtomicU64]>,
 }
 
-/// The ports of one relay address, shared by all workers.
+/// The ports of one relay address, shared by all workers and by the spaces with that address.
 #[derive(Debug, Clone)]
-pub(super) struct PortPool(Arc<Ports>);
+pub(super) struct PortPool {
+    space: u16,
+    ports: Arc<Ports>,
+    /// Ports that are in use, or reserved, for this space.
+    leased: Arc<AtomicUsize>,
+}
 
 impl PortPool {
+    /// Numbers of spaces are below.
+    pub(super) const MOST_SPACES: u16 = 1 << (u64::BITS - SPACE_SHIFT);
+
     /// `space` is the number of the relay address; ports that do not `serve` are never taken.
     pub(super) fn new(space: u16, range: RangeInclusive<u16>, serve: impl Fn(u16) -> bool) -> Self {
         let first = *range.start();
@@ -117,22 +131,32 @@ impl PortPool {
         range.filter(|port| serve(*port)).for_each(|port| free.give_back(port));
         let size = free.ports.len();
         let free = Mutex::new(free);
-        Self(Arc::new(Ports { space, first, size, free, owners }))
+        Self { space, ports: Arc::new(Ports { first, size, free, owners }), leased: Arc::default() }
+    }
+
+    /// The same ports for another space.
+    pub(super) fn of_space(&self, space: u16) -> Self {
+        Self { space, ports: Arc::clone(&self.ports), leased: Arc::default() }
+    }
+
+    /// Whether any port is in use, or reserved, for this space.
+    pub(super) fn serves(&self) -> bool {
+        self.leased.load(Ordering::Relaxed) > 0
     }
 
     /// Ports in use, and ports there are.
     pub(super) fn usage(&self) -> (usize, usize) {
-        (self.0.size.saturating_sub(self.lock().ports.len()), self.0.size)
+        (self.ports.size.saturating_sub(self.lock().ports.len()), self.ports.size)
     }
 
     fn entry(&self, port: u16) -> Option<&AtomicU64> {
-        self.0.owners.get(usize::from(port.checked_sub(self.0.first)?))
+        self.ports.owners.get(usize::from(port.checked_sub(self.ports.first)?))
     }
 
     /// Who serves a port, if it is served. May be outdated where another worker does.
     pub(super) fn owner(&self, port: u16) -> Option<(Place, Owner)> {
-        let owner = Owner::decode(self.entry(port)?.load(Ordering::Relaxed))?;
-        Some((Place { space: self.0.space, port }, owner))
+        let (space, owner) = Owner::decode(self.entry(port)?.load(Ordering::Relaxed))?;
+        Some((Place { space, port }, owner))
     }
 
     /// A random port; an even one if `even`.
@@ -155,12 +179,13 @@ impl PortPool {
     }
 
     fn lease(&self, port: u16) -> PortLease {
+        self.leased.fetch_add(1, Ordering::Relaxed);
         PortLease { pool: self.clone(), port }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Free> {
         // No method can leave the two lists in disagreement by panicking half-way.
-        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ports.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -177,13 +202,13 @@ impl PortLease {
     }
 
     pub(super) fn place(&self) -> Place {
-        Place { space: self.pool.0.space, port: self.port }
+        Place { space: self.pool.space, port: self.port }
     }
 
     /// From now on this port is served, as long as the lease lives.
     pub(super) fn set_owner(&self, owner: Owner) {
         if let Some(entry) = self.pool.entry(self.port) {
-            entry.store(owner.encode(), Ordering::Relaxed);
+            entry.store(owner.encode(self.pool.space), Ordering::Relaxed);
         }
     }
 }
@@ -194,6 +219,7 @@ impl Drop for PortLease {
             entry.store(0, Ordering::Relaxed);
         }
         self.pool.lock().give_back(self.port);
+        self.pool.leased.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

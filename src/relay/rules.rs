@@ -149,12 +149,22 @@ impl Policy for WorkerPolicy {
     /// Relay to relay is for relayed addresses in use: other services of this host may listen on ports of the relay range.
     fn permits_connection(&self, realm: RealmId, peer: SocketAddr) -> bool {
         self.ask(realm, |rules| {
-            rules.permits(peer).is_ok() && (!rules.is_relay_at_most(peer) || self.shared.relays_tcp_at(peer))
+            rules.permits(peer).is_ok() && (!rules.is_relay_at_most(peer) || self.shared.spaces().relays_tcp_at(peer))
         })
     }
 
     fn permits_ip(&self, realm: RealmId, peer: IpAddr) -> bool {
         self.ask(realm, |rules| rules.permits_ip(peer).is_ok())
+    }
+
+    fn denial(&self, realm: RealmId, peer: SocketAddr) -> Option<String> {
+        let mut denial = None;
+        self.ask(realm, |rules| {
+            let asked = if peer.port() == 0 { rules.permits_ip(peer.ip()) } else { rules.permits(peer) };
+            denial = asked.err().map(|denied| denied.to_string());
+            denial.is_none()
+        });
+        denial
     }
 
     fn refuses_allocations(&self) -> Option<ErrorCode> {

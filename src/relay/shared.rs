@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -20,32 +20,23 @@ use super::{
     events::Events,
     limits::QuotaLease,
     mail::Mailbox,
-    ports::{Owner, Place, PortLease, PortPool},
+    ports::PortLease,
     rendezvous::Rendezvous,
+    spaces::Spaces,
 };
 use crate::{
     auth::subject::Subject,
-    config::settings::{DrainError, RelayAddress, Settings, Tcp},
+    config::settings::{DrainError, RealmLimits, Settings},
     policy::{
         limit::Limit,
         limiter::{Allowance, Limiter},
-        peer::{Denied, PeerRules},
+        peer::PeerRules,
         quota::{Held, Holder},
         rate::SourceRate,
     },
     stun::ErrorCode,
     turn::{Refusal, Time},
 };
-
-/// A relay address with its free ports.
-#[derive(Debug)]
-pub(super) struct RelaySpace {
-    pub(super) address: RelayAddress,
-    /// Its UDP ports.
-    pub(super) ports: PortPool,
-    /// Its TCP ports, if TCP is relayed.
-    pub(super) tcp_ports: Option<PortPool>,
-}
 
 /// A bound relay socket that no worker watches yet.
 #[derive(Debug)]
@@ -76,8 +67,10 @@ struct Connections {
 /// What all workers share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) relays: Vec<RelaySpace>,
-    pub(super) relay_buffer: Option<usize>,
+    /// The newest list; each worker has one of its own.
+    spaces: Mutex<Arc<Spaces>>,
+    /// What else a reload may change.
+    terms: RwLock<Arc<Terms>>,
     /// By worker.
     pub(super) mailboxes: Box<[Mailbox]>,
     /// By worker; its mailbox is what wakes it.
@@ -88,16 +81,8 @@ pub(super) struct Shared {
     pub(super) events: Arc<Events>,
     /// There are to be no new allocations.
     closed: AtomicBool,
-    /// What they get instead.
-    drain_error: ErrorCode,
     /// Where peer connections wait for the clients that bind them.
     pub(super) rendezvous: Rendezvous,
-    /// How long a peer may take to accept a connection.
-    pub(super) connect_timeout: Duration,
-    reservation_lifetime: Duration,
-    tcp: Tcp,
-    ipv4_prefix: u8,
-    ipv6_prefix: u8,
     /// Limits of allocations, and of what is relayed.
     pub(super) limiter: Arc<Limiter>,
     /// Allocations of each source.
@@ -109,6 +94,55 @@ pub(super) struct Shared {
     pub(super) doomed: std::sync::atomic::AtomicUsize,
 }
 
+/// What is looked up for a request or a connection, never for a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// Of each relay socket.
+    pub(super) relay_buffer: Option<usize>,
+    reservation_lifetime: Duration,
+    max_connections: usize,
+    max_connections_per_ip: usize,
+    ipv4_prefix: u8,
+    ipv6_prefix: u8,
+    /// What new allocations get when there are to be none.
+    drain_error: ErrorCode,
+    allocation_rate: Option<u32>,
+}
+
+impl Terms {
+    fn new(settings: &Settings) -> Self {
+        Self {
+            relay_buffer: settings.relay.socket_buffer,
+            reservation_lifetime: settings.lifetimes.reservation,
+            max_connections: settings.tcp.max_connections,
+            max_connections_per_ip: settings.tcp.max_connections_per_ip,
+            ipv4_prefix: settings.limits.ipv4_prefix,
+            ipv6_prefix: settings.limits.ipv6_prefix,
+            drain_error: match settings.process.drain_error {
+                DrainError::Quota => ErrorCode::AllocationQuotaReached,
+                DrainError::Capacity => ErrorCode::InsufficientCapacity,
+            },
+            allocation_rate: settings.limits.allocation_rate,
+        }
+    }
+
+    fn rate(&self, seed: u64) -> SourceRate {
+        SourceRate::new(self.allocation_rate, self.ipv4_prefix, self.ipv6_prefix, seed)
+    }
+
+    fn counts_sources_as(&self, other: &Self) -> bool {
+        let of = |terms: &Self| (terms.allocation_rate, terms.ipv4_prefix, terms.ipv6_prefix);
+        of(self) == of(other)
+    }
+}
+
+/// The limits of realms that have their own.
+fn realm_limits(settings: &Settings) -> impl Iterator<Item = (Arc<str>, RealmLimits)> {
+    let default = (settings.auth.realm.as_str(), settings.auth.limits);
+    let realms = settings.realms.iter().map(|realm| (realm.name.as_str(), realm.limits));
+    [default].into_iter().chain(realms).filter_map(|(name, limits)| Some((name.into(), limits?)))
+}
+
 /// None of the locked values can be left half-changed by a panic: each is changed by one call that does not call out.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -118,50 +152,46 @@ impl Shared {
     /// `seed` must be unknown to the outside. `peers` knows this server's own sockets: nobody could reach a relayed address
     /// with the port of one of them, as that is refused as a peer.
     pub(super) fn new(settings: &Settings, peers: &PeerRules, seed: u64) -> Arc<Self> {
-        let (relay, limits) = (&settings.relay, &settings.limits);
-        let default = (settings.auth.realm.as_str(), settings.auth.limits);
-        let realms = settings.realms.iter().map(|realm| (realm.name.as_str(), realm.limits));
-        let own = [default].into_iter().chain(realms).filter_map(|(name, limits)| Some((name.into(), limits?)));
-        let allocation_rate = SourceRate::new(limits.allocation_rate, limits.ipv4_prefix, limits.ipv6_prefix, seed);
-        let ports = |address: &RelayAddress, space| {
-            let serves = |port| peers.permits(SocketAddr::new(address.external, port)) != Err(Denied::OwnSocket);
-            PortPool::new(space, relay.min_port..=relay.max_port, serves)
-        };
-        let relays = relay
-            .addresses
-            .iter()
-            .zip(0..)
-            .map(|(address, space)| RelaySpace {
-                address: *address,
-                ports: ports(address, space),
-                tcp_ports: relay.tcp.then(|| ports(address, space)),
-            })
-            .collect();
+        let terms = Terms::new(settings);
+        let allocation_rate = terms.rate(seed);
+        let spaces = Spaces::new(&settings.relay, peers, &Spaces::default());
         Arc::new(Self {
-            relays,
-            relay_buffer: relay.socket_buffer,
+            spaces: Mutex::new(Arc::new(spaces)),
+            terms: RwLock::new(Arc::new(terms)),
             mailboxes: (0..settings.process.workers.max(1)).map(|_| Mailbox::default()).collect(),
             errands: (0..settings.process.workers.max(1)).map(|_| Errands::default()).collect(),
             desks: (0..settings.process.workers.max(1)).map(|_| Desk::default()).collect(),
             events: Arc::default(),
             closed: AtomicBool::new(false),
-            drain_error: match settings.process.drain_error {
-                DrainError::Quota => ErrorCode::AllocationQuotaReached,
-                DrainError::Capacity => ErrorCode::InsufficientCapacity,
-            },
             rendezvous: Rendezvous::new(settings.process.workers.max(1)),
-            connect_timeout: settings.lifetimes.connect,
-            reservation_lifetime: settings.lifetimes.reservation,
-            tcp: settings.tcp.clone(),
-            ipv4_prefix: settings.limits.ipv4_prefix,
-            ipv6_prefix: settings.limits.ipv6_prefix,
-            limiter: Arc::new(Limiter::new(limits, own, settings.process.workers)),
+            limiter: Arc::new(Limiter::new(&settings.limits, realm_limits(settings), settings.process.workers)),
             allocation_rate: Mutex::new(allocation_rate),
             reservations: Mutex::default(),
             connections: Mutex::default(),
             #[cfg(test)]
             doomed: std::sync::atomic::AtomicUsize::default(),
         })
+    }
+
+    /// Goes on with other settings; what is counted stays counted. Returns whether the limits of sessions are others than before.
+    pub(super) fn renew(&self, settings: &Settings, spaces: Arc<Spaces>, seed: u64, now: Time) -> bool {
+        let (before, terms) = (self.terms(), Arc::new(Terms::new(settings)));
+        if !before.counts_sources_as(&terms) {
+            *lock(&self.allocation_rate) = terms.rate(seed);
+        }
+        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = terms;
+        *lock(&self.spaces) = spaces;
+        self.limiter.renew(&settings.limits, realm_limits(settings), now.0)
+    }
+
+    /// What is looked up for a request.
+    pub(super) fn terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The newest list of what is relayed from.
+    pub(super) fn spaces(&self) -> Arc<Spaces> {
+        Arc::clone(&lock(&self.spaces))
     }
 
     /// Panics in the worker that is doomed, once.
@@ -188,14 +218,15 @@ impl Shared {
     ) -> Result<Option<Arc<Allowance>>, Refusal> {
         if !lock(&self.allocation_rate).allow(source, now.0) {
             self.limiter.refused_by_rate();
-            return Err(Refusal::Quota("too many from this address, try again later"));
+            let words = "too many from this address, try again later";
+            return Err(Refusal::Quota { words, key: "allocation-rate" });
         }
         self.limiter.allowance(subject, streams, now.0).map_err(|limit| self.refuse(limit, worker))
     }
 
     fn refuse(&self, limit: Limit, worker: u16) -> Refusal {
         self.limiter.refused(worker.into(), limit);
-        Refusal::Quota(limit.words())
+        Refusal::Quota { words: limit.words(), key: limit.key() }
     }
 
     /// Tells a worker something.
@@ -223,14 +254,14 @@ impl Shared {
 
     /// The error that new allocations get while there are to be none.
     pub(super) fn refuses_allocations(&self) -> Option<ErrorCode> {
-        self.closed.load(Ordering::Relaxed).then_some(self.drain_error)
+        self.closed.load(Ordering::Relaxed).then(|| self.terms().drain_error)
     }
 
     /// Holds a bound port until its token comes or it expires. Returns the token and when it expires.
     pub(super) fn reserve(&self, opened: Opened, quota: QuotaLease, now: Time, rng: &mut StdRng) -> ([u8; 8], Time) {
         let mut token = [0; 8];
         rng.fill_bytes(&mut token);
-        let expires = now + self.reservation_lifetime;
+        let expires = now + self.terms().reservation_lifetime;
         lock(&self.reservations).insert(token, Reservation { opened, quota, expires });
         (token, expires)
     }
@@ -264,7 +295,7 @@ impl Shared {
     pub(super) fn take_connection(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<ConnectionLease> {
         {
             let mut connections = lock(&self.connections);
-            if connections.total >= self.tcp.max_connections {
+            if connections.total >= self.terms().max_connections {
                 return None;
             }
             connections.total += 1;
@@ -276,53 +307,9 @@ impl Shared {
     /// What counts as one source, as for the rate limits. An IPv4-mapped address is its IPv4 address.
     fn source(&self, ip: IpAddr) -> IpNet {
         let ip = ip.to_canonical();
-        let prefix = if ip.is_ipv4() { self.ipv4_prefix } else { self.ipv6_prefix };
+        let terms = self.terms();
+        let prefix = if ip.is_ipv4() { terms.ipv4_prefix } else { terms.ipv6_prefix };
         IpNet::new(ip, prefix).map_or(ip.into(), |net| net.trunc())
-    }
-
-    /// Where a datagram to `peer` goes: one to this server's own external address goes to the local address behind it,
-    /// since the NAT in front need not send it back (both ends of a call on this server).
-    pub(super) fn inward(&self, peer: SocketAddr) -> SocketAddr {
-        self.translate(peer, |address| (address.external, address.local))
-    }
-
-    /// Who a datagram from `source` is from, in the addresses that clients know: the inverse of [`Shared::inward`].
-    pub(super) fn outward(&self, source: SocketAddr) -> SocketAddr {
-        self.translate(source, |address| (address.local, address.external))
-    }
-
-    /// Who serves a local address, if it is a relayed address in use.
-    pub(super) fn owner(&self, local: SocketAddr) -> Option<(Place, Owner)> {
-        let space = self.relays.iter().find(|space| space.address.local == local.ip())?;
-        space.ports.owner(local.port())
-    }
-
-    /// Whether this is a TCP relayed address in use, in either spelling.
-    pub(super) fn relays_tcp_at(&self, peer: SocketAddr) -> bool {
-        let local = self.inward(peer);
-        let of_space = self.relays.iter().find(|space| space.address.local == local.ip());
-        let ports = of_space.and_then(|space| space.tcp_ports.as_ref());
-        ports.is_some_and(|ports| ports.owner(local.port()).is_some())
-    }
-
-    /// A relayed address as clients know it.
-    pub(super) fn external(&self, place: Place) -> SocketAddr {
-        SocketAddr::new(self.relays[usize::from(place.space)].address.external, place.port)
-    }
-
-    /// A relayed address as this host has it.
-    pub(super) fn local(&self, place: Place) -> SocketAddr {
-        SocketAddr::new(self.relays[usize::from(place.space)].address.local, place.port)
-    }
-
-    fn translate(&self, address: SocketAddr, pair: impl Fn(&RelayAddress) -> (IpAddr, IpAddr)) -> SocketAddr {
-        for relay in &self.relays {
-            let (from, to) = pair(&relay.address);
-            if from == address.ip() && from != to {
-                return SocketAddr::new(to, address.port());
-            }
-        }
-        address
     }
 }
 
@@ -340,7 +327,7 @@ impl ConnectionLease {
         let source = self.shared.source(ip);
         let mut connections = lock(&self.shared.connections);
         let count = connections.by_source.get(&source).copied().unwrap_or(0);
-        if self.source.is_some() || count >= self.shared.tcp.max_connections_per_ip {
+        if self.source.is_some() || count >= self.shared.terms().max_connections_per_ip {
             return false;
         }
         connections.by_source.insert(source, count + 1);

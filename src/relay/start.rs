@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::{
     clock::Clock,
     complaint::RAISE_DESCRIPTORS,
+    current::{Current, TakenUp},
     dtls,
     errands::Notice,
     inquiries::Desk,
@@ -19,7 +20,9 @@ use super::{
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
     monitor::Monitor,
     offload::{self, Offload, OffloadCounts, OffloadReport},
-    peers::PeerBook,
+    passed::PassedSockets,
+    peers::{Own, PeerBook},
+    reload::own_sockets,
     shared::Shared,
     supervise,
     system::{self, DatagramPath, Use},
@@ -28,10 +31,7 @@ use super::{
 };
 use crate::{
     auth::directory::{Directory, DirectoryError, Slow},
-    config::{
-        Settings,
-        settings::{NatDiscovery, Peers},
-    },
+    config::{Settings, settings::Peers},
     policy::limiter::LimitCounts,
     turn::{Revocation, Totals},
 };
@@ -62,6 +62,9 @@ pub enum StartError {
     /// A user cannot be prepared.
     #[error("{0}")]
     Users(#[from] DirectoryError),
+    /// A socket that was passed to the process cannot be used.
+    #[error("{0}")]
+    Passed(String),
     /// The certificates cannot be used together.
     #[error("[tls]: {0}")]
     Tls(rustls::Error),
@@ -116,17 +119,24 @@ pub struct Counts {
 
 /// A running server.
 pub struct Relay {
-    listeners: Arc<Listeners>,
-    monitor: Monitor,
+    pub(super) listeners: Arc<Listeners>,
+    pub(super) monitor: Monitor,
     path: DatagramPath,
     offload: Option<Arc<Offload>>,
     offload_report: OffloadReport,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
-    /// There if bytes of the month are limited.
-    bookkeeper: Option<Bookkeeper>,
-    peers: Arc<PeerBook>,
+    /// There if bytes of the month are, or were, limited.
+    pub(super) bookkeeper: Option<Bookkeeper>,
+    pub(super) peers: Arc<PeerBook>,
     pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
+    /// Users are kept elsewhere, too.
+    pub(super) has_store: bool,
+    /// What it was told last.
+    pub(super) settings: Settings,
+    /// What workers go by.
+    current: watch::Sender<Arc<Current>>,
 }
 
 impl Relay {
@@ -141,11 +151,30 @@ impl Relay {
         store: Option<Arc<dyn Slow>>,
         reserved: &[SocketAddr],
     ) -> Result<Self, StartError> {
-        Self::open(settings, store, reserved).map_err(StartError::by_cause)
+        Self::start_on(settings, store, reserved, PassedSockets::default())
     }
 
-    fn open(settings: Settings, store: Option<Arc<dyn Slow>>, reserved: &[SocketAddr]) -> Result<Self, StartError> {
-        let directory = Arc::new(Directory::new(&settings, store.is_some())?);
+    /// The same with listening sockets that are open already, where they match the configured ones.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing is left open.
+    pub fn start_on(
+        settings: Settings,
+        store: Option<Arc<dyn Slow>>,
+        reserved: &[SocketAddr],
+        passed: PassedSockets,
+    ) -> Result<Self, StartError> {
+        Self::open(settings, store, reserved, passed).map_err(StartError::by_cause)
+    }
+
+    fn open(
+        settings: Settings,
+        store: Option<Arc<dyn Slow>>,
+        reserved: &[SocketAddr],
+        passed: PassedSockets,
+    ) -> Result<Self, StartError> {
+        let has_store = store.is_some();
+        let directory = Arc::new(Directory::new(&settings, has_store)?);
         let path = DatagramPath::probe(settings.process.udp_io)?;
         let io = path.io();
         let workers = if system::CAN_SHARE_PORTS { settings.process.workers } else { 1 };
@@ -160,23 +189,17 @@ impl Relay {
         let tls = settings.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?.map(Arc::new);
         let dtls = settings.tls.as_ref().filter(|_| settings.listeners.iter().any(|listener| listener.dtls));
         let dtls = dtls.map(dtls::Context::new).transpose().map_err(StartError::Dtls)?.map(Arc::new);
-        let listeners = Arc::new(Listeners::open(&settings, workers, io)?);
-        let (offload, offload_report) = offload::start(&settings, &listeners.endpoints)
+        let listeners = Arc::new(Listeners::open(&settings, workers, io, passed)?);
+        let sockets = listeners.sockets();
+        let (offload, offload_report) = offload::start(&settings, &sockets.endpoints)
             .map_err(|why| StartError::Offload { mode: settings.offload.mode.name(), why })?;
-        let discovery = settings.nat_discovery.iter().flat_map(NatDiscovery::external);
-        let own: Vec<SocketAddr> = listeners
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.address)
-            .chain(discovery)
-            .chain(reserved.iter().copied())
-            .collect();
-        let peers = Arc::new(PeerBook::new(&settings, own, host_addresses()));
+        let relay = settings.relay.addresses.clone();
+        let own = Own { sockets: own_sockets(&settings, &sockets, reserved), relay, host: host_addresses() };
+        let peers = Arc::new(PeerBook::new(&settings, own));
         let default = peers.rules().first().cloned();
         // The default realm is always there.
         let default = default.ok_or_else(|| io::Error::other("there is no realm"))?;
-        let seed = random()?.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
-        let shared = Shared::new(&settings, &default, seed);
+        let shared = Shared::new(&settings, &default, random_seed()?);
         let desk = store.map(|store| Desk::open(store, Arc::clone(&shared))).transpose()?;
         let clock = Clock::new();
         let state = settings.limits.state_directory.as_deref();
@@ -184,10 +207,12 @@ impl Relay {
         let bookkeeper = state.map(keep).transpose()?;
         let processors = processors(&settings);
         let (stop, stopped) = watch::channel(false);
+        let (placed, limits, taken_up) = (Arc::new(settings.clone()), 0, TakenUp::default());
+        let current = Current { settings: placed, directory, sockets, tls, dtls, limits, taken_up };
+        let (current, news) = watch::channel(Arc::new(current));
         let plan = Plan {
             index: 0,
-            settings: Arc::new(settings),
-            directory,
+            current: news,
             desk,
             peers: Arc::clone(&peers),
             shared: Arc::clone(&shared),
@@ -195,9 +220,6 @@ impl Relay {
             io,
             nonce_secret: random()?,
             ticket_key: random()?,
-            sockets: Arc::default(),
-            tls,
-            dtls,
             offload: offload.clone(),
             processor: None,
         };
@@ -212,10 +234,14 @@ impl Relay {
             bookkeeper,
             peers,
             shared,
+            clock,
+            has_store,
+            settings,
+            current,
         };
-        for (index, sockets) in relay.listeners.sockets.iter().enumerate() {
+        for index in 0..workers {
             let processor = processors.get(index % processors.len().max(1)).copied();
-            let plan = Plan { index, sockets: Arc::clone(sockets), processor, ..plan.clone() };
+            let plan = Plan { index, processor, ..plan.clone() };
             let stopped = stopped.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             let (started, serves) = sync_channel(1);
@@ -233,8 +259,18 @@ impl Relay {
 
     /// Where clients are served, with the ports that the system chose where it was left to it.
     #[must_use]
-    pub fn endpoints(&self) -> &[Endpoint] {
-        &self.listeners.endpoints
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.listeners.sockets().endpoints.clone()
+    }
+
+    /// What workers go by.
+    pub(super) fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Tells the workers what to go by from now on.
+    pub(super) fn publish(&self, current: Current) {
+        self.current.send_replace(Arc::new(current));
     }
 
     /// A view of this server for management.
@@ -287,11 +323,10 @@ impl Relay {
     }
 
     /// Adds peer rules, by realm, to those of the configuration, in place of what was added before.
+    /// What they do not permit any more ends.
     pub fn add_peers(&self, added: &[Peers]) {
         self.peers.add(added);
-        for worker in (0..).take(self.workers.len()) {
-            self.shared.notify(worker, Notice::Peers);
-        }
+        (0..).take(self.workers()).for_each(|worker| self.shared.notify(worker, Notice::Peers));
     }
 
     /// What the limits have done so far.
@@ -334,6 +369,11 @@ fn processors(settings: &Settings) -> Vec<usize> {
         tracing::warn!(%error, "pin-workers has no effect: this system does not tell its processors");
         Vec::new()
     })
+}
+
+/// A number that nobody outside can know.
+pub(super) fn random_seed() -> io::Result<u64> {
+    Ok(random()?.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte)))
 }
 
 /// Random bytes from the system.

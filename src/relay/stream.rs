@@ -4,7 +4,7 @@
 //! reach and the start of an unfinished message. Nothing here knows which kind of stream it is.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io::{self, IoSlice},
     mem,
@@ -20,12 +20,13 @@ use tokio::{
 
 use super::{
     complaint,
-    core::{Core, Outcome, Way},
+    core::{Core, Outcome},
     data_connection::{self, ClientStream},
     fault::outlive,
     kept::{self, Buffers},
     outbox::{Outbox, Payload},
     queue::Queue,
+    route::Way,
     shared::ConnectionLease,
 };
 use crate::{
@@ -59,8 +60,8 @@ pub(super) struct Streams {
     out: RefCell<Outbox>,
     /// For what connections keep.
     buffers: RefCell<Buffers>,
-    pub(super) limits: Tcp,
-    wide_channels: bool,
+    limits: RefCell<Rc<Tcp>>,
+    wide_channels: Cell<bool>,
     /// Tells the worker that deadlines may have changed.
     changed: Rc<tokio::sync::Notify>,
 }
@@ -77,10 +78,21 @@ impl Streams {
             buffer: RefCell::new(vec![0; LONGEST + LONG_READ].into_boxed_slice()),
             out: RefCell::new(Outbox::new()),
             buffers: RefCell::default(),
-            limits,
-            wide_channels,
+            limits: RefCell::new(Rc::new(limits)),
+            wide_channels: Cell::new(wide_channels),
             changed,
         }
+    }
+
+    /// What connections are held to.
+    pub(super) fn limits(&self) -> Rc<Tcp> {
+        Rc::clone(&self.limits.borrow())
+    }
+
+    /// Goes on with other limits; what a queue may hold is for new connections.
+    pub(super) fn renew(&self, limits: Tcp, wide_channels: bool) {
+        self.limits.replace(Rc::new(limits));
+        self.wide_channels.set(wide_channels);
     }
 }
 
@@ -126,7 +138,7 @@ pub(super) async fn serve<S>(shared: Rc<Streams>, stream: S, tuple: FiveTuple, r
 where
     S: ClientStream,
 {
-    let limits = &shared.limits;
+    let limits = shared.limits();
     let mut queue = Queue::new(limits.queue_bytes, limits.queue_age);
     if tuple.transport == Transport::Tls {
         queue = queue.apart();
@@ -214,10 +226,10 @@ impl<S: ClientStream> Connection<S> {
             if self.resume.is_some() && !self.is_held_up() {
                 context.waker().wake_by_ref();
             }
-            if self.begun.is_some_and(|begun| begun + self.shared.limits.message_timeout <= now) {
+            if self.begun.is_some_and(|begun| begun + self.shared.limits().message_timeout <= now) {
                 return true;
             }
-            if self.active + self.shared.limits.idle_timeout <= now {
+            if self.active + self.shared.limits().idle_timeout <= now {
                 if !self.core(|core, _| core.server.has_allocation(&self.client)) {
                     return true;
                 }
@@ -238,7 +250,7 @@ impl<S: ClientStream> Connection<S> {
 
     /// When the connection may have to end if nothing more comes.
     fn deadline(&self) -> Instant {
-        let limits = &self.shared.limits;
+        let limits = self.shared.limits();
         let idle = self.active + limits.idle_timeout;
         let late = self.begun.map_or(idle, |begun| idle.min(begun + limits.message_timeout));
         self.resume.map_or(late, |time| late.min(time))
@@ -361,12 +373,16 @@ impl<S: ClientStream> Connection<S> {
         let (mut at, mut useful) = (0, false);
         let stopped = loop {
             let rest = &bytes[at..];
-            let (len, whole) = match frame::front(rest, self.shared.wide_channels) {
+            let (len, whole) = match frame::front(rest, self.shared.wide_channels.get()) {
                 Frame::Stun(len) | Frame::ChannelData(len) => (len, true),
                 Frame::Partial(len) => (len, false),
-                Frame::Lost => break Err(io::ErrorKind::InvalidData),
+                Frame::Lost => {
+                    core.server.note_not_served(&self.client.tuple, rest, now);
+                    break Err(io::ErrorKind::InvalidData);
+                }
             };
             if len > LONGEST_WITHOUT_ALLOCATION && !core.server.has_allocation(&self.client) {
+                core.server.note_not_served(&self.client.tuple, rest, now);
                 break Err(io::ErrorKind::InvalidData);
             }
             match (whole, *left) {

@@ -76,10 +76,9 @@ pub(super) fn run(plan: &Plan, started: &SyncSender<()>, mut stop: watch::Receiv
 
 /// What a life of a worker begins with.
 fn parts(plan: &Plan, life: u64) -> io::Result<Parts> {
-    let (udp, doors) = plan.sockets.lend()?;
     // Lives of workers number their sessions in ranges of their own.
     let first_id = ((plan.index as u64) << 48) + (life << 32) + 1;
-    Ok(Parts { plan: plan.clone(), seed: random()?, first_id, udp, doors })
+    Ok(Parts { plan: plan.clone(), seed: random()?, first_id })
 }
 
 #[cfg(test)]

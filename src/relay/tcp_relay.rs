@@ -22,11 +22,12 @@ use tokio::{
 
 use super::{
     complaint,
-    core::{Core, Way},
+    core::Core,
     limits::QuotaLease,
     open,
     ports::{Owner, PortLease},
     rendezvous::{Event, Link, Rendezvous, Waiting},
+    route::Way,
     shared::Shared,
     system,
 };
@@ -74,7 +75,7 @@ enum Peer {
 pub(super) struct TcpRelays {
     relays: Slab<TcpRelay>,
     peers: HashMap<ConnectionId, Peer>,
-    connect_timeout: Duration,
+    pub(super) connect_timeout: Duration,
     /// The worker's state, for the tasks.
     core: Weak<RefCell<Core>>,
     /// Tells the worker that deadlines may have changed.
@@ -224,7 +225,7 @@ impl Core {
             return self.server.connect_failed(id, &mut self.reply).map(|(_, len)| len);
         };
         let (core, limit) = (Weak::clone(&self.tcp.core), self.tcp.connect_timeout);
-        let task = spawn_local(connect(core, id, socket, self.shared.inward(peer), limit));
+        let task = spawn_local(connect(core, id, socket, self.spaces.inward(peer), limit));
         self.tcp.peers.insert(id, Peer::Connecting(task.abort_handle()));
         None
     }
@@ -271,7 +272,7 @@ impl Core {
             self.server.count_drop(Drop::TooManyConnections);
             return None;
         }
-        let peer = self.shared.outward(peer);
+        let peer = self.spaces.outward(peer);
         self.server.peer_connects(handle, peer, &mut self.reply, now)
     }
 

@@ -7,7 +7,7 @@
 use std::{
     io::{self, IoSlice, Write},
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -36,6 +36,17 @@ pub(super) const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
 /// So much is encrypted at a time before it is sent; what a client does not take waits in its queue, where it can be dropped.
 const BATCH: usize = 16 << 10;
 
+/// What is said of a handshake that took too long.
+pub(super) const NOT_FINISHED: &str = "not finished in time";
+
+/// The alert with which a client has ended a handshake, if that is what ended it.
+pub(super) fn alert(error: &io::Error) -> Option<u8> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(alert) => Some(u8::from(*alert)),
+        _ => None,
+    }
+}
+
 /// Whether the first byte of a connection begins a TLS record (RFC 7983 §7).
 pub(super) const fn is_record(first: u8) -> bool {
     matches!(first, 20..=63)
@@ -44,9 +55,9 @@ pub(super) const fn is_record(first: u8) -> bool {
 /// What TLS is spoken with.
 #[derive(Debug)]
 pub(super) struct Tls {
-    /// One for all workers, so that a client may resume its session on any of them. Certificates can be exchanged while
-    /// the server runs by putting another one here: a handshake takes the one that is there when it begins.
-    current: RwLock<Arc<ServerConfig>>,
+    /// One for all workers, so that a client may resume its session on any of them. A reload makes another [`Tls`] when anything
+    /// about it changes: sessions of clients then begin anew.
+    config: Arc<ServerConfig>,
     pub(super) handshake_timeout: Duration,
     /// Unfinished handshakes of all workers together.
     pub(super) max_handshakes: usize,
@@ -55,7 +66,7 @@ pub(super) struct Tls {
 impl Tls {
     pub(super) fn new(settings: &settings::Tls) -> Result<Self, rustls::Error> {
         Ok(Self {
-            current: RwLock::new(Arc::new(server_config(settings)?)),
+            config: Arc::new(server_config(settings)?),
             handshake_timeout: settings.handshake_timeout,
             max_handshakes: settings.max_handshakes,
         })
@@ -63,8 +74,7 @@ impl Tls {
 
     /// Holds a handshake.
     pub(super) async fn accept(&self, connection: TcpStream) -> io::Result<Stream> {
-        let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
-        let mut stream = TlsAcceptor::from(config).accept(connection).await?;
+        let mut stream = TlsAcceptor::from(Arc::clone(&self.config)).accept(connection).await?;
         // `Stream` sees to it, in whole messages.
         stream.get_mut().1.set_buffer_limit(None);
         Ok(Stream(stream))

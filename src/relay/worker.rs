@@ -15,38 +15,32 @@ use tokio::{
 };
 
 use super::{
-    accept::{self, Door, Reception},
     clock::Clock,
     complaint,
-    core::{Core, Listener, Token},
+    core::Core,
+    current::{self, Current, Hands},
     datagrams::Datagrams,
     desk,
-    dtls::{self, Dtls},
+    dtls::Dtls,
     fault::{outlive, survive},
     inquiries::{Desk, Inquiries},
-    listeners::{Sockets, Window},
     offload::{Mirror, Offload},
     pace::Pace,
     peers::PeerBook,
-    rules::{self, WorkerPolicy},
+    route::Token,
     shared::Shared,
     stream::Streams,
-    system::{self, Batch, Io, Poller, Ready, UdpSocket},
+    system::{self, Batch, Io, Poller, Ready},
     tcp_relay,
-    tls::Tls,
 };
-use crate::{
-    auth::directory::Directory,
-    config::Settings,
-    turn::{ConnectionIds, EndReason, Mobility, Server, Totals},
-};
+use crate::turn::{EndReason, Server, Totals};
 
 /// What a worker is, prepared on the main thread; the same in all its lives.
 #[derive(Clone)]
 pub(super) struct Plan {
     pub(super) index: usize,
-    pub(super) settings: Arc<Settings>,
-    pub(super) directory: Arc<Directory>,
+    /// What a reload replaces.
+    pub(super) current: watch::Receiver<Arc<Current>>,
     /// Where users are asked for who are kept elsewhere.
     pub(super) desk: Option<Desk>,
     /// By realm.
@@ -57,11 +51,6 @@ pub(super) struct Plan {
     pub(super) nonce_secret: [u8; 32],
     /// Encrypts tickets (RFC 8016).
     pub(super) ticket_key: [u8; 32],
-    pub(super) sockets: Arc<Sockets>,
-    /// There if any listener serves TLS.
-    pub(super) tls: Option<Arc<Tls>>,
-    /// There if any listener serves DTLS.
-    pub(super) dtls: Option<Arc<dtls::Context>>,
     /// There if the kernel relays, too.
     pub(super) offload: Option<Arc<Offload>>,
     /// Where it is pinned to, if it is.
@@ -75,8 +64,6 @@ pub(super) struct Parts {
     pub(super) seed: [u8; 32],
     /// The id of its first session.
     pub(super) first_id: u64,
-    pub(super) udp: Vec<Window>,
-    pub(super) doors: Vec<Door>,
 }
 
 /// What a life came to.
@@ -88,21 +75,20 @@ pub(super) struct Life {
 
 /// Runs a worker until `stop` says so, or a bug ends it; its sessions end in either case. Tells `started` as soon as it serves.
 pub(super) async fn work(parts: Parts, started: &SyncSender<()>, stop: watch::Receiver<bool>) -> io::Result<Life> {
-    let limits = parts.plan.settings.tcp.clone();
-    let wide_channels = parts.plan.settings.compatibility.rfc5766_channel_numbers;
+    let news = parts.plan.current.clone();
+    let current = Arc::clone(&news.borrow());
+    let settings = &current.settings;
+    let wide_channels = settings.compatibility.rfc5766_channel_numbers;
     let datagrams = Datagrams::new(Batch::new(parts.plan.io));
-    let gather = parts.plan.settings.process.gather.filter(|_| system::sleeps_exactly());
+    let gather = settings.process.gather.filter(|_| system::sleeps_exactly());
     let pace = Pace::new(gather, std::time::Instant::now());
-    let (workers, tls) = (parts.plan.settings.process.workers, parts.plan.tls.clone());
-    let (core, poller, doors) = assemble(parts)?;
+    let (core, poller) = assemble(&parts, &current)?;
     let core = Rc::new(RefCell::new(core));
     let changed = Rc::new(Notify::new());
     tcp_relay::start(&core, &changed);
-    let streams = Rc::new(Streams::new(Rc::clone(&core), limits, wide_channels, Rc::clone(&changed)));
-    let reception = Rc::new(Reception::new(streams, tls, workers));
-    for door in doors {
-        tokio::task::spawn_local(accept::open(door, Rc::clone(&reception))?);
-    }
+    let streams = Rc::new(Streams::new(Rc::clone(&core), settings.tcp.clone(), wide_channels, Rc::clone(&changed)));
+    let hands = (Rc::clone(&core), Rc::clone(&poller), streams, Rc::clone(&changed));
+    tokio::task::spawn_local(Hands::new(parts.plan, current, hands)?.follow(news));
 
     // Nobody waits for it if this is not the first life, or if the start was given up, which `stop` tells.
     let _ = started.try_send(());
@@ -243,57 +229,32 @@ fn mail(core: &mut Core, datagrams: &mut Datagrams) {
     core.wake_workers();
 }
 
-fn assemble(parts: Parts) -> io::Result<(Core, Rc<Poller>, Vec<Door>)> {
-    let Parts { plan, seed, first_id, udp, doors } = parts;
-    let Plan {
-        index,
-        settings,
-        directory,
-        desk,
-        peers,
-        shared,
-        clock,
-        io,
-        nonce_secret,
-        ticket_key,
-        dtls,
-        offload,
-        ..
-    } = plan;
-    let mut rng = StdRng::from_seed(seed);
+fn assemble(Parts { plan, seed, first_id }: &Parts, current: &Current) -> io::Result<(Core, Rc<Poller>)> {
+    let mut rng = StdRng::from_seed(*seed);
     let mut draw = || rand::Rng::next_u64(&mut rng);
-    let policy =
-        WorkerPolicy::new(peers, Arc::clone(&shared), &settings.limits, settings.process.workers, [draw(), draw()]);
+    let policy = current.policy(plan, [draw(), draw()]);
     let mut server_seed = [0; 32];
     rand::Rng::fill_bytes(&mut rng, &mut server_seed);
-    let dtls = dtls.map(|context| {
-        let mut secret = [0; 32];
-        rand::Rng::fill_bytes(&mut rng, &mut secret);
-        Dtls::new(context, &settings, &secret, rand::Rng::next_u64(&mut rng))
-    });
-    let worker = u16::try_from(index).map_err(io::Error::other)?;
-    let workers = u16::try_from(settings.process.workers).map_err(io::Error::other)?;
-    let mut rules = rules::rules(&settings, &directory, io, ConnectionIds { worker, workers });
-    // A ticket alone proves nobody: without credentials there is no mobility (RFC 8016 §5).
-    let number = u8::try_from(worker).ok().filter(|_| settings.relay.mobility && !settings.auth.anonymous);
-    rules.mobility = number.map(|worker| Mobility { worker, key: ticket_key });
-    let server = Server::new(rules, Box::new(policy), &nonce_secret, server_seed, first_id);
+    let dtls = current.dtls.as_ref().map(|context| Dtls::drawn(context, &current.settings, &mut rng));
+    let worker = u16::try_from(plan.index).map_err(io::Error::other)?;
+    let server = Server::new(current.rules(plan), Box::new(policy), &plan.nonce_secret, server_seed, *first_id);
+    let (io, shared) = (plan.io, Arc::clone(&plan.shared));
     let poller = Rc::new(Poller::new(io)?);
-    let inquiries = Inquiries::new(worker, desk, first_id);
-    let mut core = Core::new(worker, server, directory, inquiries, shared, clock, Rc::clone(&poller), rng, io);
+    let inquiries = Inquiries::new(worker, plan.desk.clone(), *first_id);
+    let (directory, clock) = (Arc::clone(&current.directory), plan.clock);
+    let connect_timeout = current.settings.lifetimes.connect;
+    let watch = Rc::clone(&poller);
+    let mut core = Core::new(worker, server, directory, inquiries, shared, connect_timeout, clock, watch, rng, io);
     core.dtls = dtls;
-    core.mirror = offload.map(Mirror::new);
+    core.mirror = plan.offload.clone().map(Mirror::new);
     // What an earlier life has left behind.
     let now = core.clock.now();
     core.reservation_deadline = core.shared.expire_reservations(now);
-    core.shared.errands[index].clear();
-    core.shared.desks[index].clear();
-    core.shared.mailboxes[index].notify.notify_one();
-    for (at, Window { socket, plain, dtls, realm }) in udp.into_iter().enumerate() {
-        let local = socket.local_addr()?;
-        let socket = UdpSocket::new(socket, io)?;
-        poller.add(&socket, Token::Listener(at).encode())?;
-        core.listeners.push(Listener { socket, local, plain, dtls, realm, busy: false });
+    core.shared.errands[plan.index].clear();
+    core.shared.desks[plan.index].clear();
+    core.shared.mailboxes[plan.index].notify.notify_one();
+    for at in 0..current.sockets.windows.len() {
+        current::open_window(&mut core, &poller, plan, &current.sockets, at)?;
     }
-    Ok((core, poller, doors))
+    Ok((core, poller))
 }

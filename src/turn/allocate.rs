@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    AllocationId, Client, Effect, Families, Family, Handle, RelayId, Server, Step, Subject, Time, Traffic,
+    AllocationId, Client, Effect, Families, Family, Handle, History, RelayId, Server, Step, Subject, Time, Traffic,
     allocation::{Allocation, Relayed},
     authentication::Requester,
     channel::Channels,
@@ -11,7 +11,7 @@ use super::{
     reply::{Reject, ReplyContext},
     time::whole_seconds,
 };
-use crate::stun::{AttributeType, ErrorCode, Message, TransactionId};
+use crate::stun::{AttributeType, ErrorCode, Message, Method, TransactionId};
 
 /// The answer to whoever asks for UDP where it is not relayed (RFC 6062 §5.1).
 const UDP_FORBIDDEN: Reject = Reject { error: ErrorCode::Forbidden, words: Some("UDP is not relayed here") };
@@ -89,8 +89,13 @@ pub struct Grant {
 /// Why no relay sockets were opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// A limit of allocations is reached: this one, in words for the client.
-    Quota(&'static str),
+    /// A limit of allocations is reached.
+    Quota {
+        /// Which one, in words for the client.
+        words: &'static str,
+        /// Its key in the configuration.
+        key: &'static str,
+    },
     /// No port, descriptor or reservation is left that would do.
     Capacity,
     /// The family is not relayed here.
@@ -100,14 +105,14 @@ pub enum Refusal {
 impl Refusal {
     const fn reject(self) -> Reject {
         match self {
-            Self::Quota(words) => Reject { error: self.error(), words: Some(words) },
+            Self::Quota { words, .. } => Reject { error: self.error(), words: Some(words) },
             Self::Capacity | Self::Family => Reject { error: self.error(), words: None },
         }
     }
 
     const fn error(self) -> ErrorCode {
         match self {
-            Self::Quota(_) => ErrorCode::AllocationQuotaReached,
+            Self::Quota { .. } => ErrorCode::AllocationQuotaReached,
             Self::Capacity => ErrorCode::InsufficientCapacity,
             Self::Family => ErrorCode::AddressFamilyNotSupported,
         }
@@ -259,6 +264,11 @@ impl Server {
             Err(refusal) => {
                 let len = context.error(&self.rules, reply, refusal.reject(), |_| {});
                 self.count_response(reply, len);
+                let user = &requester.subject.user;
+                match refusal {
+                    Refusal::Quota { key, .. } => self.note_limit(&client, user, key, now),
+                    _ => self.note_response(&client, user, Method::Allocate, reply, now),
+                }
                 return (len, None);
             }
         };
@@ -276,6 +286,7 @@ impl Server {
             to_peers: Traffic::default(),
             to_client: Traffic::default(),
             created: now,
+            history: History::default(),
             transaction_id,
             token: grant.token,
             refused: grant.refused,

@@ -3,8 +3,8 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    Client, Family, FiveTuple, Refusal, RelayId, Subject, Time, Traffic, authentication::Requester, channel::Channels,
-    connection::Connections, meter::Meter, mobility::Mobile, permission::Permissions,
+    Client, Family, FiveTuple, History, Refusal, RelayId, Subject, Time, Traffic, authentication::Requester,
+    channel::Channels, connection::Connections, meter::Meter, mobility::Mobile, permission::Permissions,
 };
 use crate::stun::TransactionId;
 
@@ -44,6 +44,8 @@ pub(super) struct Allocation {
     pub(super) to_peers: Traffic,
     pub(super) to_client: Traffic,
     pub(super) created: Time,
+    /// What its data have met with.
+    pub(super) history: History,
     /// Transaction id of the Allocate, by which its retransmissions are known (RFC 8656 §7.2).
     pub(super) transaction_id: TransactionId,
     /// Token of the port that was reserved with it.

@@ -6,7 +6,7 @@ use std::{hash::BuildHasher, sync::Arc, time::Duration};
 use foldhash::fast::FixedState;
 
 use super::{
-    Client, Mechanism, Rules, Time,
+    Client, Mechanism, Realm, Rules, Time,
     nonce::{self, Features, Nonces},
 };
 pub use crate::auth::{
@@ -144,11 +144,30 @@ struct Challenge {
     features: Features,
     takes_hashes: bool,
     takes_tokens: bool,
+    /// Those that go with what is offered.
+    nonces: Nonces,
+    /// Those that went with what was offered before.
+    former: Option<(Nonces, Features)>,
+}
+
+impl Challenge {
+    fn new(realm: &Realm, nonces: &Nonces) -> Self {
+        let anonymity = if realm.user_hashes { nonce::USERNAME_ANONYMITY } else { 0 };
+        let offered = PasswordAlgorithm::encode_list(&realm.password_algorithms);
+        Self {
+            features: nonce::features(nonce::PASSWORD_ALGORITHMS | anonymity),
+            takes_hashes: realm.user_hashes,
+            takes_tokens: realm.third_party.is_some(),
+            nonces: nonces.bound_to(&offered),
+            former: None,
+            offered,
+        }
+    }
 }
 
 /// What authenticates requests, apart from the users.
 pub(super) struct Authenticator {
-    pub(super) nonces: Nonces,
+    nonces: Nonces,
     /// By realm.
     challenges: Vec<Challenge>,
     /// Verified instead of an unknown user's key, so that the time taken tells nothing (H-12).
@@ -171,21 +190,27 @@ struct Claim<'m> {
 
 impl Authenticator {
     pub(super) fn new(nonces: Nonces, rules: &Rules, decoy: &[u8; 32], seed: u64) -> Self {
-        let challenges = rules.realms.iter().map(|realm| {
-            let anonymity = if realm.user_hashes { nonce::USERNAME_ANONYMITY } else { 0 };
-            Challenge {
-                offered: PasswordAlgorithm::encode_list(&realm.password_algorithms),
-                features: nonce::features(nonce::PASSWORD_ALGORITHMS | anonymity),
-                takes_hashes: realm.user_hashes,
-                takes_tokens: realm.third_party.is_some(),
-            }
-        });
-        Self { nonces, challenges: challenges.collect(), decoy: *decoy, hasher: FixedState::with_seed(seed) }
+        let challenges = rules.realms.iter().map(|realm| Challenge::new(realm, &nonces)).collect();
+        Self { nonces, challenges, decoy: *decoy, hasher: FixedState::with_seed(seed) }
     }
 
-    /// What clients of this realm are sent: PASSWORD-ALGORITHMS and the features in NONCE.
-    pub(super) fn challenge(&self, realm: RealmId) -> (&[u8], Features) {
-        self.challenges.get(realm.index()).map_or((&[], Features::default()), |to| (&to.offered, to.features))
+    /// Goes on with other realms. Nonces stay good where the same is offered as before.
+    pub(super) fn renew(&mut self, rules: &Rules) {
+        self.nonces = self.nonces.lasting(rules.nonce_lifetime);
+        let mut before = std::mem::take(&mut self.challenges).into_iter();
+        let renewed = rules.realms.iter().map(|realm| {
+            let (mut challenge, before) = (Challenge::new(realm, &self.nonces), before.next());
+            let former = before.filter(|before| before.offered != challenge.offered);
+            challenge.former = former.map(|former| (former.nonces, former.features));
+            challenge
+        });
+        self.challenges = renewed.collect();
+    }
+
+    /// What clients of this realm are sent: PASSWORD-ALGORITHMS, and NONCE with its features.
+    pub(super) fn challenge(&self, realm: RealmId) -> (&[u8], Features, &Nonces) {
+        let challenge = self.challenges.get(realm.index());
+        challenge.map_or((&[], Features::default(), &self.nonces), |to| (&to.offered, to.features, &to.nonces))
     }
 
     /// Whether access tokens serve where this realm is told.
@@ -202,7 +227,7 @@ impl Authenticator {
         answer: Answer<'_>,
         now: Time,
     ) -> Outcome<'m> {
-        let claim = match self.claim(message, client, owner) {
+        let claim = match self.claim(message, client, owner, now) {
             Ok(claim) => claim,
             Err(failure) => return Outcome::Failed(failure),
         };
@@ -226,9 +251,7 @@ impl Authenticator {
         let passed = passed.and_then(|credential| accept(credential, mechanism(credential), &claim, now));
         match passed {
             Some((requester, proof)) => self.check_nonce(&claim, client, now, requester, proof),
-            None if more && self.nonces.is_valid(claim.nonce, claim.features, &client.tuple, now) => {
-                Outcome::AskFurther(claim.query)
-            }
+            None if more && self.is_fresh(&claim, client, now) => Outcome::AskFurther(claim.query),
             None if more => Outcome::Failed(Failure::UnprovedAddress),
             None if credentials.is_empty() => Outcome::Failed(self.unknown_user(message, claim.mac)),
             None => Outcome::Failed(Failure::Challenge),
@@ -241,6 +264,7 @@ impl Authenticator {
         message: &Message<'m>,
         client: &Client,
         owner: Option<&Requester>,
+        now: Time,
     ) -> Result<Claim<'m>, Failure> {
         let challenge = self.challenges.get(client.realm.index()).ok_or(Failure::BadRequest)?;
         let mac = if message.has(AttributeType::MESSAGE_INTEGRITY_SHA256) {
@@ -261,7 +285,13 @@ impl Authenticator {
         if token.is_some() && !challenge.takes_tokens {
             return Err(Failure::UnexpectedToken);
         }
-        let chosen = password_algorithm(message, &challenge.offered)?;
+        let chosen = password_algorithm(message, &challenge.offered).map_err(|failure| {
+            // A client that was offered something else, before a reload, is told anew what there is.
+            let former = challenge.former.as_ref();
+            let is_former =
+                former.is_some_and(|(nonces, features)| nonces.is_valid(nonce, *features, &client.tuple, now));
+            if is_former { Failure::StaleNonce } else { failure }
+        })?;
         let identity = match (username, userhash) {
             (Some(name), _) => std::str::from_utf8(name).ok().map(Identity::Name),
             (None, Some(hash)) if challenge.takes_hashes => hash.try_into().ok().map(Identity::Hash),
@@ -288,11 +318,16 @@ impl Authenticator {
         requester: Requester,
         proof: Proof,
     ) -> Outcome<'m> {
-        if self.nonces.is_valid(claim.nonce, claim.features, &client.tuple, now) {
+        if self.is_fresh(claim, client, now) {
             Outcome::Passed(requester, proof)
         } else {
             Outcome::Failed(Failure::StaleNonce)
         }
+    }
+
+    /// Whether the nonce is good.
+    fn is_fresh(&self, claim: &Claim<'_>, client: &Client, now: Time) -> bool {
+        self.challenge(claim.query.realm).2.is_valid(claim.nonce, claim.features, &client.tuple, now)
     }
 
     fn unknown_user(&self, message: &Message<'_>, algorithm: MacAlgorithm) -> Failure {

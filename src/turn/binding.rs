@@ -18,6 +18,7 @@ impl Server {
     ) -> Step<'m> {
         let mapped = client.tuple.client;
         if !self.policy.admits(Unauthenticated::Binding, mapped.ip(), now) {
+            self.note_rate(client, now);
             return self.drop(Drop::RateLimited);
         }
         let context = ReplyContext::new(message, None);

@@ -29,9 +29,6 @@ impl Server {
         let permitted = allocation.permissions.expiry(peer.ip())?;
         let relayed = allocation.relayed(Family::of(peer.ip()), now)?;
         let until = bound.min(permitted).min(relayed.expires);
-        if !self.policy.permits(allocation.owner.realm, peer) {
-            return None;
-        }
         let bound = Bound { client: allocation.client, relay: relayed.relay, peer, until };
         (until > now).then_some(bound)
     }

@@ -1,7 +1,7 @@
 //! The answers to requests that are not authenticated (RFC 8489 §9.2.4), and what checks of credentials count as.
 
 use super::{
-    Answer, Client, Drop, Mechanism, Server, Step, Time, Unauthenticated, Verdict,
+    Answer, Client, Drop, Mechanism, Reason, Server, Step, Time, Unauthenticated, Verdict,
     authentication::{Failure, Outcome, Proof, Requester, access_token},
     reply::ReplyContext,
 };
@@ -40,12 +40,12 @@ pub(super) fn judge(
 }
 
 impl Server {
-    /// The answer to a request that is not authenticated (RFC 8489 §9.2.4).
+    /// The answer to a request that is not authenticated (RFC 8489 §9.2.4), for this reason.
     pub(super) fn refuse<'m>(
         &mut self,
         client: &Client,
         message: &Message<'_>,
-        failure: Failure,
+        (failure, reason): (Failure, Reason),
         reply: &mut [u8],
         now: Time,
     ) -> Step<'m> {
@@ -54,8 +54,10 @@ impl Server {
         if !matches!(failure, Failure::StaleNonce | Failure::Unavailable)
             && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now)
         {
+            self.note_rate(client, now);
             return self.drop(Drop::RateLimited);
         }
+        self.note_failure(client, message, reason, now);
         let context = ReplyContext::new(message, None);
         let error = match failure {
             Failure::Challenge => ErrorCode::Unauthenticated,
@@ -66,8 +68,8 @@ impl Server {
         };
         // A client whose realm there is not has got a 400.
         let Some(realm) = self.rules.realms.get(client.realm.index()) else { return self.drop(Drop::NotServed) };
-        let (offered, features) = self.authenticator.challenge(client.realm);
-        let nonce = self.authenticator.nonces.issue(features, &client.tuple, now, &mut self.rng);
+        let (offered, features, nonces) = self.authenticator.challenge(client.realm);
+        let nonce = nonces.issue(features, &client.tuple, now, &mut self.rng);
         let len = context.error(&self.rules, reply, error, |writer: &mut MessageWriter<'_>| {
             writer.attribute(AttributeType::REALM, realm.name.as_bytes());
             writer.attribute(AttributeType::NONCE, &nonce);

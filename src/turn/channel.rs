@@ -90,8 +90,17 @@ impl Channels {
 
     /// Forgets what has expired.
     pub(super) fn expire(&mut self, now: Time) {
+        self.retain(|channel| channel.expires > now);
+    }
+
+    /// Forgets all but those with peers that are to be kept.
+    pub(super) fn keep(&mut self, mut keeps: impl FnMut(SocketAddr) -> bool) {
+        self.retain(|channel| keeps(channel.peer));
+    }
+
+    fn retain(&mut self, keeps: impl FnMut(&Channel) -> bool) {
         let before = self.by_number.len();
-        self.by_number.retain(|channel| channel.expires > now);
+        self.by_number.retain(keeps);
         if self.by_number.len() < before {
             let by_number = &self.by_number;
             self.by_peer.retain(|(_, number)| by_number.binary_search_by(|channel| channel.number.cmp(number)).is_ok());

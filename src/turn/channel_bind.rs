@@ -37,6 +37,7 @@ impl Server {
         self.check_peer_family(handle, peer.ip(), now)?;
         // Nothing can be sent to port 0.
         if peer.port() == 0 || !self.policy.permits(self.table[handle].owner.realm, peer) {
+            self.note_peer(handle, peer, now);
             return Err(PEER_FORBIDDEN);
         }
         let allocation = &self.table[handle];
@@ -53,6 +54,7 @@ impl Server {
                 BindError::Full => ErrorCode::InsufficientCapacity,
             },
         )?;
+        allocation.history.peers = allocation.history.peers.saturating_add(1);
         allocation.permissions.install(peer.ip(), now + rules.permission_lifetime);
         self.table.arm(handle);
         self.effects.push(Effect::Bound(handle, number));

@@ -100,6 +100,7 @@ impl Server {
         }
         // Nothing listens on port 0.
         if peer.port() == 0 || !self.policy.permits_connection(allocation.owner.realm, peer) {
+            self.note_peer(handle, peer, now);
             return Err(PEER_FORBIDDEN);
         }
         if connections.len() >= self.rules.max_connections {
@@ -131,8 +132,9 @@ impl Server {
     pub fn connect_failed(&mut self, id: ConnectionId, reply: &mut [u8]) -> Option<(Client, usize)> {
         let allocation = &mut self.table[*self.connections.get(&id)?];
         let mut taken = allocation.connections.as_mut()?.take(|connection| connection.id == id && connection.is_new());
-        let State::Connecting(context) = taken.pop()?.state else { return None };
+        let Connection { peer, state: State::Connecting(context), .. } = taken.pop()? else { return None };
         self.connections.remove(&id);
+        allocation.history.dropped_to(Drop::Icmp, peer.ip());
         let client = allocation.client;
         let len = context.error(&self.rules, reply, ErrorCode::ConnectionTimeoutOrFailure, |_| {});
         self.count_response(reply, len);
@@ -156,6 +158,9 @@ impl Server {
         }
         if let Err(reason) = self.check_peer(handle, peer, now) {
             self.totals.drop(reason);
+            if let Some(allocation) = self.table.get_mut(handle) {
+                allocation.history.dropped_from(reason, peer.ip());
+            }
             return None;
         }
         // Two connections between the same two addresses cannot be: the peer has given the older one up.
@@ -267,7 +272,9 @@ impl Server {
                 break id;
             }
         };
-        if let Some(connections) = &mut self.table[handle].connections {
+        let allocation = &mut self.table[handle];
+        if let Some(connections) = &mut allocation.connections {
+            allocation.history.peers = allocation.history.peers.saturating_add(1);
             connections.insert(Connection { id, peer, state, flow: Arc::default() });
             self.connections.insert(id, handle);
         }

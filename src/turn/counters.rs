@@ -150,13 +150,18 @@ impl Responses {
 /// Where an error response is counted.
 fn error_place(response: &[u8]) -> usize {
     const OTHER: usize = BY_OUTCOME - 1;
+    let place = |code| ErrorCode::ALL.iter().position(|error| error.code() == code);
+    error_code(response).and_then(place).map_or(OTHER, |at| at + 1)
+}
+
+/// The code of an error response, which stands in its first attribute.
+pub(super) fn error_code(response: &[u8]) -> Option<u16> {
     let [high, low] = AttributeType::ERROR_CODE.0.to_be_bytes();
     match response.get(20..28) {
         Some(&[kind_high, kind_low, _, _, _, _, class, number]) if [kind_high, kind_low] == [high, low] => {
-            let code = u16::from(class) * 100 + u16::from(number);
-            ErrorCode::ALL.iter().position(|error| error.code() == code).map_or(OTHER, |at| at + 1)
+            Some(u16::from(class) * 100 + u16::from(number))
         }
-        _ => OTHER,
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! CreatePermission (RFC 8656 §10): all of the request or nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Effect, Family, Handle, Server, Time,
@@ -32,7 +32,8 @@ impl Server {
             self.check_peer_family(handle, *peer, now)?;
         }
         let realm = self.table[handle].owner.realm;
-        if !peers.iter().all(|peer| self.policy.permits_ip(realm, *peer)) {
+        if let Some(refused) = peers.iter().find(|peer| !self.policy.permits_ip(realm, **peer)) {
+            self.note_peer(handle, SocketAddr::new(*refused, 0), now);
             return Err(PEER_FORBIDDEN);
         }
         let expires = now + self.rules.permission_lifetime;
@@ -43,6 +44,7 @@ impl Server {
         let new = allocation.permissions.count_new(&peers, now);
         self.add_peers(handle, new, now)?;
         let allocation = &mut self.table[handle];
+        allocation.history.peers = allocation.history.peers.saturating_add(1);
         for peer in peers {
             allocation.permissions.install(peer, expires);
         }

@@ -76,10 +76,13 @@ impl Server {
     pub(super) fn channel_data<'m>(&mut self, client: &Client, bytes: &[u8], now: Time) -> Step<'m> {
         let Some(message) = ChannelData::parse(bytes) else { return self.drop(Drop::Malformed) };
         let Some(handle) = self.table.find(&client.tuple).or_else(|| self.arrive(client)) else {
-            return self.stranger(client);
+            return self.stranger(client, now);
         };
         let allocation = &mut self.table[handle];
-        let Some(peer) = allocation.channels.peer(message.number, now) else { return self.drop(Drop::NoChannel) };
+        let Some(peer) = allocation.channels.peer(message.number, now) else {
+            allocation.history.unbound = allocation.history.unbound.saturating_add(1);
+            return self.drop(Drop::NoChannel);
+        };
         let Some(relayed) = allocation.relayed(Family::of(peer.ip()), now) else {
             return self.drop(Drop::NoAllocation);
         };
@@ -88,6 +91,7 @@ impl Server {
         if let Some(meter) = &mut allocation.meter
             && let Err(reason) = meter.to_peer(len, now)
         {
+            allocation.history.dropped_to(reason, peer.ip());
             return self.drop(reason);
         }
         allocation.to_peers.count(len);
@@ -99,7 +103,7 @@ impl Server {
     /// A Send indication (RFC 8656 §11.2). Every fault is silent.
     pub(super) fn send_indication<'m>(&mut self, client: &Client, message: &Message<'_>, now: Time) -> Step<'m> {
         let Some(handle) = self.table.find(&client.tuple).or_else(|| self.arrive(client)) else {
-            return self.stranger(client);
+            return self.stranger(client, now);
         };
         let (Some(Ok(peer)), Some(data), Some(start), false) = (
             message.get_xor_address(AttributeType::XOR_PEER_ADDRESS),
@@ -119,15 +123,18 @@ impl Server {
             return self.drop(Drop::BadIndication);
         };
         if !allocation.permissions.allow(peer.ip(), now) {
+            allocation.history.dropped_to(Drop::NoPermission, peer.ip());
             return self.drop(Drop::NoPermission);
         }
         if peer.port() == 0 || !self.policy.permits(allocation.owner.realm, peer) {
+            allocation.history.dropped_to(Drop::PeerRefused, peer.ip());
             return self.drop(Drop::PeerRefused);
         }
         let relay = relayed.relay;
         if let Some(meter) = &mut allocation.meter
             && let Err(reason) = meter.to_peer(data.len(), now)
         {
+            allocation.history.dropped_to(reason, peer.ip());
             return self.drop(reason);
         }
         allocation.to_peers.count(data.len());
@@ -151,6 +158,9 @@ impl Server {
             Ok(channel) => channel,
             Err(reason) => {
                 self.totals.drop(reason);
+                if let Some(allocation) = self.table.get_mut(handle) {
+                    allocation.history.dropped_from(reason, peer.ip());
+                }
                 return None;
             }
         };
@@ -214,6 +224,9 @@ impl Server {
         reply: &mut [u8],
         now: Time,
     ) -> Option<(Client, usize)> {
+        if let Some(allocation) = self.table.get_mut(handle) {
+            allocation.history.dropped_to(Drop::Icmp, peer.ip());
+        }
         let client = self
             .table
             .get(handle)

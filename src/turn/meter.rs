@@ -29,10 +29,10 @@ pub trait Meter {
 }
 
 impl Server {
-    /// Holds an allocation to limits.
-    pub fn set_meter(&mut self, handle: Handle, meter: Box<dyn Meter>) {
+    /// Holds an allocation to limits, or to none any more.
+    pub fn set_meter(&mut self, handle: Handle, meter: Option<Box<dyn Meter>>) {
         if self.table.get(handle).is_some() {
-            self.table[handle].meter = Some(meter);
+            self.table[handle].meter = meter;
         }
     }
 

@@ -284,10 +284,13 @@ impl Server {
     }
 
     /// Data from a client that has no allocation here.
-    pub(super) fn stranger<'m>(&mut self, client: &Client) -> Step<'m> {
+    pub(super) fn stranger<'m>(&mut self, client: &Client, now: Time) -> Step<'m> {
         match self.guests.home(&client.tuple) {
             Some(worker) => Step::Forward(worker),
-            None => self.drop(Drop::NoAllocation),
+            None => {
+                self.note_no_session(&client.tuple, now);
+                self.drop(Drop::NoAllocation)
+            }
         }
     }
 

@@ -41,6 +41,7 @@ pub(super) fn features(bits: u32) -> Features {
 }
 
 /// Issues and checks nonces.
+#[derive(Clone)]
 pub(super) struct Nonces {
     mac: Hmac<Sha256>,
     lifetime: Duration,
@@ -51,6 +52,19 @@ impl Nonces {
         // HMAC takes keys of any length (RFC 2104 §2).
         let mac = Hmac::new_from_slice(secret).unwrap_or_else(|_| unreachable!());
         Self { mac, lifetime }
+    }
+
+    /// Those that are good only together with what else clients are told.
+    pub(super) fn bound_to(&self, told: &[u8]) -> Self {
+        let mut bound = self.clone();
+        bound.mac.update(&(told.len() as u64).to_be_bytes());
+        bound.mac.update(told);
+        bound
+    }
+
+    /// The same with another lifetime.
+    pub(super) fn lasting(&self, lifetime: Duration) -> Self {
+        Self { lifetime, ..self.clone() }
     }
 
     /// A new nonce for this client.

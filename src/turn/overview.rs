@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    AllocationId, FiveTuple, Handle, Mechanism, RelayProtocol, Server, Subject, Time, Totals, Traffic,
+    AllocationId, Client, FiveTuple, Handle, History, Mechanism, RelayProtocol, Server, Subject, Time, Totals, Traffic,
     allocation::Allocation,
 };
 use crate::stun::ChannelNumber;
@@ -58,6 +58,8 @@ pub struct Detail {
     pub channels: Vec<(ChannelNumber, SocketAddr)>,
     /// Peers that it is connected with, where it relays TCP.
     pub connections: Vec<SocketAddr>,
+    /// What its data have met with.
+    pub history: History,
 }
 
 impl Allocation {
@@ -118,6 +120,15 @@ impl Server {
         more
     }
 
+    /// How many allocations have such a client, or are about to move to one.
+    pub fn count_clients(&self, is_one: impl Fn(&Client) -> bool) -> usize {
+        let has_one = |allocation: &Allocation| {
+            let arriving = allocation.mobile.as_ref().and_then(|mobile| mobile.arriving);
+            is_one(&allocation.client) || arriving.is_some_and(|client| is_one(&client))
+        };
+        self.table.iter().filter(|(_, allocation)| has_one(allocation)).count()
+    }
+
     /// The allocation with this id in this place, with whom it has to do.
     #[must_use]
     pub fn detail(&self, place: usize, id: AllocationId, now: Time) -> Option<(SessionView, Detail)> {
@@ -126,6 +137,7 @@ impl Server {
             permissions: allocation.permissions.live(now).collect(),
             channels: allocation.channels.live(now).collect(),
             connections: allocation.connections.iter().flat_map(|all| all.iter().map(|entry| entry.peer)).collect(),
+            history: allocation.history,
         };
         Some((allocation.view(now), detail))
     }

@@ -43,6 +43,11 @@ impl Permissions {
         }
     }
 
+    /// Forgets all but those that are to be kept.
+    pub(super) fn keep(&mut self, mut keeps: impl FnMut(IpAddr) -> bool) {
+        self.entries.retain(|(ip, _)| keeps(*ip));
+    }
+
     /// Forgets what has expired.
     pub(super) fn expire(&mut self, now: Time) {
         self.entries.retain(|(_, expires)| *expires > now);

@@ -29,6 +29,12 @@ pub enum Revocation {
     },
     /// All that this has let in.
     Basis(Basis),
+    /// Everything of a realm.
+    Realm(Arc<str>),
+    /// Whoever was not asked for credentials.
+    Anonymous,
+    /// All that any of these concerns.
+    Any(Vec<Self>),
 }
 
 /// What lets clients in, as sessions remember it.
@@ -72,6 +78,9 @@ impl Revocation {
             Self::User { realm, user } => owner.subject.user == *user && owner.subject.realm == *realm,
             Self::Secret { realm, name } => owner.secret.as_ref() == Some(name) && owner.subject.realm == *realm,
             Self::Basis(basis) => basis.has_let_in(owner),
+            Self::Realm(realm) => owner.subject.realm == *realm,
+            Self::Anonymous => owner.key.is_none(),
+            Self::Any(all) => all.iter().any(|one| one.concerns(allocation)),
         }
     }
 }

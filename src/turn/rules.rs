@@ -128,6 +128,11 @@ pub trait Policy {
     /// Whether a permission for this address may be installed.
     fn permits_ip(&self, realm: RealmId, peer: IpAddr) -> bool;
 
+    /// The rule that refuses a peer, in words; `None` if it is not refused. With port 0, a permission for its IP address.
+    fn denial(&self, _realm: RealmId, _peer: SocketAddr) -> Option<String> {
+        None
+    }
+
     /// The error that new allocations get while there may be none, unless there is another server to name (300).
     fn refuses_allocations(&self) -> Option<ErrorCode> {
         None

@@ -6,12 +6,14 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     AllocationId, Answer, Census, Client, ConnectRequest, ConnectionId, Drop, EndReason, Family, FiveTuple, Handle,
-    PendingAllocate, PendingBind, Policy, Query, RelayId, Rules, SessionSummary, Subject, Time, ToPeer, Totals,
+    PendingAllocate, PendingBind, Policy, Query, Reason, RelayId, Rules, SessionSummary, Subject, Time, ToPeer, Totals,
     Transport, Unauthenticated,
     authentication::{Authenticator, Failure, Outcome, Proof, Requester, SHORTEST_TERM},
     challenge, discovery,
     mobility::{Guests, Tickets},
     nonce::Nonces,
+    notes,
+    records::Records,
     reply::{Reject, ReplyContext},
     table::Table,
 };
@@ -109,6 +111,7 @@ pub struct Server {
     pub(super) nobody: Arc<Subject>,
     pub(super) tickets: Option<Tickets>,
     pub(super) guests: Guests,
+    pub(super) records: Records,
 }
 
 impl Server {
@@ -122,6 +125,7 @@ impl Server {
         let nobody = Arc::new(Subject::new("", rules.realms.first().map_or("", |realm| realm.name.as_str())));
         let tickets = rules.mobility.as_ref().map(Tickets::new);
         let table = Table::new(rand::Rng::next_u64(&mut rng));
+        let records = Records::new(rand::Rng::next_u64(&mut rng));
         Self {
             rules,
             policy,
@@ -136,6 +140,7 @@ impl Server {
             nobody,
             tickets,
             guests: Guests::default(),
+            records,
         }
     }
 
@@ -160,7 +165,7 @@ impl Server {
         match Protocol::of(first, self.rules.wide_channels) {
             Protocol::ChannelData => self.channel_data(client, bytes, now),
             Protocol::Stun => self.stun(client, bytes, answer, reply, now),
-            Protocol::Other => self.drop(Drop::NotServed),
+            Protocol::Other => self.not_served(client, bytes, Drop::NotServed, now),
         }
     }
 
@@ -178,7 +183,7 @@ impl Server {
                 return self.cookieless(bytes, reply);
             }
             Err(ParseError::Cookie) if self.rules.rfc3489 => return self.classic(client, bytes, reply, now),
-            Err(_) => return self.drop(Drop::Malformed),
+            Err(_) => return self.not_served(client, bytes, Drop::Malformed, now),
         };
         match (message.class(), Method::from_code(message.method())) {
             (Class::Indication, Some(Method::Send)) => self.send_indication(client, &message, now),
@@ -200,8 +205,14 @@ impl Server {
             Ok(message) if (message.method(), message.class()) == (Method::Binding.code(), Class::Request) => {
                 self.binding(&message, client, reply, now)
             }
-            _ => self.drop(Drop::Malformed),
+            _ => self.not_served(client, bytes, Drop::Malformed, now),
         }
+    }
+
+    /// Drops what is no message of a protocol that is served.
+    fn not_served<'m>(&mut self, client: &Client, bytes: &[u8], reason: Drop, now: Time) -> Step<'m> {
+        self.note_not_served(&client.tuple, bytes, now);
+        self.drop(reason)
     }
 
     /// A message without the cookie over DTLS, where RFC 3489 has no place (RFC 8489 §11).
@@ -233,6 +244,7 @@ impl Server {
         let requester = if self.rules.anonymous {
             // Nobody is authenticated here, so whoever has nothing yet is a stranger.
             if owned.is_none() && !self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now) {
+                self.note_rate(client, now);
                 return self.drop(Drop::RateLimited);
             }
             Requester::anonymous(Arc::clone(&self.nobody))
@@ -244,7 +256,7 @@ impl Server {
             }
             match outcome {
                 Outcome::Passed(_, Proof::Over) if method == Method::Allocate && owned.is_none() => {
-                    return self.refuse(client, message, Failure::Challenge, reply, now);
+                    return self.refuse(client, message, (Failure::Challenge, Reason::Expired), reply, now);
                 }
                 Outcome::Passed(requester, _) => requester,
                 Outcome::Ask(query) => return Step::Authenticate(query),
@@ -252,12 +264,35 @@ impl Server {
                     return if self.policy.admits(Unauthenticated::Challenge, client.tuple.client.ip(), now) {
                         Step::Authenticate(query)
                     } else {
+                        self.note_rate(client, now);
                         self.drop(Drop::RateLimited)
                     };
                 }
-                Outcome::Failed(failure) => return self.refuse(client, message, failure, reply, now),
+                Outcome::Failed(failure) => {
+                    let reason = notes::reason(message, client, owner, answer, failure, now);
+                    return self.refuse(client, message, (failure, reason), reply, now);
+                }
             }
         };
+        self.note_passed(client, &requester, now);
+        let subject = Arc::clone(&requester.subject);
+        let step = self.serve(client, method, message, (requester, owned), reply, now);
+        if let Step::Reply(len) = step {
+            self.note_response(client, &subject.user, method, reply.get(..len).unwrap_or_default(), now);
+        }
+        step
+    }
+
+    /// A request whose maker is known.
+    fn serve<'m>(
+        &mut self,
+        client: &Client,
+        method: Method,
+        message: &Message<'m>,
+        (requester, owned): (Requester, Option<Handle>),
+        reply: &mut [u8],
+        now: Time,
+    ) -> Step<'m> {
         let context = ReplyContext::new(message, requester.signing_key());
         if message.has_unknown_required() {
             let takes_tokens = !self.rules.anonymous && self.authenticator.takes_tokens(client.realm);
@@ -347,6 +382,7 @@ impl Server {
     pub(super) fn end(&mut self, handle: Handle, reason: EndReason, now: Time) {
         self.close_connections(handle, |_| true);
         let allocation = self.table.remove(handle);
+        self.note_end(&allocation, reason, now);
         self.totals.end(reason);
         self.effects.extend(allocation.relayed.iter().flatten().map(|relayed| Effect::CloseRelay(relayed.relay)));
         self.effects.push(Effect::Ended(handle, allocation.summary(reason, now)));

@@ -9,31 +9,9 @@
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
 import { once } from "node:events";
-import { setTimeout as delay } from "node:timers/promises";
-import { chromium } from "playwright-core";
+import { LIMIT, inTime, launch, until } from "./chromium.mjs";
 
-const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const LIMIT = 60_000;
 const FILE_BYTES = 5 * 1024 * 1024;
-
-const FLAGS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--no-first-run",
-  "--autoplay-policy=no-user-gesture-required",
-  // A camera and a microphone that need no hardware and no click.
-  "--use-fake-device-for-media-stream",
-  "--use-fake-ui-for-media-stream",
-  // Gather on loopback, with addresses instead of mDNS names.
-  "--allow-loopback-in-peer-connection",
-  "--disable-features=WebRtcHideLocalIpsWithMdns,MediaRouter,OptimizationHints,Translate",
-  // Whatever else the browser would like to talk to does not exist.
-  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
-];
 
 // Serves the page on a port of localhost.
 async function servePage() {
@@ -61,35 +39,6 @@ async function open(browser, url) {
   page.on("console", (message) => console.error("page:", message.text()));
   await page.goto(url);
   return page;
-}
-
-// Rejects when `promise` takes too long.
-async function inTime(what, promise) {
-  const cancel = new AbortController();
-  const late = delay(LIMIT, undefined, { signal: cancel.signal }).then(() => {
-    throw new Error(`${what}: not within ${LIMIT} ms`);
-  });
-  late.catch(() => {});
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    cancel.abort();
-  }
-}
-
-// Asks again until `answer` is truthy; statistics have no event to wait for.
-async function until(what, ask) {
-  const deadline = Date.now() + LIMIT;
-  for (;;) {
-    const answer = await ask();
-    if (answer) {
-      return answer;
-    }
-    if (Date.now() > deadline) {
-      throw new Error(`${what}: not within ${LIMIT} ms`);
-    }
-    await delay(100);
-  }
 }
 
 async function gather(browser, url, iceServer) {
@@ -158,7 +107,7 @@ if (!(mode in modes) || iceServer === undefined) {
   process.exit(64);
 }
 const { server, url } = await servePage();
-const browser = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: FLAGS });
+const browser = await launch();
 try {
   const result = await modes[mode](browser, url, JSON.parse(iceServer));
   console.log(JSON.stringify({ browser: browser.version(), ...result }));

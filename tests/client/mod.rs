@@ -146,6 +146,46 @@ impl Client {
         .map(|_| ())
     }
 
+    /// Goes on with another password.
+    pub(crate) fn set_password(&mut self, password: &str) {
+        if let Some((_, old)) = &mut self.credentials {
+            password.clone_into(old);
+        }
+    }
+
+    /// Goes on as another user.
+    pub(crate) fn set_user(&mut self, user: &str) {
+        if let Some((old, _)) = &mut self.credentials {
+            user.clone_into(old);
+        }
+    }
+
+    /// Allocates an address for TCP (RFC 6062).
+    pub(crate) fn allocate_tcp(&mut self) -> Result<SocketAddr, Refused> {
+        const TCP: u32 = 6 << 24;
+        let response = self.request(Method::Allocate, &|writer| {
+            writer.u32(AttributeType::REQUESTED_TRANSPORT, TCP);
+        })?;
+        Ok(address(&response, AttributeType::XOR_RELAYED_ADDRESS))
+    }
+
+    /// Has the server connect to a peer (RFC 6062).
+    pub(crate) fn connect(&mut self, peer: SocketAddr) -> Result<(), Refused> {
+        self.request(Method::Connect, &|writer| {
+            writer.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
+        })
+        .map(|_| ())
+    }
+
+    /// Binds a channel.
+    pub(crate) fn bind(&mut self, channel: u16, peer: SocketAddr) -> Result<(), Refused> {
+        self.request(Method::ChannelBind, &|writer| {
+            writer.u32(AttributeType::CHANNEL_NUMBER, u32::from(channel) << 16);
+            writer.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
+        })
+        .map(|_| ())
+    }
+
     /// Sends data to a peer.
     pub(crate) fn send(&mut self, peer: SocketAddr, data: &[u8]) {
         let message = write(Method::Send, Class::Indication, &|writer| {
@@ -224,7 +264,8 @@ impl Client {
         panic!("no answer to {method:?} within {PATIENCE:?}");
     }
 
-    fn transmit(&mut self, message: &[u8]) {
+    /// Sends bytes as they are.
+    pub(crate) fn transmit(&mut self, message: &[u8]) {
         match &mut self.connection {
             // An ICMP error about something sent before is reported here, and is no reason to give up.
             Connection::Udp(socket) => drop(socket.send(message)),

@@ -52,6 +52,11 @@ impl Authority {
         (params.signed_by(key, &self.0).expect("a certificate").pem(), key.serialize_pem())
     }
 
+    /// A certificate of one's own making, in PEM.
+    pub(crate) fn sign(&self, params: CertificateParams, key: &KeyPair) -> String {
+        params.signed_by(key, &self.0).expect("a certificate").pem()
+    }
+
     /// Writes `ca.pem`, and `NAME.pem` and `NAME.key` for hosts.
     pub(crate) fn write(&self, folder: &Path, name: &str, (certificate, key): (String, String)) {
         std::fs::write(folder.join("ca.pem"), self.pem()).expect("a file");

@@ -65,7 +65,7 @@ fn metered(world: &mut World, client: Client, allocate: Request) -> (TestClient,
     let relay = world.relay_at(relayed[0]).unwrap();
     let handle: Handle = world.relays[&relay].handle.unwrap();
     let script = Rc::default();
-    world.server.set_meter(handle, Box::new(TestMeter(Rc::clone(&script))));
+    world.server.set_meter(handle, Some(Box::new(TestMeter(Rc::clone(&script)))));
     (client, relay, script)
 }
 

@@ -20,5 +20,6 @@ mod model;
 mod permissions;
 mod redirect;
 mod refresh;
+mod renewal;
 mod revocation;
 mod support;

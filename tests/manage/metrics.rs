@@ -141,6 +141,16 @@ fn refusals_and_drops_are_counted_by_reason() {
     ] {
         assert!(now[name] >= least, "{name}: {}", now[name]);
     }
+    // What every client begins with is no refusal.
+    let status = get(&server, "/status");
+    let challenges = now["turn_authentications_total{mechanism=\"none\",result=\"unauthenticated\"}"];
+    let refused = now["turn_errors_total{method=\"Allocate\",code=\"401\"}"] - challenges;
+    assert_eq!(status["refusals"]["401"].as_f64(), Some(refused));
+    assert_eq!(status["refusals"]["486"].as_f64(), Some(now["turn_errors_total{method=\"Allocate\",code=\"486\"}"]));
+    assert_eq!(status["drops"]["no-permission"], 3);
+    let udp = server.ipv4("udp");
+    let known = |uri: String| status["uris"].as_array().expect("uris").iter().any(|one| one["uri"] == uri.as_str());
+    assert!(known(format!("stun:{udp}")) && known(format!("turn:{udp}?transport=udp")), "{status:#}");
 }
 
 #[test]

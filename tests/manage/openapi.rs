@@ -100,9 +100,13 @@ fn answers_are_as_described() {
         ("POST", "/v1/credentials", "/v1/credentials", "{}"),
         ("POST", "/v1/credentials", "/v1/credentials", "[]"),
         ("GET", "/v1/configuration", "/v1/configuration", ""),
+        ("GET", "/v1/explain", "/v1/explain?of=127.0.0.1", ""),
+        ("GET", "/v1/explain", "/v1/explain?of=192.0.2.1", ""),
+        ("GET", "/v1/explain", "/v1/explain", ""),
         ("GET", "/v1/log-level", "/v1/log-level", ""),
         ("PUT", "/v1/log-level", "/v1/log-level", "{\"level\": \"info\"}"),
         ("PUT", "/v1/log-level", "/v1/log-level", "{}"),
+        ("POST", "/v1/reload", "/v1/reload", ""),
         ("POST", "/v1/drain", "/v1/drain", "{\"stay\": true}"),
         ("GET", "/ready", "/ready", ""),
         ("GET", "/status", "/status", ""),
@@ -120,4 +124,8 @@ fn answers_are_as_described() {
         let schema = &response["content"]["application/json"]["schema"];
         assert_eq!(check(schema, &answer.json(), &document, "$"), Ok(()), "{method} {target}");
     }
+    std::fs::write(server.folder().join("turnserver.toml"), "nonsense").expect("to write");
+    let refused = ask_locally(&server, "POST", "/v1/reload", "");
+    let schema = &document["paths"]["/v1/reload"]["post"]["responses"]["422"]["content"]["application/json"]["schema"];
+    assert_eq!((refused.status, check(schema, &refused.json(), &document, "$")), (422, Ok(())));
 }

@@ -1,7 +1,8 @@
 //! Who may ask for what.
 
 use crate::common::{Server, client::TurnClient};
-use crate::web::{TOKEN, address, ask, ask_locally, connect, managed, with_token};
+use crate::web::{Answer, TOKEN, address, ask, ask_locally, connect, managed, with_token};
+use std::io::Write;
 use std::net::TcpStream;
 use turnserver::stun::{AttributeType as A, Message, Method};
 
@@ -65,7 +66,6 @@ fn beyond_loopback_watching_needs_the_token_unless_it_is_public() {
         let server = Server::start(&managed("").replace("listen = \"127.0.0.1:0\"", &listen));
         let port = address(&server).port();
         let status = |path: &str, headers: &[(&str, &str)]| {
-            use std::io::Write;
             let mut stream = connect(([127, 0, 0, 1], port).into());
             stream.write_all(crate::web::request("GET", path, headers, "").as_bytes()).expect("to ask");
             crate::web::Answer::read(stream).status
@@ -83,7 +83,7 @@ fn beyond_loopback_watching_needs_the_token_unless_it_is_public() {
 fn what_makes_no_sense_is_refused_with_a_reason() {
     let server = Server::start(&managed(""));
     let ask = |method: &str, target: &str, body: &str| ask_locally(&server, method, target, body);
-    assert_eq!(ask("GET", "/", "").status, 404);
+    assert_eq!(ask("GET", "/nothing", "").status, 404);
     assert_eq!(ask("GET", "/v1/sessions/a/b", "").status, 404);
     let answer = ask("POST", "/metrics", "");
     assert!(answer.status == 405 && answer.head.contains("allow: get"), "{answer:?}");
@@ -110,6 +110,75 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
     }
     assert_eq!(ask("GET", "/v1/sessions/00", "").status, 404);
     assert_eq!(ask("GET", "/ready", "").json()["ready"], true);
+}
+
+#[test]
+fn browsers_do_not_ask_for_foreign_sites() {
+    let server = Server::start(&with_token("host-names = [\"turn.example.org\"]"));
+    let token = format!("Bearer {TOKEN}");
+    let host = address(&server).to_string();
+    let status = |method: &str, target: &str, host: &str, more: &[(&str, &str)]| {
+        let fields: String = more.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let mut stream = connect(address(&server));
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {token}\r\nConnection: close\r\n{fields}\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("to ask");
+        Answer::read(stream).status
+    };
+    let own = format!("http://{host}");
+    // Even with the token.
+    for (method, target) in [("DELETE", "/v1/drain"), ("GET", "/v1/sessions"), ("GET", "/status"), ("GET", "/metrics")]
+    {
+        assert_eq!(status(method, target, &host, &[]), 200, "{method} {target}");
+        assert_eq!(status(method, target, &host, &[("Origin", &own)]), 200, "{method} {target}");
+        assert_eq!(status(method, target, &host, &[("Origin", "https://turn.example.org")]), 200, "{method} {target}");
+        assert_eq!(status(method, target, &host, &[("Sec-Fetch-Site", "same-origin")]), 200, "{method} {target}");
+        for foreign in ["http://evil.example", "https://evil.example:9641", "null", "http://127.0.0.1"] {
+            assert_eq!(status(method, target, &host, &[("Origin", foreign)]), 403, "{method} {target} {foreign}");
+        }
+        for site in ["cross-site", "same-site"] {
+            assert_eq!(status(method, target, &host, &[("Sec-Fetch-Site", site)]), 403, "{method} {target} {site}");
+        }
+        // A site that lets its own name lead here.
+        for (name, expected) in
+            [("evil.example", 421), ("evil.example:9641", 421), ("localhost", 200), ("turn.example.org:9641", 200)]
+        {
+            assert_eq!(status(method, target, name, &[]), expected, "{method} {target} as {name}");
+        }
+    }
+    // Balancers ask by names of their own, and show nothing of it to anybody else.
+    assert_eq!(status("GET", "/ready", "evil.example", &[]), 200);
+    let link = [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document")];
+    assert_eq!(status("GET", "/", &host, &link), 200);
+}
+
+#[test]
+fn the_page_is_whole_keeps_foreign_things_out_and_can_be_left_out() {
+    let server = Server::start(&with_token(""));
+    let page = ask(&server, "GET", "/", &[], "");
+    assert!(page.status == 200 && page.head.contains("content-type: text/html"), "{page:?}");
+    for header in [
+        "content-security-policy: default-src 'none'; script-src 'self'",
+        "x-content-type-options: nosniff",
+        "x-frame-options: deny",
+        "referrer-policy: no-referrer",
+        "cross-origin-opener-policy: same-origin",
+    ] {
+        assert!(page.head.contains(header), "{header}: {}", page.head);
+    }
+    let script = ask(&server, "GET", "/web/main.js", &[], "");
+    assert!(script.status == 200 && script.head.contains("content-type: text/javascript"), "{script:?}");
+    let style = ask(&server, "HEAD", "/web/page.css", &[], "");
+    assert!(style.status == 200 && style.body.is_empty(), "{style:?}");
+    let post = ask(&server, "POST", "/", &[], "");
+    assert!(post.status == 405 && post.head.contains("allow: get"), "{post:?}");
+    assert_eq!(ask(&server, "GET", "/web/../web/main.js", &[], "").status, 404);
+    let server = Server::start(&with_token("web-page = false"));
+    for path in ["/", "/web/main.js"] {
+        assert_eq!(ask(&server, "GET", path, &[], "").status, 404, "{path}");
+    }
+    assert_eq!(ask(&server, "GET", "/status", &[], "").status, 200);
 }
 
 #[test]

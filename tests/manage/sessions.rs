@@ -71,6 +71,11 @@ fn they_are_listed_by_filters_and_page_by_page() {
     assert_eq!(count("client=127.0.0.1"), 7);
     assert_eq!(count("client=127.0.0.2"), 0);
     assert_eq!(count("relayed=127.0.0.1"), 7);
+    for (text, expected) in [("BOB", 2), ("ob+%26", 2), ("127.0.0", 7), ("org", 7), ("nobody", 0)] {
+        assert_eq!(count(&format!("search={text}")), expected, "{text}");
+    }
+    assert_eq!(count(&format!("search={}", relayed[3])), 1);
+    assert_eq!(count("search=bob&transport=tcp"), 1);
 
     let users = get(&server, "/v1/users?limit=1");
     assert_eq!((&users["users"][0]["user"], &users["next"]), (&USER.into(), &USER.into()));

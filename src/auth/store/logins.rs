@@ -9,7 +9,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -44,7 +44,8 @@ const DELTA: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Logins {
     stores: Stores,
-    realms: Realms,
+    /// Replaced as a whole by a reload.
+    realms: RwLock<Arc<Realms>>,
     /// Makes names for secrets that have none, which say nothing about them.
     salt: [u8; 32],
     /// It was said that a realm has too many secrets.
@@ -59,20 +60,31 @@ impl Logins {
     pub fn new(settings: &Settings, stores: Stores) -> io::Result<Self> {
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(Self { stores, realms: Realms::new(settings), salt, said: AtomicBool::new(false) })
+        let realms = RwLock::new(Arc::new(Realms::new(settings)));
+        Ok(Self { stores, realms, salt, said: AtomicBool::new(false) })
+    }
+
+    /// Goes on with the realms of another configuration, each in the place that it had.
+    pub fn renew(&self, settings: &Settings) {
+        *self.realms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Realms::new(settings));
+    }
+
+    fn realms(&self) -> Arc<Realms> {
+        Arc::clone(&self.realms.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// `now` is the time since the UNIX epoch.
     async fn look_up(&self, question: &Question, now: Duration) -> Result<Vec<Credential>, Unavailable> {
-        let (Some(told), Name::Plain(name)) = (self.realms.get(question.realm), &question.name) else {
+        let realms = self.realms();
+        let (Some(told), Name::Plain(name)) = (realms.get(question.realm), &question.name) else {
             return Ok(Vec::new());
         };
         if let Some(token) = &question.token {
-            return self.by_token(told, name, token, now).await;
+            return self.by_token((&realms, told), name, token, now).await;
         }
         let (account, made) = tokio::join!(
             self.account(told, name, question.algorithm),
-            self.by_secrets(told, name, question.algorithm, now)
+            self.by_secrets((&realms, told), name, question.algorithm, now)
         );
         // What is known lets in, also while something else is not.
         match (account, made) {
@@ -107,22 +119,22 @@ impl Logins {
 
     async fn by_secrets(
         &self,
-        told: &Realm,
+        (realms, told): (&Realms, &Realm),
         name: &str,
         algorithm: PasswordAlgorithm,
         now: Duration,
     ) -> Result<Vec<Credential>, Unavailable> {
         let mut made = Vec::new();
         let mut outcome = Ok(());
-        for realm in self.realms.reach(told) {
+        for realm in realms.reach(told) {
             let Some(parts) = realm.names.parse(name) else { continue };
-            if self.realms.term(parts.expires, now).is_none() {
+            if realms.term(parts.expires, now).is_none() {
                 continue;
             }
             match self.stores.secrets(&realm.prepared()).await {
                 Ok(secrets) => {
                     let secrets = self.rest_secrets(realm, &secrets, parts.tenant);
-                    self.realms.by_secrets((told, realm), &secrets, (name, algorithm), now, &mut made);
+                    realms.by_secrets((told, realm), &secrets, (name, algorithm), now, &mut made);
                 }
                 Err(_) => outcome = Err(Unavailable),
             }
@@ -162,7 +174,7 @@ impl Logins {
 
     async fn by_token(
         &self,
-        told: &Realm,
+        (realms, told): (&Realms, &Realm),
         kid: &str,
         token: &[u8],
         now: Duration,
@@ -170,7 +182,7 @@ impl Logins {
         let Some(kept) = self.stores.token_key(kid).await.map_err(|_| Unavailable)? else { return Ok(Vec::new()) };
         let is_over = |lifetime| Duration::from_secs(kept.from).saturating_add(lifetime).saturating_add(DELTA) <= now;
         let realm = match &kept.realm {
-            Some(name) => self.realms.reach(told).find(|realm| *realm.prepared() == **name),
+            Some(name) => realms.reach(told).find(|realm| *realm.prepared() == **name),
             None => Some(told),
         };
         let algorithm = match kept.algorithm {
@@ -197,7 +209,8 @@ impl Logins {
     /// # Errors
     /// The store has not said.
     pub async fn has(&self, realm: &str, proof: &Proof) -> Result<bool, super::Unavailable> {
-        let Some(realm) = self.realms.iter().find(|known| *known.name == *realm) else { return Ok(false) };
+        let realms = self.realms();
+        let Some(realm) = realms.iter().find(|known| *known.name == *realm) else { return Ok(false) };
         let prepared = realm.prepared();
         match proof {
             Proof::Password(user) => self.stores.has_user(&prepared, user).await,

@@ -32,6 +32,18 @@ impl KnownRealms {
         Self { stores, peers: vec![Arc::default(); names.len()], names }
     }
 
+    /// The realms of other settings, with what was read of those that are among both.
+    #[must_use]
+    pub fn of(&self, settings: &Settings) -> Self {
+        let mut other = Self::new(settings, self.stores.clone());
+        for (name, peers) in other.names.iter().zip(&mut other.peers) {
+            if let Some(known) = self.names.iter().position(|known| known == name) {
+                *peers = Arc::clone(&self.peers[known]);
+            }
+        }
+        other
+    }
+
     /// Puts the limits that the store has in place of those of the settings.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `turnserver ctl`: asks a running server over its Unix socket, and prints the answer for people or as JSON.
 
 pub(super) mod client;
+pub(super) mod explain;
 mod table;
 
 use std::{
@@ -105,12 +106,14 @@ enum Verb {
     },
     /// Take new sessions again
     Undrain,
-    /// The log level, or a new one until the server ends
+    /// The log level, or a new one until the server ends or its configuration names another
     Loglevel {
         /// Like info, or info,turnserver::turn=debug
         #[arg(value_parser = config::check_log_level)]
         level: Option<String>,
     },
+    /// Read the configuration again and go on with it; a bad one changes nothing
+    Reload,
     /// Stop the server now
     Stop,
 }
@@ -118,26 +121,7 @@ enum Verb {
 impl Ctl {
     /// Does it. `configuration` may name the socket.
     pub(super) fn run(&self, configuration: Option<&Path>) -> ExitCode {
-        let socket = match (&self.socket, configuration) {
-            (Some(socket), _) => socket.clone(),
-            (None, None) => PathBuf::from(DEFAULT_SOCKET),
-            (None, Some(file)) => match config::load(file) {
-                Err(errors) => return super::refuse(&errors),
-                Ok(loaded) => match loaded.settings.management.socket {
-                    Some(Access { at, .. }) => at,
-                    None => return failed("the server has no management socket: management.socket is \"off\""),
-                },
-            },
-        };
-        match self.ask(&socket) {
-            Ok((text, code)) => {
-                let mut out = io::stdout().lock();
-                // Closed output is nobody's failure.
-                let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-                code
-            }
-            Err(why) => failed(&why),
-        }
+        answered(self.socket.as_deref(), configuration, |socket| self.ask(socket))
     }
 
     /// The answer as it is to be printed, and the exit status.
@@ -183,6 +167,7 @@ impl Ctl {
             Verb::Loglevel { level: Some(level) } => {
                 call(socket, "PUT", "/v1/log-level", Some(&json!({ "level": level })))?.good()?
             }
+            Verb::Reload => call(socket, "POST", "/v1/reload", None)?.good()?,
             Verb::Stop => call(socket, "POST", "/v1/stop", None)?.good()?,
         };
         let text = match &self.verb {
@@ -197,6 +182,7 @@ impl Ctl {
             Verb::Credentials { shape, .. } if shape == "rest" => self.shown(&answer, credential),
             Verb::Credentials { .. } => self.shown(&answer, |answer| format!("{answer:#}\n")),
             Verb::Drain { .. } | Verb::Undrain | Verb::Stop => self.shown(&answer, state),
+            Verb::Reload => self.shown(&answer, reloaded),
             Verb::Loglevel { .. } => self.shown(&answer, |answer| format!("{}\n", word(&answer["level"]))),
             Verb::Status => String::new(),
         };
@@ -205,6 +191,34 @@ impl Ctl {
 
     fn shown(&self, answer: &Value, for_people: impl Fn(&Value) -> String) -> String {
         if self.json { format!("{answer}\n") } else { for_people(answer) }
+    }
+}
+
+/// Finds the server's socket, by name or in the configuration, and prints what `ask` makes of its answer.
+fn answered(
+    socket: Option<&Path>,
+    configuration: Option<&Path>,
+    ask: impl FnOnce(&Path) -> Result<(String, ExitCode), String>,
+) -> ExitCode {
+    let socket = match (socket, configuration) {
+        (Some(socket), _) => socket.to_owned(),
+        (None, None) => PathBuf::from(DEFAULT_SOCKET),
+        (None, Some(file)) => match config::load(file) {
+            Err(errors) => return super::refuse(&errors),
+            Ok(loaded) => match loaded.settings.management.socket {
+                Some(Access { at, .. }) => at,
+                None => return failed("the server has no management socket: management.socket is \"off\""),
+            },
+        },
+    };
+    match ask(&socket) {
+        Ok((text, code)) => {
+            let mut out = io::stdout().lock();
+            // Closed output is nobody's failure.
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            code
+        }
+        Err(why) => failed(&why),
     }
 }
 
@@ -287,6 +301,27 @@ fn state(answer: &Value) -> String {
         text += "; stops when none is left";
     }
     text + "\n"
+}
+
+fn reloaded(answer: &Value) -> String {
+    let list = |key: &str| answer[key].as_array().into_iter().flatten().map(word).collect::<Vec<_>>();
+    let changed = list("changed");
+    let mut text = match &changed[..] {
+        [] => "reloaded; nothing has changed\n".to_owned(),
+        changed => format!("reloaded; changed: {}\n", changed.join(", ")),
+    };
+    if answer["sessions_ended"] != 0 {
+        text += &format!("sessions ended, as their users or secrets are gone: {}\n", answer["sessions_ended"]);
+    }
+    let restart = list("needs_restart");
+    if !restart.is_empty() {
+        text += &format!("not applied until a restart: {}\n", restart.join(", "));
+    }
+    list("warnings").iter().for_each(|warning| text += &format!("warning: {warning}\n"));
+    if answer["complete"] == false {
+        text += "a worker is busy and follows later\n";
+    }
+    text
 }
 
 fn info(answer: &Value) -> String {

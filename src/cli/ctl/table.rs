@@ -22,7 +22,7 @@ impl Table {
 }
 
 /// User names come from strangers: nothing in them moves the cursor.
-fn printable(cell: &str) -> String {
+pub(super) fn printable(cell: &str) -> String {
     cell.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
 }
 

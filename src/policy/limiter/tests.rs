@@ -203,3 +203,44 @@ fn streams_wait_and_lose_nothing() {
     assert!((1_015_000..=1_024_000).contains(&passed.iter().sum::<u64>()), "{passed:?}");
     assert_eq!(allowances[0].wait_ms(0, Direction::ToPeer, 1_000, START), None);
 }
+
+/// What a limiter with these limits is told by a reload.
+fn renew(limiter: &Limiter, user: HolderLimits, burst: u64) -> bool {
+    let realm = RealmLimits { user, ..RealmLimits::default() };
+    let limits = Limits {
+        total: HolderLimits::default(),
+        realm: RealmLimits::default(),
+        burst: Duration::from_millis(burst),
+        allocation_rate: None,
+        state_directory: None,
+        permissions_per_allocation: 1,
+        channels_per_allocation: 1,
+        connections_per_allocation: 1,
+        unauthorized_rate: None,
+        binding_rate: None,
+        ipv4_prefix: 32,
+        ipv6_prefix: 56,
+    };
+    limiter.renew(&limits, [("r".into(), realm)], START)
+}
+
+#[test]
+fn other_limits_have_new_accounts_and_the_bytes_of_the_month_stay() {
+    let limiter = limiter(RealmLimits { user: MONTH, ..RealmLimits::default() }, HolderLimits::default(), 1);
+    let before = allowance(&limiter, "a", None);
+    assert_eq!(before.pass(0, Direction::ToPeer, 600_000, START), Ok(()));
+    // The same limits are the same accounts.
+    assert!(!renew(&limiter, MONTH, 200));
+    assert!(Arc::ptr_eq(&allowance(&limiter, "a", None).accounts[0], &before.accounts[0]));
+    assert!(renew(&limiter, HolderLimits { bytes_per_month: Some(700_000), ..MONTH }, 200));
+    let after = allowance(&limiter, "a", None);
+    assert!(!Arc::ptr_eq(&after.accounts[0], &before.accounts[0]));
+    assert_eq!(after.pass(0, Direction::ToPeer, 100_000, START), Ok(()));
+    assert!(limiter.allowance(&subject("a", None), false, START).is_err(), "it is used up");
+    assert!(limiter.renewed_allowance(&subject("a", None), false, START).is_some(), "for who is there");
+    // Without a limit nothing is asked for, and what was counted is not forgotten.
+    assert!(renew(&limiter, HolderLimits::default(), 200));
+    assert!(limiter.allowance(&subject("a", None), false, START).unwrap().is_none());
+    let counted: Vec<u64> = limiter.month(START).1.into_iter().map(|(_, bytes)| bytes).collect();
+    assert_eq!(counted, [700_000]);
+}

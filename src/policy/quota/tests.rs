@@ -18,15 +18,16 @@ impl Book {
     }
 
     fn take(&mut self, subject: &Subject) -> Result<(), Limit> {
-        self.0.try_take(subject, &self.1, &self.2)
+        self.0.try_take(subject, &self.1, &self.2).map(drop)
     }
 
     fn begin_use(&mut self, subject: &Subject) -> Result<(), Limit> {
-        self.0.try_use(subject, &self.1, &self.2)
+        self.0.try_use(subject, Apart::new(subject, &self.1, &self.2), &self.1, &self.2)
     }
 
     fn give_back(&mut self, subject: &Subject, used: bool) {
-        self.0.give_back(subject, used, &self.1, &self.2);
+        let apart = if used { Apart::default() } else { Apart::new(subject, &self.1, &self.2) };
+        self.0.give_back(subject, apart);
     }
 
     fn total(&self) -> Held {
@@ -102,6 +103,23 @@ fn gathering_is_counted_apart() {
     // What has become one too many while it was unused is not used.
     assert_eq!(book.begin_use(&user), ALLOCATIONS_OF_USER);
     assert_eq!(book.of_user("a"), Held { used: 2, unused: 9 });
+}
+
+/// A reload gives a user a quota of unused allocations, or takes it away.
+#[test]
+fn an_allocation_is_given_back_as_it_was_counted() {
+    let with = |unused: Option<u32>| RealmLimits { user: quota(2, unused), ..RealmLimits::default() };
+    let (user, none) = (subject("a", None), HolderLimits::default());
+    for limits in [[None, Some(5)], [Some(5), None]] {
+        let mut quotas = Quotas::default();
+        let [before, after] = limits.map(with);
+        let apart = [(); 2].map(|()| quotas.try_take(&user, &before, &none).unwrap());
+        quotas.try_use(&user, apart[0], &after, &none).unwrap();
+        quotas.give_back(&user, Apart::default());
+        quotas.give_back(&user, apart[1]);
+        assert_eq!(quotas.held_by(&Holder::Total), Held::default());
+        assert!(quotas.holders.is_empty());
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! The core's side: messages of clients in and out, and what the ends of sessions mean for allocations.
 
-use super::{Read, State};
+use super::{Broken, Read, State};
 use crate::{
-    relay::core::{Core, Way},
-    turn::{Client, Drop, EndReason, FiveTuple, Time},
+    relay::core::Core,
+    relay::route::Way,
+    turn::{Client, Drop, EndReason, FiveTuple, Time, Transport},
 };
 
 impl Core {
@@ -17,8 +18,22 @@ impl Core {
         now: Time,
     ) -> Option<Client> {
         let dtls = self.dtls.as_mut()?;
-        let id = dtls.datagram(at, tuple, datagram, &self.listeners, &self.shared, now)?;
-        dtls.sessions.get(id).map(|session| session.client)
+        let id = dtls.datagram(at, tuple, datagram, &self.listeners, &self.shared, now);
+        let client = id.and_then(|id| dtls.sessions.get(id)).map(|session| session.client);
+        self.note_failed(now);
+        client
+    }
+
+    /// Has it noted which handshakes have failed.
+    fn note_failed(&mut self, now: Time) {
+        let Some(dtls) = self.dtls.as_mut() else { return };
+        for (mut tuple, broken) in dtls.failed.drain(..) {
+            tuple.transport = Transport::Dtls;
+            match broken {
+                Some(Broken { alert, error }) => self.server.note_handshake(&tuple, alert, &error, now),
+                None => self.server.note_too_many_connections(&tuple, now),
+            }
+        }
     }
 
     /// Takes the next message of a client, if there is another. Its session may end with that.
@@ -43,6 +58,18 @@ impl Core {
     pub(in crate::relay) fn has_dtls(&self, id: usize, tuple: &FiveTuple) -> bool {
         let session = self.dtls.as_ref().and_then(|dtls| dtls.sessions.get(id));
         session.is_some_and(|session| session.client.tuple == *tuple && matches!(session.state, State::Open { .. }))
+    }
+
+    /// Whether this 5-tuple has a session, or is about to.
+    pub(in crate::relay) fn knows_dtls(&self, tuple: &FiveTuple) -> bool {
+        let tuple = FiveTuple { transport: Transport::Dtls, ..*tuple };
+        self.dtls.as_ref().is_some_and(|dtls| dtls.by_tuple.contains_key(&tuple))
+    }
+
+    /// How many sessions of DTLS there are on a listener.
+    pub(in crate::relay) fn dtls_on(&self, listener: usize) -> usize {
+        let sessions = self.dtls.iter().flat_map(|dtls| dtls.sessions.iter());
+        sessions.filter(|(_, session)| session.listener == listener).count()
     }
 
     /// A message of this client was answered or relayed.
@@ -90,6 +117,7 @@ impl Core {
     pub(in crate::relay) fn expire_dtls(&mut self, now: Time) {
         let Some(dtls) = self.dtls.as_mut() else { return };
         dtls.expire(&self.listeners, now, |client| self.server.has_allocation(client));
+        self.note_failed(now);
         self.end_gone(now);
     }
 

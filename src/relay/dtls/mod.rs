@@ -15,6 +15,7 @@ use std::{
 };
 
 use foldhash::fast::FixedState;
+use rand::{Rng, rngs::StdRng};
 use slab::Slab;
 
 mod clients;
@@ -37,9 +38,11 @@ use self::{
 };
 use super::{
     complaint,
-    core::{Listener, Way},
+    core::Listener,
+    route::Way,
     shared::{ConnectionLease, Shared},
     system::SendOptions,
+    tls,
 };
 use crate::{
     config::Settings,
@@ -67,7 +70,16 @@ fn is_of_open(datagram: &[u8]) -> bool {
 enum Handshake {
     Done,
     Unfinished,
-    Failed(String),
+    Failed(Broken),
+}
+
+/// Why a handshake has failed.
+#[derive(Debug)]
+struct Broken {
+    /// The alert that the client has sent, if it has sent one.
+    alert: Option<u8>,
+    /// What the library says.
+    error: String,
 }
 
 /// What came of reading.
@@ -136,17 +148,17 @@ pub(super) struct Dtls {
     idle_timeout: Duration,
     /// Whose sessions have ended, and their allocations are yet to.
     gone: Vec<Client>,
+    /// Handshakes that have failed, `None` for lack of room, and that are yet to be noted.
+    failed: Vec<(FiveTuple, Option<Broken>)>,
     /// Where a message is put together.
     message: Vec<u8>,
 }
 
 impl Dtls {
     /// `settings` have `[tls]`. `secret` is this worker's own, as clients stay with it.
-    pub(super) fn new(context: Arc<Context>, settings: &Settings, secret: &[u8; 32], seed: u64) -> Self {
-        let (max_handshakes, handshake_timeout) =
-            settings.tls.as_ref().map_or((0, Duration::ZERO), |tls| (tls.max_handshakes, tls.handshake_timeout));
-        Self {
-            context,
+    fn new(context: Arc<Context>, settings: &Settings, secret: &[u8; 32], seed: u64) -> Self {
+        let mut dtls = Self {
+            context: Arc::clone(&context),
             cookies: Cookies::new(secret),
             wire: Wire::default(),
             sessions: Slab::new(),
@@ -154,12 +166,32 @@ impl Dtls {
             timers: BTreeSet::new(),
             begun: BTreeMap::new(),
             next_number: 0,
-            max_handshakes: max_handshakes.div_ceil(settings.process.workers.max(1)).max(1),
-            handshake_timeout,
-            idle_timeout: settings.tcp.idle_timeout,
+            max_handshakes: 1,
+            handshake_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
             gone: Vec::new(),
+            failed: Vec::new(),
             message: Vec::new(),
-        }
+        };
+        dtls.renew(context, settings);
+        dtls
+    }
+
+    /// The same with a secret drawn.
+    pub(super) fn drawn(context: &Arc<Context>, settings: &Settings, rng: &mut StdRng) -> Self {
+        let mut secret = [0; 32];
+        rng.fill_bytes(&mut secret);
+        Self::new(Arc::clone(context), settings, &secret, rng.next_u64())
+    }
+
+    /// New handshakes are held with this; those that have begun go on as they have.
+    pub(super) fn renew(&mut self, context: Arc<Context>, settings: &Settings) {
+        let (max_handshakes, handshake_timeout) =
+            settings.tls.as_ref().map_or((0, Duration::ZERO), |tls| (tls.max_handshakes, tls.handshake_timeout));
+        self.context = context;
+        self.max_handshakes = max_handshakes.div_ceil(settings.process.workers.max(1)).max(1);
+        self.handshake_timeout = handshake_timeout;
+        self.idle_timeout = settings.tcp.idle_timeout;
     }
 
     /// Takes a datagram. The session is returned whose messages are to be read now, if there may be any.
@@ -230,11 +262,15 @@ impl Dtls {
             self.remove(*oldest);
         }
         // Over the limit: nobody is answered.
-        let lease = shared.take_connection(Some(tuple.client.ip()))?;
+        let Some(lease) = shared.take_connection(Some(tuple.client.ip())) else {
+            self.failed.push((tuple, None));
+            return None;
+        };
         let association = match self.context.begin(&self.wire, datagram) {
             Ok(association) => association,
             Err(error) => {
                 tracing::debug!(client = %tuple.client, %error, "DTLS handshake failed");
+                self.failed.push((tuple, Some(Broken { alert: None, error })));
                 // Whatever it had to say would be taken for the next one's.
                 self.wire.drain(|_| {});
                 return None;
@@ -268,9 +304,10 @@ impl Dtls {
                 self.file_handshake(id, now);
                 None
             }
-            Handshake::Failed(error) => {
-                let client = self.sessions[id].client.tuple.client;
-                tracing::debug!(%client, %error, "DTLS handshake failed");
+            Handshake::Failed(broken) => {
+                let tuple = self.sessions[id].client.tuple;
+                tracing::debug!(client = %tuple.client, error = %broken.error, "DTLS handshake failed");
+                self.failed.push((tuple, Some(broken)));
                 self.remove(id);
                 None
             }
@@ -380,7 +417,9 @@ impl Dtls {
             match session.state {
                 State::Handshake { deadline, .. } => {
                     if deadline <= now || !session.association.retransmit() {
-                        tracing::debug!(client = %session.client.tuple.client, "DTLS handshake not finished in time");
+                        let tuple = session.client.tuple;
+                        tracing::debug!(client = %tuple.client, "DTLS handshake not finished in time");
+                        self.failed.push((tuple, Some(Broken { alert: None, error: tls::NOT_FINISHED.to_owned() })));
                         self.remove(id);
                     } else {
                         self.flush(id, 0, listeners);

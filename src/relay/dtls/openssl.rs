@@ -26,7 +26,7 @@ use openssl::{
     x509::{X509, store::X509StoreBuilder},
 };
 
-use super::{Handshake, Read, Wire};
+use super::{Broken, Handshake, Read, Wire};
 use crate::{config::settings, relay::tls};
 
 unsafe extern "C" {
@@ -248,7 +248,7 @@ impl Association {
                 Handshake::Done
             }
             Err(error) if error.code() == ErrorCode::WANT_READ => Handshake::Unfinished,
-            Err(error) => Handshake::Failed(error.to_string()),
+            Err(error) => Handshake::Failed(broken(&error)),
         }
     }
 
@@ -298,6 +298,17 @@ impl Association {
         // An association that has failed cannot, and is gone either way.
         let _ = self.stream.shutdown();
     }
+}
+
+/// OpenSSL's reasons for alerts that were received are this and the alert's number.
+const ALERT_OFFSET: i32 = 1000;
+
+/// What OpenSSL says of a handshake: its reason alone, as the rest is about its own insides.
+fn broken(error: &openssl::ssl::Error) -> Broken {
+    let last = error.ssl_error().and_then(|stack| stack.errors().last());
+    let Some(last) = last else { return Broken { alert: None, error: error.to_string() } };
+    let alert = u8::try_from(last.reason_code() - ALERT_OFFSET).ok();
+    Broken { alert, error: last.reason().map_or_else(|| last.to_string(), str::to_owned) }
 }
 
 /// OpenSSL takes what an earlier call has left in the thread's queue for the error of this one.

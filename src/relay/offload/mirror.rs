@@ -95,20 +95,6 @@ impl Mirror {
         }
     }
 
-    /// Looks at all channels, after rules have changed that hold for all.
-    pub(in super::super) fn review(
-        &mut self,
-        server: &mut Server,
-        place: &dyn Fn(Handle, &Bound) -> Option<Place>,
-        time: Time,
-    ) {
-        let mut now = Now { server, place, time };
-        let handles: Vec<Handle> = self.sessions.keys().copied().collect();
-        for handle in handles {
-            self.update_all(handle, &mut now);
-        }
-    }
-
     fn has_lapsed(&self, handle: Handle) -> bool {
         self.sessions.get(&handle).is_some_and(|session| session.lapsed)
     }

@@ -14,7 +14,7 @@ use crate::{
     config::{self, Host},
     relay::{
         clock::Clock,
-        peers::PeerBook,
+        peers::{Own, PeerBook},
         rules::{self, WorkerPolicy},
         shared::Shared,
         system::{DatagramPath, Poller},
@@ -32,7 +32,8 @@ fn streams() -> Rc<Streams> {
          [limits]\nbinding-rate = 0\n[process]\nworkers = 1\n";
     let settings = config::parse(text, "t.toml", &Host::detect().unwrap()).unwrap().settings;
     let directory = Arc::new(Directory::new(&settings, false).unwrap());
-    let peers = Arc::new(PeerBook::new(&settings, Vec::new(), Vec::new()));
+    let own = Own { sockets: Vec::new(), relay: settings.relay.addresses.clone(), host: Vec::new() };
+    let peers = Arc::new(PeerBook::new(&settings, own));
     let io = DatagramPath::probe(settings.process.udp_io).unwrap().io();
     let shared = Shared::new(&settings, &peers.rules()[0], 1);
     let policy = WorkerPolicy::new(peers, Arc::clone(&shared), &settings.limits, 1, [1, 2]);
@@ -46,6 +47,7 @@ fn streams() -> Rc<Streams> {
         directory,
         crate::relay::inquiries::Inquiries::default(),
         shared,
+        settings.lifetimes.connect,
         Clock::new(),
         poller,
         rng,
@@ -57,7 +59,7 @@ fn streams() -> Rc<Streams> {
 /// A connection whose client has the other end.
 fn connect(shared: &Rc<Streams>) -> (Connection<DuplexStream>, DuplexStream) {
     let (stream, other) = duplex(1 << 20);
-    let queue = Queue::new(shared.limits.queue_bytes, shared.limits.queue_age);
+    let queue = Queue::new(shared.limits().queue_bytes, shared.limits().queue_age);
     let (client, server) = ("127.0.0.1:1000".parse().unwrap(), "127.0.0.1:3478".parse().unwrap());
     let tuple = FiveTuple { client, server, transport: Transport::Tcp };
     let at = shared.core.borrow_mut().outlets.add(queue, tuple);
@@ -164,8 +166,8 @@ async fn a_busy_connection_with_an_allocation_reads_more_at_once() {
 
 #[tokio::test]
 async fn requests_with_more_responses_than_may_wait_are_all_answered() {
-    let mut shared = streams();
-    Rc::get_mut(&mut shared).unwrap().limits.queue_bytes = 1000;
+    let shared = streams();
+    shared.renew(Tcp { queue_bytes: 1000, ..(*shared.limits()).clone() }, false);
     let (stream, mut other) = duplex(1 << 20);
     let lease = shared.core.borrow().shared.take_connection(None).unwrap();
     let (client, server) = ("127.0.0.1:1000".parse().unwrap(), "127.0.0.1:3478".parse().unwrap());
@@ -221,7 +223,7 @@ async fn messages_of_no_use_do_not_keep_a_connection() {
     let (mut connection, mut other) = connect(&shared);
     let mut timer = pin!(sleep_until(connection.deadline()));
     let second = std::time::Duration::from_secs(1);
-    let seconds = shared.limits.idle_timeout.as_secs();
+    let seconds = shared.limits().idle_timeout.as_secs();
     for _ in 1..seconds {
         // With the start of another, which has its own time.
         other.write_all(&[&EMPTY[..], &EMPTY[..2]].concat()).await.unwrap();
@@ -248,18 +250,18 @@ async fn the_timer_is_only_set_when_it_has_to_be() {
     assert!(connection.deadline() > first);
     assert_eq!(timer.deadline(), first);
     // Quiet for longer than the timeout: it has fired, and looks ahead again.
-    advance(2 * shared.limits.idle_timeout).await;
+    advance(2 * shared.limits().idle_timeout).await;
     assert!(!turn(&mut connection, timer.as_mut()));
     let next = timer.deadline();
-    assert_eq!(next, Instant::now() + shared.limits.idle_timeout);
+    assert_eq!(next, Instant::now() + shared.limits().idle_timeout);
     advance(second).await;
     assert!(!turn(&mut connection, timer.as_mut()));
     assert_eq!(timer.deadline(), next);
     // An unfinished message has less time.
     other.write_all(&EMPTY[..2]).await.unwrap();
     assert!(!turn(&mut connection, timer.as_mut()));
-    assert_eq!(timer.deadline(), Instant::now() + shared.limits.message_timeout);
-    advance(shared.limits.message_timeout).await;
+    assert_eq!(timer.deadline(), Instant::now() + shared.limits().message_timeout);
+    advance(shared.limits().message_timeout).await;
     assert!(turn(&mut connection, timer.as_mut()));
 }
 

@@ -45,7 +45,7 @@ fn start(more: &str) -> Relay {
 }
 
 fn address(relay: &Relay, wanted: Transport) -> SocketAddr {
-    let found = relay.endpoints().iter().find(|Endpoint { transport, .. }| *transport == wanted);
+    let found = relay.endpoints().into_iter().find(|Endpoint { transport, .. }| *transport == wanted);
     found.unwrap().address
 }
 
@@ -153,7 +153,7 @@ fn a_worker_that_panics_begins_anew_and_the_others_notice_nothing() {
     // The first of the group twice: a later life ends as the first did.
     for worker in [0, 1, 0] {
         let is_lost = |client: &Client| {
-            let (_, owner) = relay.shared.owner(client.relayed.unwrap()).expect("a relayed address in use");
+            let (_, owner) = relay.shared.spaces().owner(client.relayed.unwrap()).expect("a relayed address in use");
             usize::from(owner.worker) == worker
         };
         let (mut lost, others): (Vec<_>, Vec<_>) = clients.iter_mut().partition(|client| is_lost(client));

@@ -47,6 +47,17 @@ pub(crate) fn bind_udp(
 ) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     prepare(&socket, address, usage == Use::Listener)?;
+    set_options(&socket, address, usage, io, buffer)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Sets what a listener needs on a UDP socket that somebody else has opened and bound.
+pub(crate) fn adopt_udp(socket: &Socket, address: SocketAddr, io: Io, buffer: Option<usize>) -> io::Result<()> {
+    set_options(socket, address, Use::Listener, io, buffer)
+}
+
+fn set_options(socket: &Socket, address: SocketAddr, usage: Use, io: Io, buffer: Option<usize>) -> io::Result<()> {
     if let Some(bytes) = buffer {
         // The system caps what it grants; less than asked for is no reason not to serve.
         let _ = socket.set_recv_buffer_size(bytes);
@@ -54,12 +65,11 @@ pub(crate) fn bind_udp(
     }
     #[cfg(target_os = "linux")]
     if io.is_full() {
-        linux::set_options(&socket, address, usage)?;
+        linux::set_options(socket, address, usage)?;
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = io;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    let _ = (io, address, usage);
+    Ok(())
 }
 
 /// Opens, binds and starts a TCP listener that several workers share.
@@ -239,6 +249,8 @@ pub(crate) enum UdpSocket {
     #[cfg(target_os = "linux")]
     Batched(linux::LinuxSocket),
     Portable(std::rc::Rc<tokio::net::UdpSocket>),
+    /// It was closed, and its place is kept.
+    Closed,
 }
 
 impl UdpSocket {
@@ -258,6 +270,7 @@ impl UdpSocket {
             Self::Batched(socket) => linux::send_one(socket, bytes, to, options),
             Self::Portable(_) if options.dont_fragment => Err(io::ErrorKind::Unsupported.into()),
             Self::Portable(socket) => socket.try_send_to(bytes, to).map(|_| ()),
+            Self::Closed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -266,7 +279,7 @@ impl UdpSocket {
         match self {
             #[cfg(target_os = "linux")]
             Self::Batched(socket) => linux::take_icmp_error(socket),
-            Self::Portable(_) => None,
+            Self::Portable(_) | Self::Closed => None,
         }
     }
 }
@@ -307,6 +320,7 @@ impl Poller {
                 poller.add(socket, token);
                 Ok(())
             }
+            (_, UdpSocket::Closed) => Ok(()),
             #[cfg(target_os = "linux")]
             _ => Err(io::ErrorKind::Unsupported.into()),
         }

@@ -395,7 +395,7 @@ impl World {
 
     fn grant(&mut self, user: &str, request: AddressRequest) -> Result<Grant, Refusal> {
         if self.used.get(user).is_some_and(|used| *used >= self.quota) {
-            return Err(Refusal::Quota("no more"));
+            return Err(Refusal::Quota { words: "no more", key: "user-quota" });
         }
         match request {
             AddressRequest::One { family, even } => {
