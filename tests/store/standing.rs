@@ -65,7 +65,7 @@ fn goes_on(client: &mut Client) -> bool {
 }
 
 /// A time-limited credential of this secret.
-fn minted(secret: &str) -> (&'static str, String) {
+pub(crate) fn minted(secret: &str) -> (&'static str, String) {
     let name = "4102444800:zoe";
     let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).expect("any length");
     mac.update(name.as_bytes());
