@@ -14,9 +14,8 @@
 //! * [`import`]: the text of a coturn configuration to one of ours; pure.
 //! * [`cli`]: the commands.
 //!
-//! Arrows go one way: `cli` to `config`, `import`, `relay`, `admin`, `external` and `probe`; `admin` to `relay`, which it only reads;
-//! `relay` to `turn`, `auth`
-//! and `policy`; those to `stun`. `turn` uses the plain values of `auth`: who somebody is, and what proves it.
+//! Arrows go one way: `cli` to `config`, `import`, `relay`, `admin`, `external` and `probe`; `admin` to `relay`; `relay` to `turn`,
+//! `auth` and `policy`; those to `stun`. All may use the plain settings of `config`. `turn` uses the plain values of `auth`: who somebody is, and what proves it.
 
 pub mod admin;
 pub mod auth;

@@ -36,6 +36,24 @@ fn write(folder: &tempfile::TempDir, text: &str) -> PathBuf {
     path
 }
 
+#[cfg(unix)]
+#[test]
+fn files_with_secrets_that_everybody_can_read_are_warned_about() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("auth-secret");
+    fs::write(&secret, "0123456789abcdef0123\n").unwrap();
+    let file = write(&folder, "[auth]\nrealm = \"r\"\nstatic-auth-secret-file = \"auth-secret\"\n");
+    for (mode, warned) in [(0o644, true), (0o640, false), (0o600, false)] {
+        fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
+        let output = check(&file);
+        assert_eq!(output.status.code(), Some(0));
+        let said = stderr(&output);
+        assert_eq!(said.contains("auth-secret") && said.contains("readable by everyone"), warned, "{mode:o}: {said}");
+        assert!(!said.contains("0123456789abcdef"), "{said}");
+    }
+}
+
 #[test]
 fn every_configuration_that_we_hand_out_is_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -80,6 +80,7 @@ impl Slow for Store {
                 term: None,
                 secret: None,
                 bearer: false,
+                mark: 0,
             };
             Ok(known.then(credential).into_iter().collect())
         })

@@ -1,11 +1,16 @@
 //! Quotas cannot be got around: not at the instant of expiry, not by reserving ports.
 
+mod client;
 mod common;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use client::{Client, Refused};
 use common::{
     REALM, Server,
     client::{TurnClient, loopback_socket},
 };
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
 use turnserver::stun::{AttributeType, Class, Message, MessageWriter, Method};
 
 fn server(quota: u32) -> Server {
@@ -101,4 +106,90 @@ fn reserved_ports_count() {
     };
     // One allocation and one reservation at a time; the reservations stay.
     assert_eq!([reserve(), reserve(), reserve()], [0, 0, 486]);
+}
+
+/// A server whose names have tenants, with a realm of its own limits.
+fn shared_server() -> Server {
+    Server::start(&format!(
+        r#"
+[[listener]]
+listening-ip = ["127.0.0.1"]
+listening-port = 0
+transports = ["udp"]
+[relay]
+relay-ip = "127.0.0.1"
+[auth]
+realm = "{REALM}"
+rest-api-username = "tenant:user:expiry"
+[[auth.user]]
+name = "carol"
+password = "secret"
+[[auth.secret]]
+name = "blue"
+tenant = "blue"
+secret = "the secret of the blue tenant"
+[[auth.secret]]
+name = "red"
+tenant = "red"
+secret = "the secret of the red tenant"
+[[realm]]
+name = "small.org"
+[[realm.user]]
+name = "alice"
+password = "secret"
+[[realm.user]]
+name = "bob"
+password = "secret"
+[realm.limits]
+realm-quota = 1
+[limits]
+tenant-quota = 2
+total-quota = 5
+unauthorized-rate = 0
+[process]
+workers = 2
+"#
+    ))
+}
+
+/// A client of this tenant's user, or of a user by a password.
+fn allocated(server: &Server, tenant: Option<&str>, user: &str) -> (Client, Result<(), u16>) {
+    let (name, password) = match tenant {
+        None => (user.to_owned(), "secret".to_owned()),
+        Some(tenant) => {
+            let name = format!("{tenant}:{user}:4102444800");
+            let mut mac =
+                Hmac::<Sha1>::new_from_slice(format!("the secret of the {tenant} tenant").as_bytes()).unwrap();
+            mac.update(name.as_bytes());
+            (name, BASE64_STANDARD.encode(mac.finalize().into_bytes()))
+        }
+    };
+    let mut client = Client::new("udp", server.ipv4("udp"), Some((&name, &password)));
+    let made = client.allocate().map(|_| ()).map_err(|Refused(code)| code);
+    (client, made)
+}
+
+#[test]
+fn tenants_realms_and_the_whole_have_quotas_of_their_own() {
+    let server = shared_server();
+    let mut kept = Vec::new();
+    let mut expect = |tenant: Option<&str>, user: &str, expected: Result<(), u16>| {
+        let (client, made) = allocated(&server, tenant, user);
+        assert_eq!(made, expected, "{tenant:?} {user}");
+        kept.push(client);
+    };
+    // Two of a tenant, whichever users they are of; the other tenant has its own.
+    expect(Some("blue"), "u", Ok(()));
+    expect(Some("blue"), "v", Ok(()));
+    expect(Some("blue"), "w", Err(486));
+    expect(Some("red"), "u", Ok(()));
+    // One of the small realm, whoever it is.
+    expect(None, "alice@small.org", Ok(()));
+    expect(None, "bob@small.org", Err(486));
+    expect(Some("red"), "v", Ok(()));
+    // Five in all.
+    expect(None, "carol", Err(486));
+    kept.remove(3).delete().expect("its end");
+    let (_client, made) = allocated(&server, Some("red"), "w");
+    assert_eq!(made, Ok(()));
 }

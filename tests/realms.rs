@@ -45,6 +45,21 @@ password = "of the south"
     )
 }
 
+/// Names that are good for longer than time goes, where a credential has a grace: refused like any other, and nothing fails.
+#[test]
+fn a_name_that_never_ends_is_one_like_others() {
+    let server = Server::start(
+        &configuration().replace("realm = \"example.org\"", "realm = \"example.org\"\nexpiry-grace = \"1h\""),
+    );
+    for listener in listeners(&server, "udp") {
+        for name in ["18446744073709551615:zoe", "18446744073709551614", "18446744073709551616:zoe"] {
+            let mut client = Client::new("udp", listener, Some((name, "of nobody")));
+            assert_eq!(client.allocate(), Err(Refused(401)), "{name}");
+        }
+    }
+    assert!(!server.stop().contains("a bug"));
+}
+
 /// The listener of the default realm, and that of `west.org`.
 fn listeners(server: &Server, transport: &str) -> [SocketAddr; 2] {
     let all: Vec<SocketAddr> = server.addresses(transport).into_iter().filter(SocketAddr::is_ipv4).collect();

@@ -94,7 +94,7 @@ pub(super) async fn store_has_changed(house: &House, body: &[u8]) -> Result<Repl
     let standing = house.standing.as_ref();
     let standing = standing.ok_or_else(|| reply::refused(StatusCode::CONFLICT, "this server has no store of users"))?;
     let ended = match changes {
-        Changes { realm: None, user: None, secrets: false } => standing.look().await,
+        Changes { realm: None, user: None, secrets: false } => standing.look_after_change().await,
         Changes { realm: Some(realm), user: Some(user), secrets: false } => standing.look_at_user(realm, user).await,
         Changes { realm: Some(realm), user: None, secrets: true } => standing.look_at_secrets(realm).await,
         _ => return Err(bad(wanted)),

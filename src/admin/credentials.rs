@@ -1,4 +1,4 @@
-//! Time-limited credentials, made with a secret of the configuration, for applications that give them to their users.
+//! Time-limited credentials, made with a secret of the configuration or, where that has none, of the store, for applications that give them to their users.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::{
     House,
     query::Query,
-    reply::{self, Refusal, Reply, bad},
+    reply::{self, Refusal, Reply, bad, refused},
     sessions::{nothing_else, number},
 };
 use crate::{
-    auth::mint::{choose, mint},
+    auth::mint::{choose, choose_stored, mint, realm_in_store},
     config::client_uris,
 };
 
@@ -48,7 +48,7 @@ enum Shape {
 }
 
 /// As the draft asks: everything in the query.
-pub(super) fn by_query(house: &House, query: &mut Query) -> Result<Reply, Refusal> {
+pub(super) async fn by_query(house: &House, query: &mut Query) -> Result<Reply, Refusal> {
     if query.take("service").is_some_and(|service| service != "turn") {
         return Err(bad("`service` is not turn"));
     }
@@ -67,11 +67,11 @@ pub(super) fn by_query(house: &House, query: &mut Query) -> Result<Reply, Refusa
         shape,
     };
     nothing_else(query)?;
-    make(house, &wish, StatusCode::OK)
+    make(house, &wish, StatusCode::OK).await
 }
 
 /// Everything in the body, as far as it is not as usual.
-pub(super) fn by_body(house: &House, body: &[u8]) -> Result<Reply, Refusal> {
+pub(super) async fn by_body(house: &House, body: &[u8]) -> Result<Reply, Refusal> {
     let wish = match body {
         [] => Wish::default(),
         // A list would be taken for an object without names.
@@ -82,18 +82,26 @@ pub(super) fn by_body(house: &House, body: &[u8]) -> Result<Reply, Refusal> {
     if !(1..=LONGEST_TTL).contains(&wish.ttl) {
         return Err(bad(format!("`ttl` is not a number from 1 to {LONGEST_TTL}")));
     }
-    make(house, &wish, StatusCode::CREATED)
+    make(house, &wish, StatusCode::CREATED).await
 }
 
-fn make(house: &House, wish: &Wish, status: StatusCode) -> Result<Reply, Refusal> {
+async fn make(house: &House, wish: &Wish, status: StatusCode) -> Result<Reply, Refusal> {
     let known = house.known();
     let settings = &known.settings;
-    let chosen = choose(settings, wish.realm.as_deref(), wish.secret.as_deref());
+    let (realm, named) = (wish.realm.as_deref(), wish.secret.as_deref());
+    let chosen = match (realm_in_store(settings, realm), &house.standing) {
+        (Some(prepared), Some(standing)) => {
+            let stored = standing.secrets(&prepared).await;
+            let stored = stored.map_err(|_| refused(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer"))?;
+            choose_stored(settings, realm, named, &stored)
+        }
+        _ => choose(settings, realm, named).map(|(secret, names)| (secret.clone(), names)),
+    };
     let (secret, names) = chosen.map_err(|error| bad(error.to_string()))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // At most a year.
     let ttl = Duration::from_secs(wish.ttl as u64);
-    let minted = mint(secret, names, &wish.user, ttl, now).map_err(|error| bad(error.to_string()))?;
+    let minted = mint(&secret, names, &wish.user, ttl, now).map_err(|error| bad(error.to_string()))?;
     let uris = client_uris(settings);
     let shown = match wish.shape {
         Shape::Rest => minted.rest(&uris),

@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use crate::{
     auth::{
         credential::Proof,
-        store::{StoreCounts, logins::Logins},
+        store::{NamedSecret, StoreCounts, Unavailable, logins::Logins},
     },
     relay::{Filter, Monitor},
     turn::{Basis, Mechanism, Revocation, SessionView},
@@ -47,12 +47,21 @@ impl Standing {
         self.review(|session| session.mechanism == Mechanism::Store).await
     }
 
+    /// The same after a change that may concern anything: the cache has nothing of before.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn look_after_change(&self) -> Result<usize, Unknown> {
+        self.logins.forget();
+        self.look().await
+    }
+
     /// The same for one user of a realm, whom the store is asked about in any case: its cache has what it says from then on.
     ///
     /// # Errors
     /// As above.
     pub async fn look_at_user(&self, realm: String, user: String) -> Result<usize, Unknown> {
-        self.ask(&realm, &Proof::Password(user.as_str().into())).await?;
+        self.ask(&realm, &Proof::Password(user.as_str().into(), 0)).await?;
         let is_of = move |session: &SessionView| {
             let subject = &session.subject;
             session.mechanism == Mechanism::Store && *subject.user == *user && *subject.realm == *realm
@@ -65,8 +74,8 @@ impl Standing {
     /// # Errors
     /// As above.
     pub async fn look_at_secrets(&self, realm: String) -> Result<usize, Unknown> {
-        // It is the question that matters, whatever the name.
-        self.ask(&realm, &Proof::Secret("".into())).await?;
+        // Keys of tokens are among them, and asked about by ids that nobody here knows.
+        self.logins.forget();
         let is_of = move |session: &SessionView| {
             session.mechanism == Mechanism::Store && session.secret.is_some() && *session.subject.realm == *realm
         };
@@ -87,6 +96,11 @@ impl Standing {
     /// How the store fares.
     pub(super) fn counts(&self) -> (&'static str, StoreCounts) {
         self.logins.counts()
+    }
+
+    /// The secrets that the store has for a realm, whose name is in the form that stores have it.
+    pub(super) async fn secrets(&self, realm: &str) -> Result<Arc<[NamedSecret]>, Unavailable> {
+        self.logins.secrets(realm).await
     }
 
     async fn ask(&self, realm: &str, proof: &Proof) -> Result<bool, Unknown> {

@@ -58,13 +58,15 @@ pub struct Credential {
     pub secret: Option<Arc<str>>,
     /// It comes out of an access token (RFC 7635), which names no user: any other token of the realm may take its place.
     pub bearer: bool,
+    /// Tells the key of a user of a store from others that this user has or had; 0 for everybody else.
+    pub mark: u64,
 }
 
 /// What a client has proved that it knows, as its sessions remember it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Proof {
-    /// The password of this user.
-    Password(Arc<str>),
+    /// The password of this user, with the mark of the key ([`Credential::mark`]).
+    Password(Arc<str>, u64),
     /// What was made with the secret of this name, or encrypted with the key of this id.
     Secret(Arc<str>),
 }
@@ -84,7 +86,7 @@ impl Term {
     pub fn until(expires: u64, grace: Duration, now: Duration) -> Option<Self> {
         let expires = Duration::from_secs(expires);
         let over = now.saturating_sub(expires);
-        (over <= grace && expires + grace > now)
+        (over <= grace && expires.saturating_add(grace) > now)
             .then(|| Self { left: expires.saturating_sub(now), grace: grace - over })
     }
 }
@@ -102,6 +104,7 @@ mod tests {
         assert_eq!(term(100, 30, 40), Some(Term { left: seconds(60), grace: seconds(30) }));
         assert_eq!(term(100, 30, 110), Some(Term { left: seconds(0), grace: seconds(20) }));
         assert_eq!(term(100, 30, 130), None);
+        assert_eq!(term(u64::MAX, 30, 1).map(|term| term.grace), Some(seconds(30)));
         assert_eq!(term(u64::MAX, 0, 1).map(|term| term.left > seconds(1 << 60)), Some(true));
     }
 }

@@ -1,15 +1,16 @@
 //! Making time-limited credentials, and telling clients of them in the shapes that they expect.
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{
     prepare::prepare,
-    rest::{RestNames, RestSecret},
+    rest::{RestAlgorithm, RestForm, RestNames, RestSecret},
+    store::NamedSecret,
 };
-use crate::config::Settings;
+use crate::config::{Settings, settings::Mechanisms};
 
 /// RFC 8489 §14.3: USERNAME has fewer than 509 bytes.
 const LONGEST_NAME: usize = 508;
@@ -45,7 +46,7 @@ pub enum ChoiceError {
     #[error("there is no realm {0:?}")]
     Realm(String),
     /// The realm has none.
-    #[error("the configuration of this realm has no secret; add static-auth-secret")]
+    #[error("this realm has no secret; add static-auth-secret, or one to the store")]
     NoSecret,
     /// None of this name.
     #[error("there is no secret {named:?}; there are: {known}")]
@@ -67,14 +68,7 @@ pub fn choose<'s>(
     realm: Option<&str>,
     secret: Option<&str>,
 ) -> Result<(&'s RestSecret, &'s RestNames), ChoiceError> {
-    let auth = &settings.auth;
-    let mechanisms = match realm.filter(|named| *named != auth.realm) {
-        None => &auth.mechanisms,
-        Some(named) => {
-            let found = settings.realms.iter().find(|realm| realm.name == named);
-            &found.ok_or_else(|| ChoiceError::Realm(named.to_owned()))?.mechanisms
-        }
-    };
+    let (_, mechanisms) = realm_of(settings, realm)?;
     let secrets = &mechanisms.secrets;
     let chosen = match secret {
         None => secrets.first().ok_or(ChoiceError::NoSecret)?,
@@ -84,6 +78,57 @@ pub fn choose<'s>(
         })?,
     };
     Ok((chosen, &mechanisms.rest))
+}
+
+/// The same of the secrets that a store has for that realm.
+///
+/// # Errors
+/// [`ChoiceError`]: there is none.
+pub fn choose_stored<'s>(
+    settings: &'s Settings,
+    realm: Option<&str>,
+    secret: Option<&str>,
+    stored: &[NamedSecret],
+) -> Result<(RestSecret, &'s RestNames), ChoiceError> {
+    let (_, mechanisms) = realm_of(settings, realm)?;
+    let is_it = |stored: &&NamedSecret| secret.is_none() || stored.name.as_deref() == secret;
+    let chosen = stored.iter().find(is_it).ok_or_else(|| match secret {
+        None => ChoiceError::NoSecret,
+        Some(named) => {
+            let known: Vec<&str> = stored.iter().filter_map(|secret| secret.name.as_deref()).collect();
+            ChoiceError::Secret { named: named.to_owned(), known: known.join(", ") }
+        }
+    })?;
+    // As clients are let in by it: a name is that of its tenant, where names have one.
+    let has_tenant = matches!(mechanisms.rest.form, RestForm::ExpiryTenantUser | RestForm::TenantUserExpiry);
+    let name = chosen.name.as_deref();
+    let secret = RestSecret {
+        name: name.unwrap_or_default().into(),
+        tenant: name.filter(|_| has_tenant).map(Arc::from),
+        algorithm: RestAlgorithm::Sha1,
+        key: Zeroizing::new(chosen.value.as_bytes().to_vec()),
+    };
+    Ok((secret, &mechanisms.rest))
+}
+
+/// The name of the named realm, or else of that of `[auth]`, and who is let in there.
+fn realm_of<'s>(settings: &'s Settings, realm: Option<&str>) -> Result<(&'s str, &'s Mechanisms), ChoiceError> {
+    let auth = &settings.auth;
+    match realm.filter(|named| *named != auth.realm) {
+        None => Ok((&auth.realm, &auth.mechanisms)),
+        Some(named) => {
+            let found = settings.realms.iter().find(|realm| realm.name == named);
+            found.map(|realm| (&*realm.name, &realm.mechanisms)).ok_or_else(|| ChoiceError::Realm(named.to_owned()))
+        }
+    }
+}
+
+/// The realm whose secrets a store is asked for, in the form that stores have it, if the configuration has none for it.
+#[must_use]
+pub fn realm_in_store(settings: &Settings, realm: Option<&str>) -> Option<String> {
+    let (name, mechanisms) = realm_of(settings, realm).ok()?;
+    let asks = settings.store.is_some() && mechanisms.secrets.is_empty();
+    asks.then(|| prepare(name).map_or_else(|_| name.to_owned(), Cow::into_owned))
 }
 
 /// Makes a credential for a user; `user` may be empty where the form of names allows it. `now` is the time since the UNIX epoch.

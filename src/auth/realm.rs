@@ -113,6 +113,7 @@ impl Realms {
                 term: Some(term),
                 secret: Some(Arc::clone(&secret.name)),
                 bearer: false,
+                mark: 0,
             });
         }
     }
@@ -151,6 +152,6 @@ impl Realm {
         let user = digest.iter().take(6).fold(format!("{kid}#"), |text, byte| text + &format!("{byte:02x}"));
         let subject = Subject { user: user.into(), realm: Arc::clone(&self.name), tenant: Some(Arc::clone(kid)) };
         let (subject, secret) = (Arc::new(subject), Some(Arc::clone(kid)));
-        Credential { subject, realm: self.id, key, term: Some(term), secret, bearer: true }
+        Credential { subject, realm: self.id, key, term: Some(term), secret, bearer: true, mark: 0 }
     }
 }

@@ -112,6 +112,7 @@ impl StaticUsers {
                 term: None,
                 secret: None,
                 bearer: false,
+                mark: 0,
             };
             let account = Arc::new(Account { md5: credential(md5), sha256: sha256.map(credential) });
             by_hash.insert(hash, account.clone());

@@ -1,4 +1,4 @@
-//! `turnserver credentials`: a time-limited credential, made with a secret of the configuration.
+//! `turnserver credentials`: a time-limited credential, made with a secret of the configuration or, where that has none, of the store.
 
 use std::{
     io::{self, Write},
@@ -9,8 +9,9 @@ use std::{
 use clap::ValueEnum;
 use serde_json::Value;
 
+use super::store::secrets_of;
 use crate::{
-    auth::mint::{ChoiceError, Minted, choose, mint},
+    auth::mint::{ChoiceError, Minted, choose, choose_stored, mint, realm_in_store},
     config::{self, Settings},
 };
 
@@ -65,14 +66,18 @@ impl Credentials {
     }
 
     fn make(&self, settings: &Settings) -> Result<Minted, String> {
-        let chosen = choose(settings, self.realm.as_deref(), self.secret_name.as_deref());
+        let (realm, named) = (self.realm.as_deref(), self.secret_name.as_deref());
+        let chosen = match realm_in_store(settings, realm) {
+            None => choose(settings, realm, named).map(|(secret, names)| (secret.clone(), names)),
+            Some(prepared) => choose_stored(settings, realm, named, &secrets_of(settings, &prepared)?),
+        };
         let (secret, names) = chosen.map_err(|error| match &error {
             ChoiceError::Realm(_) => format!("--realm: {error}"),
             ChoiceError::Secret { .. } => format!("--secret-name: {error}"),
             ChoiceError::NoSecret => format!("{error}, and give the file with -c"),
         })?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        mint(secret, names, &self.user, self.ttl, now).map_err(|error| format!("--user: {error}"))
+        mint(&secret, names, &self.user, self.ttl, now).map_err(|error| format!("--user: {error}"))
     }
 
     fn write(&self, minted: &Minted, uris: &[String]) -> Result<(), String> {

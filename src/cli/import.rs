@@ -148,7 +148,13 @@ fn write_file(path: &Path, force: bool, text: &str) -> Result<(), String> {
     options.write(true).truncate(force).create(force).create_new(!force);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
+    let write = |mut file: std::fs::File| {
+        // One that was there before may be readable for others.
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        file.write_all(text.as_bytes())
+    };
+    options.open(path).and_then(write).map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::AlreadyExists => "; --force writes over it",
             _ => "",

@@ -101,8 +101,9 @@ Examples:
       turnserver explain 192.0.2.7
 
 Exit status:
-  0 after a clean stop, 2 for a wrong command line, 78 for a wrong configuration,
-  1 for any other failure.";
+  0 after a clean stop or success, 1 for a failure or a finding (check, probe, ctl status),
+  2 for a wrong command line, 3 when import-coturn needs a decision, 78 for a wrong
+  configuration.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -149,7 +150,8 @@ enum Command {
     Probe(probe::Probe),
     /// Add, remove and list users of the configured store, and change their passwords
     ///
-    /// A running server sees what was changed when its cache of the store has expired (cache-time, negative-cache-time).
+    /// A running server is told over its Unix socket, so that a change counts at once; where it cannot be told, when its cache of the
+    /// store has expired (cache-time, negative-cache-time).
     User(user::User),
     /// Add, remove and list the secrets of time-limited credentials in the configured store
     Secret(secret::Secret),

@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     admin::{Admin, Lifecycle, LogLevel, Outcome, Refused, ReloadRequest, Reloads},
-    auth::store::logins::Logins,
+    auth::store::{logins::Logins, realms::KnownRealms},
     config::{
         self, ConfigErrors, Loaded, Settings,
-        change::{differences, keep_until_restart},
+        change::{differences, keep_until_restart, with_realms_in_place},
         settings::{LogFormat, RelayAddress},
     },
     relay::{Endpoint, Relay},
@@ -162,8 +162,8 @@ impl Running {
     async fn go_on_at(&mut self, found: &[RelayAddress]) {
         let mut settings = self.in_force.clone();
         outward::put(&mut settings.relay.addresses, found);
-        let Parts { relay, admin, reserved, reloads, .. } = &mut self.parts;
-        if let Err(error) = relay.reload(settings.clone(), reserved).await {
+        let Parts { relay, admin, reserved, reloads, realms, .. } = &mut self.parts;
+        if let Err(error) = relay.reload(settings.clone(), reserved, &realms.peers()).await {
             return tracing::error!(%error, "the external address has changed, and the server cannot go on with the new one");
         }
         for RelayAddress { local, external } in found {
@@ -237,12 +237,14 @@ impl Running {
         realms.limit(&mut settings, &self.in_force).await;
         let changed = differences(&self.in_force, &settings);
         let endpoints = relay.endpoints();
-        let reloaded = relay.reload(settings.clone(), reserved).await.map_err(|error| error.to_string())?;
+        let stored = realms.of(&with_realms_in_place(settings.clone(), &relay.settings_in_place())).await;
+        let added = stored.as_ref().map(KnownRealms::peers).unwrap_or_default();
+        let reloaded = relay.reload(settings.clone(), reserved, &added).await.map_err(|error| error.to_string())?;
+        realms.set(stored);
         let placed = relay.settings_in_place();
         if let Some(logins) = logins {
             logins.renew(&placed);
         }
-        realms.renew(&placed);
         lifecycle.set_timeout(settings.process.drain_timeout);
         if settings.log.level != self.in_force.log.level
             && let Err(why) = log.set(&settings.log.level)

@@ -31,7 +31,7 @@ use crate::{
         settings::{Log, LogFormat},
     },
     policy::limit::Limit,
-    relay::{Counts, Endpoint, FORWARDING_OFF, KernelDrops, OffloadReport, PassedSockets, Relay},
+    relay::{Counts, Endpoint, FORWARDING_OFF, KernelDrops, OffloadReport, PassedSockets, Relay, log_panics},
     turn::{Drop, Transport},
 };
 
@@ -40,6 +40,7 @@ pub(super) fn run(loaded: Loaded, generated_password: Option<String>, source: Op
     // Before anything is opened here.
     let passed = systemd::passed_sockets();
     let log = start_logging(&loaded.settings.log);
+    log_panics();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

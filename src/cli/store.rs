@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::{EXIT_CONFIG, ctl::client::call};
 use crate::{
     auth::store::{
-        Answer, Registry,
+        Answer, NamedSecret, Registry, Store,
         open::{Opened, open},
     },
     config::settings::{self, Access, Settings},
@@ -88,6 +88,23 @@ fn open_and_run(settings: &Settings, command: impl FnOnce(&Desk<'_>) -> Result<(
         Opened::Store(_) => Err(Failure::Configuration(
             "the store is a service, which has commands of its own; it is only asked from here".to_owned(),
         )),
+    }
+}
+
+/// The secrets of a realm in the configured store, whatever store that is.
+pub(super) fn secrets_of(settings: &Settings, realm: &str) -> Result<Vec<NamedSecret>, String> {
+    let Some(settings) = &settings.store else { return Ok(Vec::new()) };
+    let (name, limit) = (settings.backend.name(), settings.limits.timeout);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+    let opened = open(settings).map_err(|error| format!("the store ({name}) {error}"))?;
+    let store: Arc<dyn Store> = match opened {
+        Opened::Registry(registry) => registry,
+        Opened::Store(store) => store,
+    };
+    match runtime.block_on(async { tokio::time::timeout(limit, store.secrets(realm)).await }) {
+        Ok(answer) => answer.map_err(|error| format!("the store ({name}) {error}")),
+        Err(_) => Err(format!("the store ({name}) has not answered within {limit:?}")),
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::{
     auth::store::{Stores, realms::KnownRealms},
-    config::Settings,
+    config::{Settings, settings::Peers},
     relay::Relay,
 };
 
@@ -59,18 +59,34 @@ impl StoredRealms {
         }
     }
 
-    /// Goes on with the realms of other settings, each in its place. Those that are new are asked about at once.
-    pub(super) fn renew(&mut self, placed: &Settings) {
-        if let Some((realms, time)) = &mut self.0 {
-            *realms = realms.of(placed);
-            time.reset_immediately();
+    /// The realms of settings that are about to be in force, each in its place, with their peers; those that are new are asked about.
+    pub(super) async fn of(&self, placed: &Settings) -> Option<KnownRealms> {
+        let (realms, _) = self.0.as_ref()?;
+        let mut other = realms.of(placed);
+        if other.read_peers().await.is_err() {
+            tracing::warn!(
+                "the store has not told the peer lists of all realms: until it does, what is known of them holds"
+            );
         }
+        Some(other)
+    }
+
+    /// Goes on with these.
+    pub(super) fn set(&mut self, realms: Option<KnownRealms>) {
+        if let (Some((place, _)), Some(realms)) = (&mut self.0, realms) {
+            *place = realms;
+        }
+    }
+
+    /// The peers that were read last, by realm.
+    pub(super) fn peers(&self) -> Vec<Peers> {
+        self.0.as_ref().map(|(realms, _)| realms.peers()).unwrap_or_default()
     }
 
     /// Tells the relay the peers that were read last.
     pub(super) fn tell(&self, relay: &Relay) {
-        if let Some((realms, _)) = &self.0 {
-            relay.add_peers(&realms.peers());
+        if self.0.is_some() {
+            relay.add_peers(&self.peers());
         }
     }
 

@@ -93,6 +93,19 @@ pub fn parse_file(path: &Path, text: &str) -> Result<Loaded, ConfigErrors> {
     parse(text, &name, &detect(&name)?)
 }
 
+/// The path of the management socket in a file, whatever else is wrong there; `None` if it cannot be made out.
+#[must_use]
+pub fn socket_in(path: &Path) -> Option<PathBuf> {
+    let table: toml::Table = read(path).ok()?.parse().ok()?;
+    match table.get("management").and_then(|management| management.get("socket")) {
+        None => Some(PathBuf::from(DEFAULT_SOCKET)),
+        Some(written) => {
+            let written = written.as_str().filter(|written| *written != "off")?;
+            Some(path.parent().unwrap_or_else(|| Path::new("")).join(written))
+        }
+    }
+}
+
 /// Reads the text of a file.
 pub fn read(path: &Path) -> Result<Zeroizing<String>, ConfigErrors> {
     let name = path.display().to_string();

@@ -87,7 +87,7 @@ use Takes::{Flag, Number, NumberOr, Port, Secret, Secrets, Switch, Text, Texts};
 const ALREADY: &str = "it is so here anyway";
 const NO_TELNET: &str = "there is no telnet interface; `turnserver ctl` stands in for it";
 const NO_WEB_ADMIN: &str =
-    "there are no such pages; `turnserver ctl` and the HTTP interface of [management] stand in for them";
+    "coturn's pages are not there; the page of [management], its HTTP interface and `turnserver ctl` stand in for them";
 const NO_DH: &str = "no cipher with finite-field DHE is offered";
 const FOR_TLS_METRICS: &str = "metrics have no TLS of their own; put a proxy in front where the way is not trusted";
 const UNIT: &str = "the systemd unit says whom the server runs as (User=, Group=)";

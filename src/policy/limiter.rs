@@ -138,8 +138,9 @@ impl Limiter {
         if before == bounds {
             return false;
         }
-        *self.bounds.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&bounds);
+        // Under the lock of the accounts: none is opened by the old ones after this.
         let mut accounts = lock(&self.accounts);
+        *self.bounds.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&bounds);
         accounts.turn_to(Month::of(now_ms));
         let Accounts { active, resting, .. } = &mut *accounts;
         active.retain(|holder, account| {
@@ -226,14 +227,15 @@ impl Limiter {
         let realm = bounds.realm(&subject.realm);
         let slots = if streams { self.workers } else { 1 };
         let own = Account::new(Scope::Allocation, &realm.allocation, bounds.burst, slots, 0, now_ms).map(Arc::new);
-        let others = Holder::of(subject).filter_map(|holder| self.account(holder, &bounds, now_ms));
+        let others = Holder::of(subject).filter_map(|holder| self.account(holder, now_ms));
         let accounts: Box<[_]> = own.into_iter().chain(others).collect();
         (!accounts.is_empty()).then(|| Arc::new(Allowance { accounts, limiter: Arc::clone(self) }))
     }
 
-    fn account(&self, holder: Holder, bounds: &Bounds, now_ms: u64) -> Option<Arc<Account>> {
-        let limits = bounds.of(&holder);
+    fn account(&self, holder: Holder, now_ms: u64) -> Option<Arc<Account>> {
         let mut accounts = lock(&self.accounts);
+        let bounds = self.bounds();
+        let limits = bounds.of(&holder);
         accounts.turn_to(Month::of(now_ms));
         if let Some(account) = accounts.active.get(&holder) {
             return Some(Arc::clone(account));

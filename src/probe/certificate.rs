@@ -131,7 +131,7 @@ pub fn judge(
     }
     findings.push(time(&summary, now));
     // Its time is another matter: who vouches for it is asked of a time when it is good.
-    let at = now.clamp(summary.not_before, summary.not_after).max(0);
+    let at = now.min(summary.not_after).max(summary.not_before).max(0);
     findings.push(trust(chain, &parsed, &summary, roots, u64::try_from(at).unwrap_or(0)));
     (Some(summary), findings)
 }
@@ -251,6 +251,15 @@ mod tests {
         let (summary, findings) = judge(chain, &[host], "use another", &roots, at(NOW));
         assert_eq!(summary.unwrap().names, ["turn.example.org", "192.0.2.1"]);
         findings.into_iter().map(|finding| (finding.level, finding.what)).collect()
+    }
+
+    /// Whoever is probed may show anything.
+    #[test]
+    fn a_certificate_that_ends_before_it_begins_is_bad() {
+        let ours = authority("ours");
+        let odd = leaf(&ours, NOW + 1_000, NOW - 1_000);
+        let told = said(std::slice::from_ref(&odd), "turn.example.org", &ours.der().clone());
+        assert!(told.iter().any(|(level, _)| *level == Level::Error), "{told:?}");
     }
 
     #[test]

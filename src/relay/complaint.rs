@@ -93,6 +93,18 @@ pub(super) fn about_panic(client: SocketAddr) {
     }
 }
 
+/// Logs panics from now on, in place of a line on standard error for each.
+pub fn log_panics() {
+    static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
+    std::panic::set_hook(Box::new(|panic| {
+        if THROTTLE.permits() {
+            let place = panic.location().map(ToString::to_string);
+            let what = panic.payload_as_str().unwrap_or_default();
+            tracing::error!(place, what, "a bug: a panic");
+        }
+    }));
+}
+
 /// A panic was caught that is nobody's in particular.
 pub(super) fn about_fault() {
     static THROTTLE: Throttle = Throttle(AtomicU64::new(0));

@@ -33,7 +33,10 @@ use super::{
 use crate::{
     auth::directory::Directory,
     stun::{AttributeType, Message, Method},
-    turn::{Answer, Bound, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, HEADROOM, Handle, IcmpError, Peak, PendingAllocate, PendingBind, RealmId, RelayId, Server, Step, Time, ToClient, ToPeer, Transport},
+    turn::{
+        Answer, Bound, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, HEADROOM, Handle, IcmpError, Peak,
+        PendingAllocate, PendingBind, RealmId, RelayId, Server, Step, Time, ToClient, ToPeer, Transport,
+    },
 };
 
 /// A UDP listener.

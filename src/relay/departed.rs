@@ -40,7 +40,10 @@ pub(super) fn departed(old: &Settings, new: &Settings) -> Vec<Revocation> {
     }
     for before in realms(old) {
         let realm = known(before.name);
-        let Some(after) = realms(new).find(|after| known(after.name) == realm) else {
+        // Sessions know their realm by its place, which is another one if it begins or ceases to be the default.
+        let place = |of: &Settings| known(&of.auth.realm) == realm;
+        let after = realms(new).find(|after| known(after.name) == realm);
+        let Some(after) = after.filter(|_| place(old) == place(new)) else {
             gone.push(Revocation::Realm(realm));
             continue;
         };
@@ -48,12 +51,13 @@ pub(super) fn departed(old: &Settings, new: &Settings) -> Vec<Revocation> {
             let name = known(&user.name);
             !after.users.iter().any(|other| known(&other.name) == name && other.secret == user.secret)
         });
-        let users = users.map(|user| (Mechanism::Password, Proof::Password(known(&user.name))));
-        // A secret may be called something else from now on.
+        let users = users.map(|user| (Mechanism::Password, Proof::Password(known(&user.name), 0)));
+        // Sessions know it by its name.
         let secrets = before.mechanisms.secrets.iter().filter(|secret| {
             let same = |other: &&_| -> bool {
                 let other: &crate::auth::rest::RestSecret = other;
-                (&other.key, other.algorithm, &other.tenant) == (&secret.key, secret.algorithm, &secret.tenant)
+                (&other.name, &other.key, other.algorithm, &other.tenant)
+                    == (&secret.name, &secret.key, secret.algorithm, &secret.tenant)
             };
             after.mechanisms.secrets.iter().find(same).is_none()
         });
@@ -90,12 +94,12 @@ mod tests {
     fn what_is_gone_or_another_is_told() {
         let old = parse(&[AUTH, USERS, SECRETS].concat());
         let basis = |mechanism, proof| Revocation::Basis(Basis { mechanism, realm: "r".into(), proof });
-        let account = |user: &str| basis(Mechanism::Password, Proof::Password(user.into()));
+        let account = |user: &str| basis(Mechanism::Password, Proof::Password(user.into(), 0));
         let secret = |name: &str| basis(Mechanism::Rest, Proof::Secret(name.into()));
         for (new, expected) in [
             ([AUTH, USERS, SECRETS].concat(), vec![]),
             ([AUTH, SECRETS].concat(), vec![account("a"), account("b")]),
-            ([AUTH, USERS, &SECRETS.replace("\"s\"", "\"u\"")].concat(), vec![]),
+            ([AUTH, USERS, &SECRETS.replace("\"s\"", "\"u\"")].concat(), vec![secret("s")]),
             (
                 [AUTH, &USERS.replace("two", "three"), &SECRETS.replace("first", "third")].concat(),
                 vec![account("b"), secret("s")],

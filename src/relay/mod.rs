@@ -51,6 +51,7 @@ mod tcp_relay;
 mod tls;
 mod worker;
 
+pub use complaint::log_panics;
 pub use events::{Event, Heard, Listener, Stamped};
 pub use limits::StateError;
 pub use listeners::{Endpoint, KernelDrops};

@@ -36,7 +36,8 @@ struct Sources {
 pub(super) struct PeerBook {
     /// How often the rules have changed: all that is looked at for a packet.
     edition: AtomicU64,
-    rules: Mutex<(Sources, RealmRules)>,
+    sources: Mutex<Sources>,
+    rules: Mutex<RealmRules>,
 }
 
 /// This server's own addresses.
@@ -89,7 +90,7 @@ impl PeerBook {
     pub(super) fn new(settings: &Settings, own: Own) -> Self {
         let sources = Sources::new(settings, own, Vec::new());
         let rules = sources.rules();
-        Self { edition: AtomicU64::new(0), rules: Mutex::new((sources, rules)) }
+        Self { edition: AtomicU64::new(0), sources: Mutex::new(sources), rules: Mutex::new(rules) }
     }
 
     /// Puts what is added, by realm, in place of what was before.
@@ -97,15 +98,18 @@ impl PeerBook {
         self.change(|sources| sources.added = added.to_vec());
     }
 
-    /// Goes on with other settings; what was added stays.
-    pub(super) fn renew(&self, settings: &Settings, own: Own) {
-        self.change(|sources| *sources = Sources::new(settings, own, std::mem::take(&mut sources.added)));
+    /// Goes on with other settings, and what is added to them by realm.
+    pub(super) fn renew(&self, settings: &Settings, own: Own, added: &[Peers]) {
+        self.change(|sources| *sources = Sources::new(settings, own, added.to_vec()));
     }
 
     fn change(&self, change: impl FnOnce(&mut Sources)) {
-        let mut place = self.lock();
-        change(&mut place.0);
-        place.1 = place.0.rules();
+        let mut sources = lock(&self.sources);
+        change(&mut sources);
+        // Before the rules in force are locked: whoever handles a packet waits for a move at most.
+        let made = sources.rules();
+        let mut rules = lock(&self.rules);
+        *rules = made;
         // Under the lock: whoever sees the new number finds the new rules.
         self.edition.fetch_add(1, Relaxed);
     }
@@ -117,13 +121,13 @@ impl PeerBook {
 
     /// The rules in force.
     pub(super) fn rules(&self) -> RealmRules {
-        Arc::clone(&self.lock().1)
+        Arc::clone(&lock(&self.rules))
     }
+}
 
-    /// What is locked is changed by moves.
-    fn lock(&self) -> MutexGuard<'_, (Sources, RealmRules)> {
-        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What is locked is changed by moves.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -22,7 +22,11 @@ use super::{
 };
 use crate::{
     auth::directory::Directory,
-    config::{Settings, change::with_realms_in_place, settings::NatDiscovery},
+    config::{
+        Settings,
+        change::with_realms_in_place,
+        settings::{NatDiscovery, Peers},
+    },
     policy::peer::PeerRules,
     turn::{Client, Revocation},
 };
@@ -41,11 +45,17 @@ pub struct Reloaded {
 
 impl Relay {
     /// Goes on with other settings, of which nothing may need a restart
-    /// ([`keep_until_restart`](crate::config::change::keep_until_restart)). `reserved` as for [`Relay::start`].
+    /// ([`keep_until_restart`](crate::config::change::keep_until_restart)). `reserved` as for [`Relay::start`]; `added` are peer
+    /// rules in addition, by realm, in the places of [`Relay::settings_in_place`] afterwards.
     ///
     /// # Errors
     /// [`StartError`]; then nothing has changed.
-    pub async fn reload(&mut self, settings: Settings, reserved: &[SocketAddr]) -> Result<Reloaded, StartError> {
+    pub async fn reload(
+        &mut self,
+        settings: Settings,
+        reserved: &[SocketAddr],
+        added: &[Peers],
+    ) -> Result<Reloaded, StartError> {
         let before = self.current();
         let placed = Arc::new(with_realms_in_place(settings.clone(), &before.settings));
         let directory = Arc::new(Directory::new(&placed, self.has_store)?);
@@ -82,7 +92,7 @@ impl Relay {
         let rules = PeerRules::new(&placed.peers, addresses, ports, &own, &host);
         let spaces = Arc::new(Spaces::new(&placed.relay, &rules, &self.shared.spaces()));
         // Old relay addresses are this server's own as long as anybody has a session there.
-        self.peers.renew(&placed, Own { sockets: own, relay: spaces.addresses(), host });
+        self.peers.renew(&placed, Own { sockets: own, relay: spaces.addresses(), host }, added);
         let has_others = self.shared.renew(&placed, spaces, seed, self.clock.now());
         let limits = before.limits + u64::from(has_others);
         let taken_up = TakenUp::default();

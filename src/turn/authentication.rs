@@ -59,6 +59,8 @@ pub(super) struct Requester {
     /// The secret that the credential was made with.
     pub(super) secret: Option<Arc<str>>,
     bearer: bool,
+    /// Tells the key from others of the same user.
+    pub(super) mark: u64,
     mechanism: Mechanism,
 }
 
@@ -66,7 +68,7 @@ impl Requester {
     /// Somebody who was not asked for credentials.
     pub(super) fn anonymous(subject: Arc<Subject>) -> Self {
         let (realm, mechanism) = (RealmId::DEFAULT, Mechanism::None);
-        Self { subject, realm, key: None, until: Time(u64::MAX), secret: None, bearer: false, mechanism }
+        Self { subject, realm, key: None, until: Time(u64::MAX), secret: None, bearer: false, mark: 0, mechanism }
     }
 
     /// What let it in.
@@ -87,9 +89,9 @@ impl Requester {
 
     /// Goes on with another's credential.
     pub(super) fn renew(&mut self, by: &Self) {
-        let Self { subject: _, realm: _, key, until, secret, bearer, mechanism } = by;
+        let Self { subject: _, realm: _, key, until, secret, bearer, mark, mechanism } = by;
         (self.key, self.until) = (key.clone(), *until);
-        (self.secret, self.bearer, self.mechanism) = (secret.clone(), *bearer, *mechanism);
+        (self.secret, self.bearer, self.mark, self.mechanism) = (secret.clone(), *bearer, *mark, *mechanism);
     }
 
     /// What is left of a lifetime that the rules grant: it ends with the credential.
@@ -391,6 +393,7 @@ fn accept(credential: &Credential, mechanism: Mechanism, claim: &Claim<'_>, now:
         until,
         secret: credential.secret.clone(),
         bearer: credential.bearer,
+        mark: credential.mark,
         mechanism,
     };
     Some((requester, proof))

@@ -25,6 +25,8 @@ pub struct SessionView {
     pub secret: Option<Arc<str>>,
     /// What let its client in.
     pub mechanism: Mechanism,
+    /// Tells the key that its credential had from others of the same user, where a store knows it.
+    pub mark: u64,
     /// Its client.
     pub client: FiveTuple,
     /// What it relays.
@@ -79,6 +81,7 @@ impl Allocation {
             subject: Arc::clone(&self.owner.subject),
             secret: self.owner.secret.clone(),
             mechanism: self.owner.mechanism(),
+            mark: self.owner.mark,
             client: self.client.tuple,
             protocol: if self.connections.is_some() { RelayProtocol::Tcp } else { RelayProtocol::Udp },
             relayed: self.relayed.map(|relayed| relayed.map(|relayed| relayed.address)),

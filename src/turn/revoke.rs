@@ -54,7 +54,7 @@ impl Basis {
     pub fn of(session: &SessionView) -> Option<Self> {
         let proof = match &session.secret {
             Some(secret) => Proof::Secret(Arc::clone(secret)),
-            None => Proof::Password(Arc::clone(&session.subject.user)),
+            None => Proof::Password(Arc::clone(&session.subject.user), session.mark),
         };
         let mechanism = Some(session.mechanism).filter(|mechanism| *mechanism != Mechanism::None)?;
         Some(Self { mechanism, realm: Arc::clone(&session.subject.realm), proof })
@@ -62,7 +62,7 @@ impl Basis {
 
     fn has_let_in(&self, owner: &Requester) -> bool {
         let is_proof = match (&self.proof, &owner.secret) {
-            (Proof::Password(user), None) => owner.subject.user == *user,
+            (Proof::Password(user, mark), None) => owner.subject.user == *user && owner.mark == *mark,
             (Proof::Secret(name), Some(secret)) => secret == name,
             _ => false,
         };

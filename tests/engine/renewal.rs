@@ -111,11 +111,11 @@ fn whoever_is_gone_is_told_from_namesakes() {
     let mut world = World::new();
     let _alice = TestClient::allocated(&mut world, udp("192.0.2.1:1000"));
     let account = |user: &str| {
-        let proof = Proof::Password(user.into());
+        let proof = Proof::Password(user.into(), 0);
         Revocation::Basis(Basis { mechanism: Mechanism::Password, realm: "example.org".into(), proof })
     };
     let stored =
-        Basis { mechanism: Mechanism::Store, realm: "example.org".into(), proof: Proof::Password("alice".into()) };
+        Basis { mechanism: Mechanism::Store, realm: "example.org".into(), proof: Proof::Password("alice".into(), 0) };
     assert_eq!(world.server.revoke(&Revocation::Anonymous, world.now), 0);
     assert_eq!(world.server.revoke(&Revocation::Realm("south.gov".into()), world.now), 0);
     assert_eq!(world.server.revoke(&account("bob"), world.now), 0);

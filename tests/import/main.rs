@@ -293,8 +293,11 @@ fn a_file_that_exists_is_not_written_over() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("--force writes over it"), "{}", stderr(&output));
     assert_eq!(fs::read_to_string(&result).unwrap(), first);
+    // Whoever made it before has let others read it.
+    fs::set_permissions(&result, fs::Permissions::from_mode(0o644)).unwrap();
     let output = import(folder.path(), &other, &[&to[..], &["--force"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(fs::metadata(&result).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(fs::read_to_string(&result).unwrap().contains("min-port = 50000"));
 }
 

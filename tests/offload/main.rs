@@ -503,7 +503,7 @@ fn check_tells_beforehand() {
     let check = |mode: &str| {
         std::fs::write(&file, format!("{CONFIGURATION}mode = \"{mode}\"\n")).expect("a file");
         let mut command = command_in(Some(&network.namespace("server")), env!("CARGO_BIN_EXE_turnserver"));
-        command.arg("check").arg("-c").arg(&file);
+        command.args(["check", "--syntax-only", "-c"]).arg(&file);
         let output = common::process::run(command, PATIENCE);
         output.lines().find(|line| line.contains("offload on this host")).expect("a line").to_owned()
     };

@@ -88,9 +88,9 @@ fn secrets_are_changed_one_by_one() {
     round_trip(new, &peer);
     minted(&server, "newest").allocate().expect("an allocation");
     assert_eq!(ask_locally(&server, "POST", "/v1/credentials", "{\"secret\": \"old\"}").status, 400);
-    // The same secret by another name is the same.
-    assert_eq!(reload(&server, &with(&[["renamed", "simsim"]]))["sessions_ended"], 1, "that of the newest secret");
-    round_trip(new, &peer);
+    // The same secret by another name is another one.
+    assert_eq!(reload(&server, &with(&[["renamed", "simsim"]]))["sessions_ended"], 2);
+    assert_eq!(new.permit(peer.1), Err(Refused(437)));
 }
 
 #[test]

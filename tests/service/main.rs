@@ -9,6 +9,7 @@ mod client;
 mod common;
 
 mod activation;
+mod credentials;
 mod journal;
 mod notifications;
 mod tracee;

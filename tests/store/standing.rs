@@ -2,7 +2,7 @@
 //! somebody else does. Everybody else's go on.
 
 use std::{
-    io::Write,
+    io::{Read, Write},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -65,7 +65,7 @@ fn goes_on(client: &mut Client) -> bool {
 }
 
 /// A time-limited credential of this secret.
-fn minted(secret: &str) -> (&'static str, String) {
+pub(crate) fn minted(secret: &str) -> (&'static str, String) {
     let name = "4102444800:zoe";
     let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).expect("any length");
     mac.update(name.as_bytes());
@@ -81,12 +81,13 @@ fn commands_count_at_once() {
     command(&server, &["user", "add", "bob"], "sword\n");
     let mut sessions = [("alice", "secret"), ("carol", "tape"), ("carol", "tape"), ("bob", "sword")]
         .map(|(user, password)| session(&server, user, password));
-    // Another password is for those who come; whoever is there is still the same user.
-    assert_eq!(command(&server, &["user", "password", "bob"], "axe\n"), "");
+    // Whoever knows the old password is not bob any more.
+    assert_eq!(command(&server, &["user", "password", "bob"], "axe\n"), "sessions ended: 1\n");
+    assert_eq!(sessions.each_mut().map(goes_on), [true, true, true, false]);
     assert_eq!(log_in(&server, "udp", "bob", "sword"), Err(Refused(401)));
     assert_eq!(log_in(&server, "udp", "bob", "axe"), Ok(()));
     assert_eq!(command(&server, &["user", "remove", "carol"], ""), "sessions ended: 2\n");
-    assert_eq!(sessions.each_mut().map(goes_on), [true, false, false, true]);
+    assert_eq!(sessions.each_mut().map(goes_on), [true, false, false, false]);
     assert_eq!(log_in(&server, "udp", "carol", "tape"), Err(Refused(401)));
 
     let (name, password) = minted("the-first-secret");
@@ -99,7 +100,7 @@ fn commands_count_at_once() {
     assert_eq!([&mut first, &mut second].map(goes_on), [false, true]);
     assert_eq!(log_in(&server, "udp", name, &password), Err(Refused(401)));
     // Nobody has taken out what the configuration has.
-    assert_eq!(sessions.each_mut().map(goes_on), [true, false, false, true]);
+    assert_eq!(sessions.each_mut().map(goes_on), [true, false, false, false]);
 }
 
 #[test]
@@ -119,6 +120,68 @@ fn what_others_take_out_is_found_soon() {
         std::thread::sleep(Duration::from_millis(50));
     }
     server.await_logged("ended: the store no longer has what let them in");
+}
+
+#[test]
+fn credentials_are_made_with_a_secret_of_the_store() {
+    let server = server("1h");
+    let file = server.folder().join("turnserver.toml");
+    let turnserver = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
+        let output = command.args(arguments).arg("-c").arg(&file).output().expect("the program");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, _, said) = turnserver(&["credentials", "--user", "zoe"]);
+    assert!(code == Some(1) && said.contains("this realm has no secret"), "{said}");
+    command(&server, &["secret", "add"], "the-first-secret\n");
+    for arguments in
+        [&["credentials", "--user", "zoe", "--json", "--shape", "rest"][..], &["ctl", "--json", "credentials", "zoe"]]
+    {
+        let (code, made, said) = turnserver(arguments);
+        assert_eq!(code, Some(0), "{said}");
+        let made: serde_json::Value = serde_json::from_str(&made).expect("JSON");
+        let text = |key: &str| made[key].as_str().expect("text").to_owned();
+        assert_eq!(log_in(&server, "udp", &text("username"), &text("password")), Ok(()));
+    }
+    // A file with a mistake in it still tells where the server is asked.
+    let text = std::fs::read_to_string(&file).expect("the configuration");
+    std::fs::write(&file, text.replace("type = \"sqlite\"", "type = \"slate\"")).expect("to write");
+    let (code, _, said) = turnserver(&["ctl", "reload"]);
+    assert!(code == Some(1) && said.contains("nothing has changed") && said.contains("slate"), "{code:?} {said}");
+}
+
+/// What the server has counted of its store.
+fn metric(server: &Server, name: &str) -> f64 {
+    let mut socket = std::os::unix::net::UnixStream::connect(server.folder().join("control.sock")).expect("the socket");
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("to write");
+    let mut text = String::new();
+    socket.read_to_string(&mut text).expect("an answer");
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}{{store=\"sqlite\"}} ")));
+    line.unwrap_or_else(|| panic!("no {name}: {text}")).parse().expect("a number")
+}
+
+#[test]
+fn a_store_that_fails_shows_in_the_metrics() {
+    let server = server("1s");
+    command(&server, &["user", "add", "carol"], "tape\n");
+    assert_eq!(log_in(&server, "udp", "carol", "tape"), Ok(()));
+    assert_eq!([metric(&server, "turn_store_up"), metric(&server, "turn_store_outages_total")], [1.0, 0.0]);
+    // A file that is no database.
+    let database = server.folder().join("turndb");
+    for file in ["turndb", "turndb-wal", "turndb-shm"] {
+        let path = server.folder().join(file);
+        if path.exists() {
+            std::fs::write(path, "x".repeat(8192)).expect("to write");
+        }
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while [metric(&server, "turn_store_up"), metric(&server, "turn_store_outages_total")] != [0.0, 1.0] {
+        assert_eq!(log_in(&server, "udp", "alice", "secret"), Ok(()));
+        let _ = log_in(&server, "udp", "carol", "tape");
+        assert!(Instant::now() < deadline, "{} {}", database.display(), server.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]

@@ -59,6 +59,12 @@ impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
         }
     }
 
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.order.clear();
+    }
+
     /// Answers held, good or not.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -107,6 +107,8 @@ struct State {
 
 /// How the same nonsense in a store is logged no more often than.
 const NONSENSE_AGAIN: Duration = Duration::from_secs(600);
+/// How any is logged no more often than.
+const OTHER_NONSENSE: Duration = Duration::from_secs(10);
 
 /// Why a question was not answered, with the store's own words.
 enum Fault {
@@ -225,12 +227,18 @@ impl Stores {
         StoreCounts { resting: !state.breaker.is_closed(), kept, kept_absent, ..state.counts }
     }
 
-    /// Whether this user is there: asked of the store, whatever is in the cache, where the answer then stands.
-    pub async fn has_user(&self, realm: &str, name: &str) -> Result<bool, Unavailable> {
+    /// The user of this name: asked of the store, whatever is in the cache, where the answer then stands.
+    pub async fn user_now(&self, realm: &str, name: &str) -> Result<Option<Arc<Record>>, Unavailable> {
         if !is_askable(realm) || !is_askable(name) {
-            return Ok(false);
+            return Ok(None);
         }
-        Ok(self.ask_anew(User(realm.into(), name.into())).await?.is_some())
+        self.ask_anew(User(realm.into(), name.into())).await
+    }
+
+    /// Forgets what the store has said: it is asked anew about everything.
+    pub fn forget(&self) {
+        let mut state = self.0.state();
+        state.desks.forget();
     }
 
     /// The secrets of this realm, in the same way.
@@ -378,7 +386,11 @@ impl Shared {
     fn log_malformed(&self, what: &str) {
         let now = Instant::now();
         let mut state = self.state();
-        let said = state.malformed.as_ref().is_some_and(|(said, at)| said == what && now < *at + NONSENSE_AGAIN);
+        // The texts may name whoever has asked, and be as many as somebody invents.
+        let said = state
+            .malformed
+            .as_ref()
+            .is_some_and(|(said, at)| now < *at + if said == what { NONSENSE_AGAIN } else { OTHER_NONSENSE });
         if !said {
             state.malformed = Some((what.to_owned(), now));
             drop(state);

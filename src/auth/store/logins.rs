@@ -19,11 +19,12 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{NamedSecret, StoreCounts, Stores, TokenAlgorithm};
+use super::{NamedSecret, Record, StoreCounts, Stores, TokenAlgorithm};
 use crate::{
     auth::{
         credential::{Credential, Proof},
         directory::{Finding, Name, Question, Slow, Unavailable},
+        key::LongTermKey,
         prepare::prepare,
         realm::{Realm, Realms},
         rest::{RestAlgorithm, RestSecret},
@@ -103,6 +104,7 @@ impl Logins {
     ) -> Result<Option<Credential>, Unavailable> {
         let Ok(name) = prepare(name) else { return Ok(None) };
         let record = self.stores.user(&told.prepared(), &name).await.map_err(|_| Unavailable)?;
+        let mark = record.as_ref().map_or(0, |record| self.mark(record));
         let key = record.and_then(|record| match algorithm {
             PasswordAlgorithm::Md5 => record.md5.clone(),
             PasswordAlgorithm::Sha256 => record.sha256.clone(),
@@ -114,6 +116,7 @@ impl Logins {
             term: None,
             secret: None,
             bearer: false,
+            mark,
         }))
     }
 
@@ -161,6 +164,16 @@ impl Logins {
         secrets.iter().take(MOST_SECRETS).map(secret).collect()
     }
 
+    /// What tells the keys of a user from any others.
+    fn mark(&self, record: &Record) -> u64 {
+        let bytes = |key: &Option<LongTermKey>| key.as_ref().map_or_else(Vec::new, |key| key.as_bytes().to_vec());
+        let keys = [&record.md5, &record.sha256].map(|key| Zeroizing::new(bytes(key)));
+        // HMAC takes keys of any length (RFC 2104 §2).
+        let mac = Hmac::<Sha256>::new_from_slice(&self.salt).unwrap_or_else(|_| unreachable!());
+        let mac = keys.iter().fold(mac, |mac, key| mac.chain_update([key.len() as u8]).chain_update(key.as_slice()));
+        mac.finalize().into_bytes().iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte))
+    }
+
     /// What a secret goes by: its name, or else one that stays the same for as long as this process lives.
     fn name(&self, secret: &NamedSecret) -> Arc<str> {
         if let Some(name) = &secret.name {
@@ -204,6 +217,19 @@ impl Logins {
         (self.stores.name(), self.stores.counts())
     }
 
+    /// The secrets that the store has for a realm.
+    ///
+    /// # Errors
+    /// The store has not said.
+    pub async fn secrets(&self, realm: &str) -> Result<Arc<[NamedSecret]>, super::Unavailable> {
+        self.stores.secrets(realm).await
+    }
+
+    /// Forgets what the store has said.
+    pub fn forget(&self) {
+        self.stores.forget();
+    }
+
     /// Whether the store still has what let clients in. It is asked, whatever is in the cache.
     ///
     /// # Errors
@@ -213,7 +239,10 @@ impl Logins {
         let Some(realm) = realms.iter().find(|known| *known.name == *realm) else { return Ok(false) };
         let prepared = realm.prepared();
         match proof {
-            Proof::Password(user) => self.stores.has_user(&prepared, user).await,
+            Proof::Password(user, mark) => {
+                let record = self.stores.user_now(&prepared, user).await?;
+                Ok(record.is_some_and(|record| self.mark(&record) == *mark))
+            }
             Proof::Secret(name) => {
                 let secrets = self.stores.secrets_now(&prepared).await?;
                 // A name from here is never a key's id, and a service's may be: then either serves.

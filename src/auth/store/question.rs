@@ -148,6 +148,16 @@ impl Desks {
         }
     }
 
+    /// Forgets all answers.
+    pub(super) fn forget(&mut self) {
+        let Self { users, secrets, tokens, realms, peers } = self;
+        users.forget();
+        secrets.forget();
+        tokens.forget();
+        realms.forget();
+        peers.forget();
+    }
+
     /// Users and token keys that are kept, and names and ids that are known not to be there.
     pub(super) fn kept(&self) -> (usize, usize) {
         (self.users.found.len() + self.tokens.found.len(), self.users.absent.len() + self.tokens.absent.len())
@@ -174,6 +184,11 @@ impl<Q: Question> Desk<Q> {
     /// An answer that is still good.
     pub(super) fn known(&self, question: &Q, now: Instant) -> Option<Q::Answer> {
         self.found.get(question, now).or_else(|| self.absent.get(question, now))
+    }
+
+    fn forget(&mut self) {
+        self.found.clear();
+        self.absent.clear();
     }
 
     /// Keeps an answer.

@@ -15,7 +15,7 @@ use crate::{
     auth::{credential::RealmId, mint::mint},
     config::{
         Settings,
-        settings::{Listener, Mechanisms, Secret, User, UserSecret},
+        settings::{Listener, Mechanisms, OffloadMode, Secret, User, UserSecret},
     },
     probe::{Credentials, Finding, Level, Options, PathReport, Roots, Target, probe_path},
     relay::Relay,
@@ -144,6 +144,8 @@ fn temporary(settings: &Settings) -> Result<(Relay, Zeroizing<String>), String> 
     settings.limits.state_directory = None;
     settings.process.workers = settings.process.workers.min(2);
     settings.process.pin_workers = false;
+    // Nothing is put at this host's interfaces to try it.
+    settings.offload.mode = OffloadMode::Off;
     Relay::start(settings, None, &[]).map(|relay| (relay, password)).map_err(|error| error.to_string())
 }
 

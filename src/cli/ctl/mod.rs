@@ -204,7 +204,11 @@ fn answered(
         (Some(socket), _) => socket.to_owned(),
         (None, None) => PathBuf::from(DEFAULT_SOCKET),
         (None, Some(file)) => match config::load(file) {
-            Err(errors) => return super::refuse(&errors),
+            // What is wrong with the rest of it is for the server to say: it may be asked to reload just this.
+            Err(errors) => match config::socket_in(file) {
+                Some(socket) => socket,
+                None => return super::refuse(&errors),
+            },
             Ok(loaded) => match loaded.settings.management.socket {
                 Some(Access { at, .. }) => at,
                 None => return failed("the server has no management socket: management.socket is \"off\""),

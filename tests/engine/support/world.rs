@@ -42,6 +42,7 @@ pub(crate) fn credential(user: &str, key: &[u8]) -> Credential {
         term: None,
         secret: None,
         bearer: false,
+        mark: 0,
     }
 }
 
