@@ -108,6 +108,11 @@ mod tests {
         ] {
             assert_eq!(departed(&old, &parse(&new)), expected, "{new}");
         }
+        // Sessions know a realm by its place, and the default one has the first.
+        let other =
+            "[auth]\nrealm = \"other\"\nstatic-auth-secret = \"the secret of the other\"\n[[realm]]\nname = \"r\"\n";
+        let users = USERS.replace("[[auth.user]]", "[[realm.user]]");
+        assert_eq!(departed(&old, &parse(&[other, &users].concat())), [Revocation::Realm("r".into())]);
         let nobody = parse("[auth]\nanonymous = true\n");
         assert_eq!(
             departed(&nobody, &parse(&["[auth]\nrealm = \"turnserver\"\n", USERS].concat())),

@@ -44,7 +44,7 @@ enum Manner {
     Babbles,
 }
 
-struct Service {
+pub(crate) struct Service {
     address: SocketAddr,
     manner: Arc<Mutex<Manner>>,
     connections: Arc<AtomicUsize>,
@@ -52,7 +52,7 @@ struct Service {
 
 impl Service {
     /// A service over plain HTTP, or over TLS with a certificate and its key.
-    fn start(tls: Option<(String, String)>) -> Self {
+    pub(crate) fn start(tls: Option<(String, String)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (manner, connections) = (Arc::new(Mutex::new(Manner::Answers)), Arc::new(AtomicUsize::new(0)));
@@ -83,7 +83,7 @@ impl Service {
         *self.manner.lock().unwrap() = manner;
     }
 
-    fn table(&self, more: &str) -> String {
+    pub(crate) fn table(&self, more: &str) -> String {
         format!("type = \"http\"\nurl = \"http://{}/turn?v=1\"\nsecret = \"{SECRET}\"\n{more}", self.address)
     }
 }

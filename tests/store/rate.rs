@@ -11,7 +11,9 @@ use turnserver::auth::{key::md5_key, store::Stores};
 
 use crate::{
     client::Client,
-    common, logins, registry,
+    common,
+    hook::Service,
+    logins, registry,
     servers::{Mariadb, Postgresql, Redis, Server},
     standing::minted,
     store_settings, wait_until,
@@ -137,6 +139,14 @@ async fn rate_of_logins() {
         server.stop();
     }
     measure_logins("SQLite", &sqlite).await;
+    // It knows one user alone, so that questions that are not cached join each other.
+    let service = Service::start(None);
+    for (cache, how) in [("", "cached"), ("cache-entries = 0\n", "not cached")] {
+        let server = logins::server(&service.table(cache));
+        let gorst = vec![("gorst".to_owned(), "hero".to_owned()); CLIENTS];
+        log_in_and_out(&format!("a user of a service, {how}"), &server, &gorst);
+        server.stop();
+    }
     let (postgresql, mariadb, redis) = (Postgresql::install(), Mariadb::install(), Redis::install());
     postgresql.fill();
     mariadb.fill();

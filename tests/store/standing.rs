@@ -161,6 +161,41 @@ fn metric(server: &Server, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name}: {text}")).parse().expect("a number")
 }
 
+/// Tells the server over its socket that the store has changed; returns the status and the answer.
+fn say_that_it_changed(server: &Server, body: &str) -> String {
+    let mut socket = std::os::unix::net::UnixStream::connect(server.folder().join("control.sock")).expect("the socket");
+    let head = format!(
+        "POST /v1/store/changes HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).expect("to write");
+    let mut text = String::new();
+    socket.read_to_string(&mut text).expect("an answer");
+    text
+}
+
+#[test]
+fn a_change_that_others_tell_of_counts_at_once() {
+    let server = server("1h");
+    for user in ["bob", "carol"] {
+        command(&server, &["user", "add", user], "tape\n");
+        assert_eq!(log_in(&server, "udp", user, "tape"), Ok(()));
+    }
+    let mut carol = session(&server, "carol", "tape");
+    let mut sqlite3 = Command::new("sqlite3");
+    sqlite3.arg(server.folder().join("turndb")).arg("DELETE FROM turnusers_lt;");
+    run(sqlite3, PATIENCE);
+    // Both are in the cache, and will be for long.
+    assert_eq!(log_in(&server, "udp", "bob", "tape"), Ok(()));
+    let answer = say_that_it_changed(&server, "{}");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"disconnected\":1"), "{answer}");
+    assert!(!goes_on(&mut carol));
+    // Also of whoever has no session.
+    assert_eq!(log_in(&server, "udp", "bob", "tape"), Err(Refused(401)));
+    let wrong = say_that_it_changed(&server, "{\"user\": \"bob\"}");
+    assert!(wrong.starts_with("HTTP/1.1 400 "), "{wrong}");
+}
+
 #[test]
 fn a_store_that_fails_shows_in_the_metrics() {
     let server = server("1s");
