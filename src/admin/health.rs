@@ -135,6 +135,12 @@ pub(super) async fn status(house: &House) -> Reply {
         "connections": house.monitor.connections(),
         "allocations": { "active": census.sum(), "total": totals.allocations(), "by": by.collect::<Vec<_>>() },
         "traffic": { "to_peers": traffic(totals.to_peers), "to_clients": traffic(totals.to_clients) },
+        "offload": {
+            "mode": house.monitor.offload().name(),
+            "details": house.monitor.offload().to_string(),
+            "to_peers": traffic(totals.kernel_to_peers),
+            "to_clients": traffic(totals.kernel_to_clients),
+        },
         "requests": { "successes": totals.successes(), "errors": totals.errors() },
         "refusals": refusals(&totals),
         "drops": drops,

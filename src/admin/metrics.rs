@@ -30,6 +30,7 @@ pub(super) async fn metrics(house: &House) -> Reply {
     text.single("turn_inquiries_waiting", Kind::Gauge, help, waiting);
     store(&mut text, house);
     traffic(&mut text, &totals);
+    offload(&mut text, house, &totals);
     limits(&mut text, house);
     resources(&mut text, house);
     workers(&mut text, &survey);
@@ -171,6 +172,34 @@ fn traffic(text: &mut Exposition, totals: &Totals) {
     for reason in Drop::ALL {
         family.sample(&[("reason", reason.name())], totals.dropped(*reason));
     }
+}
+
+/// What the kernel relays by itself.
+fn offload(text: &mut Exposition, house: &House, totals: &Totals) {
+    let help = "Whether the kernel relays by itself, and how; always 1.";
+    let mode = house.monitor.offload().name();
+    text.family("turn_offload_info", Kind::Gauge, help).sample(&[("mode", mode)], 1);
+    let directions = [("to-peers", totals.kernel_to_peers), ("to-clients", totals.kernel_to_clients)];
+    let help = "Of turn_relay_bytes_total, what the kernel has relayed by itself.";
+    let mut family = text.family("turn_offload_bytes_total", Kind::Counter, help);
+    for (direction, traffic) in directions {
+        family.sample(&[("direction", direction)], traffic.bytes);
+    }
+    let help = "Of turn_relay_packets_total, what the kernel has relayed by itself.";
+    let mut family = text.family("turn_offload_packets_total", Kind::Counter, help);
+    for (direction, traffic) in directions {
+        family.sample(&[("direction", direction)], traffic.packets);
+    }
+    let counts = house.monitor.offload_counts().unwrap_or_default();
+    let help = "Packets to ports of this server that the kernel's program has passed up to user space, by reason.";
+    let mut family = text.family("turn_offload_passed_total", Kind::Counter, help);
+    for (reason, packets) in counts.passed {
+        family.sample(&[("reason", reason)], packets);
+    }
+    let help = "Packets that the kernel's program has dropped: changed already when sending proved impossible.";
+    text.single("turn_offload_lost_total", Kind::Counter, help, counts.lost);
+    let help = "Channels that user space has served because the kernel had no room for them.";
+    text.single("turn_offload_no_room_total", Kind::Counter, help, counts.no_room);
 }
 
 /// What the limits have done, by their keys in the configuration.

@@ -100,7 +100,7 @@ fn serve(
         realms.tell(&relay);
         let path = relay.datagram_path();
         tracing::info!(io = path.name(), on = path.on(), off = path.off(), "datagrams");
-        match relay.offload() {
+        match relay.monitor().offload() {
             OffloadReport::Off => {}
             OffloadReport::Unavailable(why) => tracing::warn!(%why, "no offload: all data pass through user space"),
             report @ OffloadReport::On { .. } => tracing::info!(mode = report.name(), on = %report, "offload"),
@@ -236,8 +236,8 @@ fn warn_of_drops(before: &mut Vec<KernelDrops>, now: Vec<KernelDrops>) {
 
 /// Warns if the kernel relays nothing because it gets no routes.
 fn warn_of_idle_offload(before: &mut u64, relay: &Relay) {
-    let Some(counts) = relay.offload_counts() else { return };
-    let now = counts.passed.iter().find(|(reason, _)| *reason == FORWARDING_OFF).map_or(0, |(_, packets)| *packets);
+    let Some(counts) = relay.monitor().offload_counts() else { return };
+    let now = counts.passed(FORWARDING_OFF);
     if now > *before {
         tracing::warn!(
             packets = now - *before,
@@ -353,6 +353,7 @@ fn log_counts(Counts { totals, limits, kernel_drops, offload }: &Counts) {
             to_client_packets = totals.kernel_to_clients.packets,
             to_client_bytes = totals.kernel_to_clients.bytes,
             passed_up = passed.join(" "),
+            no_room = offload.no_room,
             lost = offload.lost,
             "relayed by the kernel, included in what follows"
         );

@@ -16,6 +16,7 @@ use super::{
     errands::Notice,
     events::Listener,
     listeners::{Endpoint, KernelDrops, Listeners},
+    offload::{Offload, OffloadCounts, OffloadReport},
     shared::Shared,
     system,
 };
@@ -131,14 +132,21 @@ pub struct Monitor {
     pub(super) shared: Arc<Shared>,
     pub(super) listeners: Arc<Listeners>,
     pub(super) clock: Clock,
+    /// The kernel's part of the relay, if it has one, and why.
+    pub(super) offload: (Option<Arc<Offload>>, OffloadReport),
     /// By worker: what it told last.
     pub(super) last: Arc<Mutex<Vec<Report>>>,
 }
 
 impl Monitor {
-    pub(super) fn new(shared: Arc<Shared>, listeners: Arc<Listeners>, clock: Clock) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        listeners: Arc<Listeners>,
+        clock: Clock,
+        offload: (Option<Arc<Offload>>, OffloadReport),
+    ) -> Self {
         let last = vec![Report::default(); listeners.workers];
-        Self { shared, listeners, clock, last: Arc::new(Mutex::new(last)) }
+        Self { shared, listeners, clock, offload, last: Arc::new(Mutex::new(last)) }
     }
 
     /// How many workers there are.
@@ -296,6 +304,18 @@ impl Monitor {
     #[must_use]
     pub fn kernel_drops(&self) -> Vec<KernelDrops> {
         self.listeners.kernel_drops()
+    }
+
+    /// Whether and how the kernel relays, and why.
+    #[must_use]
+    pub const fn offload(&self) -> &OffloadReport {
+        &self.offload.1
+    }
+
+    /// What the kernel's program has not relayed so far; `None` if there is none.
+    #[must_use]
+    pub fn offload_counts(&self) -> Option<OffloadCounts> {
+        self.offload.0.as_ref().map(|offload| offload.counts())
     }
 
     /// Where clients are served.

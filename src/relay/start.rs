@@ -123,7 +123,6 @@ pub struct Relay {
     pub(super) monitor: Monitor,
     path: DatagramPath,
     offload: Option<Arc<Offload>>,
-    offload_report: OffloadReport,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
     /// There if bytes of the month are, or were, limited.
@@ -224,11 +223,15 @@ impl Relay {
             processor: None,
         };
         let mut relay = Self {
-            monitor: Monitor::new(Arc::clone(&plan.shared), Arc::clone(&listeners), clock),
+            monitor: Monitor::new(
+                Arc::clone(&plan.shared),
+                Arc::clone(&listeners),
+                clock,
+                (offload.clone(), offload_report),
+            ),
             listeners,
             path,
             offload,
-            offload_report,
             workers: Vec::with_capacity(workers),
             stop,
             bookkeeper,
@@ -283,18 +286,6 @@ impl Relay {
     #[must_use]
     pub const fn datagram_path(&self) -> &DatagramPath {
         &self.path
-    }
-
-    /// Whether and how the kernel relays, and why.
-    #[must_use]
-    pub const fn offload(&self) -> &OffloadReport {
-        &self.offload_report
-    }
-
-    /// What the kernel's program has passed up to user space so far, by reason; `None` if there is none.
-    #[must_use]
-    pub fn offload_counts(&self) -> Option<OffloadCounts> {
-        self.offload.as_ref().map(|offload| offload.counts())
     }
 
     /// What would come of these settings for relaying in the kernel.

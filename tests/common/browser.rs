@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::process::run;
+use super::process::{command_in, run};
 
 /// One browser run takes 2 to 20 seconds on an idle machine.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -17,6 +17,17 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// Runs a script in one of its modes and returns the JSON object that it prints. The browser trusts `authority`, a certificate in
 /// PEM, besides those that it came with.
 pub(crate) fn browse(script: &str, mode: &str, argument: &Value, authority: Option<&Path>) -> Value {
+    browse_in(None, script, mode, argument, authority)
+}
+
+/// The same, inside a network namespace.
+pub(crate) fn browse_in(
+    namespace: Option<&str>,
+    script: &str,
+    mode: &str,
+    argument: &Value,
+    authority: Option<&Path>,
+) -> Value {
     let _one_at_a_time = lock();
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     if !directory.join("node_modules/playwright-core").exists() {
@@ -28,7 +39,7 @@ pub(crate) fn browse(script: &str, mode: &str, argument: &Value, authority: Opti
     if let Some(authority) = authority {
         trust(home.path(), authority);
     }
-    let mut node = Command::new("node");
+    let mut node = command_in(namespace, "node");
     node.env("HOME", home.path()).arg(script).arg(mode).arg(argument.to_string()).current_dir(&directory);
     let output = run(node, LIMIT);
     let result = output.lines().find(|line| line.starts_with('{')).and_then(|line| serde_json::from_str(line).ok());

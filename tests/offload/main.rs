@@ -7,18 +7,20 @@ mod network;
 mod tap;
 
 use std::{
-    io,
+    io::{self, Read, Write},
     net::{SocketAddr, UdpSocket},
+    os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
 
 use common::{
-    PATIENCE, Server,
+    PASSWORD, PATIENCE, Server, USER,
     client::{TurnClient, channel_data},
     process::{Process, command_in},
     uclient,
 };
 use network::{Network, address};
+use serde_json::json;
 use socket2::SockRef;
 use tap::Tap;
 use turnserver::{stun::ChannelNumber, turn::Family};
@@ -113,6 +115,7 @@ struct Sums {
     kernel: [u64; 4],
     all: [u64; 4],
     passed: String,
+    no_room: u64,
 }
 
 fn stop(server: Server) -> Sums {
@@ -129,7 +132,8 @@ fn stop(server: Server) -> Sums {
     let kernel = line("relayed by the kernel, included in what follows");
     assert_eq!(kernel["lost"], 0);
     let passed = kernel["passed_up"].as_str().expect("text").to_owned();
-    Sums { kernel: counts(&kernel), all: counts(&line("stopped")), passed }
+    let no_room = kernel["no_room"].as_u64().expect("a count");
+    Sums { kernel: counts(&kernel), all: counts(&line("stopped")), passed, no_room }
 }
 
 #[test]
@@ -399,7 +403,7 @@ fn what_has_no_room_in_the_kernel_is_served_by_user_space() {
     }
     let sums = stop(server);
     assert_eq!((sums.all[2], sums.kernel[2]), (22, 11), "{sums:?}");
-    assert!(sums.passed.contains("no-room=1"), "{sums:?}");
+    assert_eq!(sums.no_room, 1, "{sums:?}");
 }
 
 #[test]
@@ -531,6 +535,107 @@ fn uclient_over_the_kernel() {
     }
     let sums = stop(server);
     assert!(sums.kernel[0] >= 190 && sums.kernel[2] >= 190, "{sums:?}");
+}
+
+/// A call with fake audio and video and a file each way that may use nothing but the relay, on both sides: once the browser has
+/// bound its channels, all of it stays in the kernel, from channel to channel.
+#[test]
+fn a_call_of_chromium_goes_through_the_kernel() {
+    for mode in MODES {
+        let network = Network::build();
+        let server = start(&network, mode);
+        let url = format!("turn:{}?transport=udp", SocketAddr::new(address("left", true, 1), PORT));
+        let ice_server = json!({"urls": url, "username": USER, "credential": PASSWORD});
+        let left = network.namespace("left");
+        let result = common::browser::browse_in(Some(&left), "run.mjs", "call", &ice_server, None);
+
+        let files = result["files"].as_array().expect("files");
+        assert_eq!(files.len(), 2, "one file each way: {result:#}");
+        for file in files {
+            assert_eq!(file["bytes"], 5 * 1024 * 1024, "{result:#}");
+            assert_eq!(file["sent"], file["received"], "the file has arrived as it was sent: {result:#}");
+        }
+        for end in result["ends"].as_array().expect("ends") {
+            let pair = &end["pair"];
+            assert_eq!(
+                (&pair["local"]["type"], &pair["remote"]["type"]),
+                (&json!("relay"), &json!("relay")),
+                "{result:#}"
+            );
+            let frames = end["framesDecoded"].as_array().expect("frames");
+            assert!(frames.iter().all(|count| count.as_u64().is_some_and(|count| count > 0)), "{result:#}");
+        }
+        let sums = stop(server);
+        let [to_peers, _, to_clients, _] = sums.kernel;
+        assert!(sums.kernel[1] > 10 << 20 && sums.kernel[3] > 10 << 20, "both files: {sums:?}");
+        let all = sums.all[0] + sums.all[2];
+        assert!(to_peers + to_clients > all * 9 / 10, "of all packets the kernel relays nine in ten: {sums:?}");
+    }
+}
+
+/// Metrics and the state of the server tell what the kernel has relayed from what user space has, to the packet.
+#[test]
+fn management_tells_the_two_paths_apart() {
+    let network = Network::build();
+    let server =
+        start_with(&network, &format!("{CONFIGURATION}mode = \"native\"\n[management]\nsocket = \"control.sock\"\n"));
+    let (mut client, peer, relayed) = connected(&network, true, true, 5200);
+    for _ in 0..20 {
+        exchange(&client, &peer, relayed, b"in the kernel");
+    }
+    let stranger = self::peer(&network, true, 5201);
+    client.permit(stranger.local_addr().expect("an address"));
+    for _ in 0..7 {
+        stranger.send_to(b"by user space", relayed).expect("to send");
+        assert!(receive(&client.socket).0.ends_with(b"by user space\0\0\0"), "a Data indication");
+    }
+
+    let sample = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse::<f64>().expect("a number")
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let text = loop {
+        let text = ask(&server, "/metrics");
+        // What the kernel has counted is asked for every ten seconds.
+        if sample(&text, "turn_relay_packets_total{direction=\"to-clients\"}") >= 28.0 {
+            break text;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    let kernel = |direction| sample(&text, &format!("turn_offload_packets_total{{direction=\"{direction}\"}}"));
+    let all = |direction| sample(&text, &format!("turn_relay_packets_total{{direction=\"{direction}\"}}"));
+    assert_eq!(all("to-peers"), 21.0);
+    assert_eq!(all("to-clients"), 28.0);
+    // The first each way may be needed to find the next hops.
+    assert!((20.0..=21.0).contains(&kernel("to-peers")), "{text}");
+    assert!((20.0..=21.0).contains(&kernel("to-clients")), "{text}");
+    let bytes = sample(&text, "turn_offload_bytes_total{direction=\"to-clients\"}");
+    assert!(bytes == 260.0 || bytes == 265.0, "{text}");
+    assert_eq!(sample(&text, "turn_offload_info{mode=\"native\"}"), 1.0);
+    assert!(sample(&text, "turn_offload_passed_total{reason=\"unbound\"}") >= 7.0, "{text}");
+    assert_eq!(sample(&text, "turn_offload_passed_total{reason=\"fragment\"}"), 0.0);
+    assert_eq!(sample(&text, "turn_offload_lost_total"), 0.0);
+    assert_eq!(sample(&text, "turn_offload_no_room_total"), 0.0);
+
+    let status: serde_json::Value = serde_json::from_str(&ask(&server, "/v1/status")).expect("JSON");
+    assert_eq!(status["offload"]["mode"], "native");
+    assert_eq!(status["offload"]["details"], "native on eth0, eth1");
+    assert_eq!(status["offload"]["to_peers"]["packets"].as_f64(), Some(kernel("to-peers")));
+    stop(server);
+}
+
+/// What management says, over its Unix socket.
+fn ask(server: &Server, target: &str) -> String {
+    let mut stream = UnixStream::connect(server.folder().join("control.sock")).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("to ask");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
+    assert!(head.starts_with("HTTP/1.1 200"), "{text}");
+    body.to_owned()
 }
 
 /// Waits until the echo peer answers.

@@ -134,7 +134,7 @@ function certificate({ file, expires }) {
 }
 
 function showServer(status) {
-  const { workers, listeners, certificates, ports, allocations, connections, kernel_drops } = status;
+  const { workers, listeners, certificates, ports, allocations, connections, kernel_drops, offload, traffic } = status;
   const list = (items) => make("ul", {}, ...items);
   const facts = [["Started", `${new Date(status.started * 1000).toLocaleString("en-GB")}`]];
   facts.push(["Sessions so far", count(allocations.total)]);
@@ -153,6 +153,11 @@ function showServer(status) {
     const lost = drops > 0 ? make("span", { className: "figure warn" }, `kernel dropped ${count(drops)}`) : null;
     return make("li", {}, make("span", { className: "path" }, address), make("span", { className: "tag" }, transport), lost);
   }))]);
+  if (offload.mode !== "off") {
+    const [part, all] = [offload, traffic].map(({ to_peers, to_clients }) => to_peers.packets + to_clients.packets);
+    const share = all > 0 ? ` (${Math.round((part / all) * 100)} % of packets so far)` : "";
+    facts.push(["By the kernel", offload.mode === "unavailable" ? offload.details : `${offload.details}${share}`]);
+  }
   facts.push(["Certificates", certificates.length > 0 ? list(certificates.map(certificate)) : "none"]);
   const shown = JSON.stringify(facts.map(([name, value]) => [name, value.textContent ?? value]));
   const target = byId("server-facts");

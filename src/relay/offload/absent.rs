@@ -9,13 +9,14 @@ use super::{
 use crate::{
     config::{Settings, settings::OffloadMode},
     relay::Endpoint,
-    turn::{Bound, Server, Time, Totals},
+    turn::{Bound, Handle, Server, Time, Totals},
 };
 
 /// Why it is absent, in the words of build.rs.
 const WHY: &str = concat!("this program has no offload: ", env!("OFFLOAD_ABSENT"));
 
 /// There is none.
+#[derive(Debug)]
 pub(in super::super) struct Offload(Infallible);
 
 impl Offload {
@@ -36,7 +37,7 @@ impl Mirror {
         match offload.0 {}
     }
 
-    pub(in super::super) fn follow(&mut self, _: &mut Server, _: &dyn Fn(&Bound) -> Option<Place>, _: Time) {
+    pub(in super::super) fn follow(&mut self, _: &mut Server, _: &dyn Fn(Handle, &Bound) -> Option<Place>, _: Time) {
         match self.0 {}
     }
 
@@ -44,7 +45,7 @@ impl Mirror {
         match self.0 {}
     }
 
-    pub(in super::super) fn look(&mut self, _: &mut Server, _: &dyn Fn(&Bound) -> Option<Place>, _: Time) {
+    pub(in super::super) fn look(&mut self, _: &mut Server, _: &dyn Fn(Handle, &Bound) -> Option<Place>, _: Time) {
         match self.0 {}
     }
 }

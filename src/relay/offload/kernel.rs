@@ -14,7 +14,7 @@ use aya::{
 
 use super::{
     layout::{Channel, Count, Flow, FlowKey, Interface, Ports},
-    report::{FORWARDING_OFF, OffloadCounts},
+    report::OffloadCounts,
     slots::{Slot, Slots},
 };
 
@@ -23,23 +23,6 @@ static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/r
 
 /// Its name in there.
 const NAME: &str = "turn_relay";
-
-/// Why packets are passed up, in the order of the program; the last is a loss.
-const EVENTS: [&str; 13] = [
-    "unbound",
-    "expired",
-    "fragment",
-    "length",
-    "checksum",
-    "hops",
-    "route",
-    FORWARDING_OFF,
-    "neighbour",
-    "mtu",
-    "interface",
-    "headroom",
-    "lost",
-];
 
 /// Where the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,10 +219,12 @@ impl Kernel {
     pub(super) fn events(&self) -> OffloadCounts {
         let tables = self.lock();
         let sum = |at| tables.events.get(&at, 0).map_or(0, |values| values.iter().sum::<u64>());
-        let mut passed: Vec<(&'static str, u64)> = EVENTS.into_iter().zip((0..).map(sum)).collect();
-        let lost = passed.pop().map_or(0, |(_, lost)| lost);
-        passed.push(("no-room", tables.full));
-        OffloadCounts { passed, lost }
+        let mut counts = OffloadCounts { no_room: tables.full, ..OffloadCounts::default() };
+        let passed = counts.passed.iter_mut().map(|(_, packets)| packets);
+        for (count, at) in passed.chain([&mut counts.lost]).zip(0..) {
+            *count = sum(at);
+        }
+        counts
     }
 }
 

@@ -48,11 +48,43 @@ impl fmt::Display for OffloadReport {
 /// The reason for passing packets up that means that nothing is relayed.
 pub const FORWARDING_OFF: &str = "forwarding-off";
 
-/// Why the kernel's program has passed packets to ports of this server up to user space, by name, and how many.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Why packets are passed up, in the order of the program, which counts those that it loses after them.
+const REASONS: [&str; 12] = [
+    "unbound",
+    "expired",
+    "fragment",
+    "length",
+    "checksum",
+    "hops",
+    "route",
+    FORWARDING_OFF,
+    "neighbour",
+    "mtu",
+    "interface",
+    "headroom",
+];
+
+/// What the kernel's program has not relayed of what came to ports of this server.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffloadCounts {
-    /// Passed up: they are served there.
-    pub passed: Vec<(&'static str, u64)>,
-    /// Lost: changed already when sending proved impossible.
+    /// Packets passed up to user space, which serves them, by reason.
+    pub passed: [(&'static str, u64); REASONS.len()],
+    /// Packets lost: changed already when sending proved impossible.
     pub lost: u64,
+    /// Channels for which there was no room.
+    pub no_room: u64,
+}
+
+impl OffloadCounts {
+    /// How many packets were passed up for this reason.
+    #[must_use]
+    pub fn passed(&self, reason: &str) -> u64 {
+        self.passed.iter().find(|(name, _)| *name == reason).map_or(0, |(_, packets)| *packets)
+    }
+}
+
+impl Default for OffloadCounts {
+    fn default() -> Self {
+        Self { passed: REASONS.map(|reason| (reason, 0)), lost: 0, no_room: 0 }
+    }
 }

@@ -1,6 +1,6 @@
 //! The choice whether and how the kernel relays, made once, at start.
 
-use std::{fs, io, sync::Arc, time::Duration};
+use std::{fmt, fs, io, sync::Arc, time::Duration};
 
 use super::{
     interfaces::{self, Target},
@@ -21,6 +21,12 @@ pub(in super::super) struct Offload {
     pub(super) kernel: Kernel,
     /// Taken away before the program itself.
     _attached: Vec<Attached>,
+}
+
+impl fmt::Debug for Offload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offload").finish_non_exhaustive()
+    }
 }
 
 impl Offload {
