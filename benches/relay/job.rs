@@ -64,6 +64,8 @@ pub(crate) struct Job {
     pub(crate) secured: Option<Secured>,
     pub(crate) server_pid: u32,
     pub(crate) server_cpus: Vec<usize>,
+    /// What is left of them is taken and counted.
+    pub(crate) filled: bool,
     /// The first two bytes of all client addresses.
     pub(crate) clients: [u8; 2],
     /// The address of peers.

@@ -195,6 +195,7 @@ fn once(
         secured: running.secured.clone(),
         server_pid: running.pid(),
         server_cpus: cpus.server.clone(),
+        filled: steered,
         clients: topology.clients,
         peer: topology.peer,
         receiver_gro: options.receiver_gro,

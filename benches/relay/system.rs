@@ -58,6 +58,20 @@ pub(crate) fn pin(thread: i32, cpus: &[usize]) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(thread, mem::size_of_val(&set), &raw const set) }).map(|_| ())
 }
 
+/// Lets a thread run before all ordinary ones whenever it can, as interrupts do.
+pub(crate) fn put_first(thread: i32) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the pointer is to a valid value, which is only read.
+    check(unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &raw const parameter) }).map(|_| ())
+}
+
+/// Lets the calling thread give way to all others. It is not of SCHED_IDLE: the hosts of some virtual machines take a processor that
+/// does nothing else for idle, and away.
+pub(crate) fn put_last() -> io::Result<()> {
+    // SAFETY: no pointers are passed; 0 is the calling thread.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 14) }).map(|_| ())
+}
+
 /// Makes a child run on `cpus` only, and end with the process that started it.
 pub(crate) fn prepare_child(command: &mut Command, cpus: &[usize]) {
     let set = cpu_set(cpus);
@@ -106,7 +120,7 @@ pub(crate) fn realtime_ns() -> u64 {
 pub(crate) fn process_cpu_ns(pid: u32) -> io::Result<u64> {
     let mut id = 0;
     // SAFETY: `id` is valid for the length of the call, which returns an error number.
-    match unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &raw mut id) } {
+    match unsafe { libc::clock_getcpuclockid(pid as i32, &raw mut id) } {
         0 => clock(id),
         error => Err(io::Error::from_raw_os_error(error)),
     }
@@ -115,7 +129,7 @@ pub(crate) fn process_cpu_ns(pid: u32) -> io::Result<u64> {
 /// Sends a signal to a child.
 pub(crate) fn send_signal(pid: u32, signal: c_int) {
     // SAFETY: no memory is involved; the caller gives the number of a child that it has not yet reaped.
-    unsafe { libc::kill(pid as libc::pid_t, signal) };
+    unsafe { libc::kill(pid as i32, signal) };
 }
 
 fn set_int(fd: RawFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {

@@ -109,8 +109,8 @@ impl Topology {
         Ok(held)
     }
 
-    /// Where a program is in the driver: has the driver's work done by threads, on the processors of their ends. To be called when
-    /// the program is there.
+    /// Where a program is in the driver: has the driver's work done by threads, on the processors of their ends and, like that of
+    /// interrupts, before all else there. To be called when the program is there.
     pub(crate) fn pin_driver(&self, cpus: &Cpus) -> io::Result<()> {
         for (namespace, interface) in [(&self.server_namespace, "eth0"), (&self.generator_namespace, "far0")] {
             let namespace = namespace.as_deref().ok_or_else(|| io::Error::other("offload needs a veth pair"))?;
@@ -126,6 +126,7 @@ impl Topology {
             };
             let id = process.file_name().to_string_lossy().parse().map_err(io::Error::other)?;
             system::pin(id, cpus)?;
+            system::put_first(id)?;
         }
         Ok(())
     }

@@ -619,7 +619,7 @@ fn management_tells_the_two_paths_apart() {
     assert_eq!(sample(&text, "turn_offload_lost_total"), 0.0);
     assert_eq!(sample(&text, "turn_offload_no_room_total"), 0.0);
 
-    let status: serde_json::Value = serde_json::from_str(&ask(&server, "/v1/status")).expect("JSON");
+    let status: serde_json::Value = serde_json::from_str(&ask(&server, "/status")).expect("JSON");
     assert_eq!(status["offload"]["mode"], "native");
     assert_eq!(status["offload"]["details"], "native on eth0, eth1");
     assert_eq!(status["offload"]["to_peers"]["packets"].as_f64(), Some(kernel("to-peers")));

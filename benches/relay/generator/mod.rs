@@ -51,7 +51,7 @@ pub(crate) fn main(job: &str) -> Result<(), Box<dyn std::error::Error>> {
 
 fn perform(job: &Job) -> io::Result<Outcome> {
     wait_until_up(job)?;
-    let subject = Subject { pid: job.server_pid, cpus: job.server_cpus.clone() };
+    let subject = Subject::new(job.server_pid, job.server_cpus.clone(), job.filled)?;
     match job.task {
         Task::Load { workload, rate, seconds, latency } => {
             let mut load = prepare(job, subject, workload, latency)?;
