@@ -250,6 +250,27 @@ fn r8489_9_2_4_27_the_answer_to_sha1_with_password_algorithms_carries_sha256() {
     }
 }
 
+/// Whatever the allocation was made with: the server keeps a key with it, and a response is signed as its own request asks.
+#[test]
+fn r8489_9_2_4_27_28_every_request_of_an_allocation_is_answered_in_its_own_kind() {
+    let server = server(&[]);
+    let schemes = [Scheme::Legacy, Scheme::Md5, Scheme::Sha256];
+    for first in schemes {
+        let mut session = Session::udp(&server).scheme(first);
+        session.allocate();
+        for scheme in schemes.into_iter().chain(schemes) {
+            session.scheme = scheme;
+            for sha256 in [false, true] {
+                let (key, request) = (session.key(), session.identify(Msg::new(REFRESH)));
+                let request = if sha256 { request.mi256(&key) } else { request.mi(&key) };
+                // It is looked at whether the one that belongs there is there, and the other is not.
+                let reply = session.call_signed(&request);
+                assert_eq!(reply.error(), None, "{first:?}, {scheme:?}, SHA-256: {sha256}");
+            }
+        }
+    }
+}
+
 #[test]
 fn r8489_9_2_4_29_legacy_responses_carry_no_credentials() {
     let server = server(&[]);
