@@ -118,6 +118,10 @@ fn r8656_12_6_05_channel_data_do_not_prolong_the_permission() {
     wait_until(start, 2600);
     peer.send(b"late", relayed);
     assert!(session.fence().is_empty());
+    // What comes to the relayed address is served in order: this would come after it.
+    session.permit(peer.address);
+    peer.send(b"permitted", relayed);
+    assert_eq!(session.channel(), (0x4000, b"permitted".to_vec()));
 }
 
 #[test]
