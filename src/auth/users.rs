@@ -1,7 +1,8 @@
 //! The accounts of the configuration, ready to be looked up by USERNAME or USERHASH.
 //!
-//! Keys are computed once, here; the settings' passwords are not kept (RFC 8656 §6). Nothing changes after it is made: a
-//! reload makes it anew. Whether a request proves its user is decided by the caller.
+//! Keys are computed once, here: requests are checked by keys, and allocations keep keys, never passwords (RFC 8656 §6). Only the
+//! settings have those, for the next reload to compare. Nothing changes after it is made: a reload makes it anew. Whether a
+//! request proves its user is decided by the caller.
 
 use std::sync::Arc;
 

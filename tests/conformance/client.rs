@@ -129,6 +129,13 @@ impl Client {
         (stream, received)
     }
 
+    /// The same for a client of TLS.
+    pub(crate) fn into_tls(self) -> (tls::Stream, Vec<u8>) {
+        assert!(self.waiting.is_empty(), "messages that nobody expected: {:02x?}", self.waiting);
+        let Link::Tls { stream, received } = self.link else { panic!("no client of TLS") };
+        (*stream, received)
+    }
+
     /// Sends bytes as they are: one datagram, or the next bytes of the stream.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         match &mut self.link {

@@ -1,5 +1,5 @@
 //! Conformance: the observable statements of RFC 8489, RFC 8656, RFC 8016 and of the robustness rules, tested against the running
-//! binary. Each test bears the id of its statement; `coverage.md` lists them all.
+//! binary. Each test bears the id of its statement; `coverage.md` lists them all, and `coverage.rs` checks that it does.
 //!
 //! `TURNSERVER_TEST_UDP_IO=portable` runs every server with `udp-io = "portable"`, and `batched` likewise; `TURNSERVER_TEST_MERGING=refused`
 //! on a system that refuses to merge datagrams, `partly-refused` on one that refuses it to some sockets.
@@ -51,3 +51,5 @@ mod hostile_flood;
 mod hostile_input;
 mod hostile_peers;
 mod hostile_tcp;
+
+mod coverage;

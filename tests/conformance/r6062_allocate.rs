@@ -44,11 +44,12 @@ fn tcp_is_an_unsupported_protocol_unless_it_is_switched_on() {
 }
 
 #[test]
-fn r6062_5_1_04_a_client_of_udp_gets_none() {
+fn r6062_5_1_04_r7350_4_6_02_a_client_of_udp_or_dtls_gets_none() {
     let server = tcp_server(&[]);
-    let mut session = Session::udp(&server);
-    session.fail(allocate_tcp(), 400);
-    session.allocate();
+    for mut session in [Session::udp(&server), Session::dtls(&server)] {
+        session.fail(allocate_tcp(), 400);
+        session.allocate();
+    }
 }
 
 #[test]

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::client::PATIENCE;
+use crate::client::{Event, PATIENCE};
 use crate::hostile_flood::resources;
 use crate::r6062_setup::{
     Bytes, Listener, Silent, allocated, attempt, bind, bind_to, connect, connect_to, connected, connection_id,
     tcp_server,
 };
-use crate::setup::{Session, V4, closed_port};
-use crate::wire::{BINDING, CONNECT, Msg, XOR_PEER_ADDRESS};
+use crate::setup::{ALICE, BOB, Session, V4, closed_port};
+use crate::wire::{
+    BINDING, CONNECT, CONNECTION_ATTEMPT, CONNECTION_BIND, CONNECTION_ID, INDICATION, Msg, XOR_PEER_ADDRESS,
+};
 
 #[test]
 fn r6062_5_2_01_a_client_without_a_tcp_allocation_cannot_connect() {
@@ -22,6 +24,58 @@ fn r6062_5_2_01_a_client_without_a_tcp_allocation_cannot_connect() {
         session.fail(connect_to(([127, 0, 0, 1], 1).into()), 437);
         session.allocate();
         session.fail(connect_to(([127, 0, 0, 1], 1).into()), 437);
+    }
+}
+
+#[test]
+fn r8656_5_04_another_user_does_not_connect() {
+    let server = tcp_server(&[]);
+    let (mut session, _) = allocated(&server);
+    let listener = Listener::new();
+    let account = |session: &mut Session, (user, password): (&str, &str)| {
+        (session.user, session.password) = (user.to_owned(), password.to_owned());
+    };
+    account(&mut session, BOB);
+    session.fail(connect_to(listener.address), 441);
+    account(&mut session, ALICE);
+    connect(&mut session, listener.address);
+}
+
+#[test]
+fn r8489_6_3_05_classes_that_the_methods_for_tcp_do_not_have() {
+    let server = tcp_server(&[]);
+    let (mut session, _) = allocated(&server);
+    let listener = Listener::new();
+    for message in [
+        session.sign(Msg::new(CONNECT | INDICATION).peer(listener.address)),
+        session.sign(Msg::new(CONNECTION_BIND | INDICATION).u32(CONNECTION_ID, 7)),
+        session.sign(Msg::new(CONNECTION_ATTEMPT).peer(listener.address)),
+        Msg::new(CONNECTION_ATTEMPT | INDICATION).peer(listener.address).u32(CONNECTION_ID, 7),
+    ] {
+        session.silent(&message.0);
+    }
+    connect(&mut session, listener.address);
+}
+
+#[test]
+fn r8489_5_06_transaction_ids_of_connection_attempts_are_unpredictable() {
+    const COUNT: usize = 40;
+    let server = tcp_server(&[("limits.connections-per-allocation", "100")]);
+    let (mut session, relayed) = allocated(&server);
+    session.permit(closed_port(V4));
+    let mut peers = Vec::new();
+    let mut ids = BTreeSet::new();
+    for _ in 0..COUNT {
+        peers.push(TcpStream::connect(relayed).expect("accepted"));
+        match session.client.event() {
+            Event::Stun(reply) if reply.kind == CONNECTION_ATTEMPT | INDICATION => ids.insert(reply.id),
+            event => panic!("no ConnectionAttempt: {event:02x?}"),
+        };
+    }
+    assert_eq!(ids.len(), COUNT);
+    for bit in 0..96 {
+        let ones = ids.iter().filter(|id| id[bit / 8] >> (bit % 8) & 1 == 1).count();
+        assert!(ones > 0 && ones < COUNT, "bit {bit} is always the same");
     }
 }
 

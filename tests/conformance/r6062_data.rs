@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use crate::client::Client;
+use crate::common::tls;
 use crate::hostile_flood::resources;
 use crate::r6062_setup::{
     Bytes, Listener, allocated, attempt, bind, bind_session, bind_to, connect, connected, session_on, tcp_server,
 };
 use crate::setup::{BOB, Server, Session, V4, closed_port};
-use crate::wire::{CONNECTION_BIND, CONNECTION_ID, Msg, SUCCESS};
+use crate::wire::{CONNECTION_BIND, CONNECTION_ID, Msg, SUCCESS, allocate_tcp};
 
 const MEBIBYTE: usize = 1 << 20;
 
@@ -60,13 +61,51 @@ fn transfer(client: Bytes, peer: Bytes, seed: u64, length: usize) {
 }
 
 #[test]
-fn r6062_5_4_01_not_over_udp() {
+fn r6062_5_4_01_not_over_udp_or_dtls() {
     let server = tcp_server(&[]);
     let (mut session, _) = allocated(&server);
     let listener = Listener::new();
     let id = connect(&mut session, listener.address);
     Session::udp(&server).fail(bind_to(id), 400);
+    Session::dtls(&server).fail(bind_to(id), 400);
     bind(&server, id).echo_with(&mut listener.accept().0);
+}
+
+/// Control and data connections over TLS (RFC 6062 §4.1), and each of the two over TCP with the other over TLS.
+#[test]
+fn r6062_5_4_04_05_over_tls() {
+    let server = tcp_server(&[]);
+    for (control, data) in [(Session::tls as fn(&Server) -> Session, true), (Session::tls, false), (Session::tcp, true)]
+    {
+        let mut control = control(&server);
+        control.allocate_with(allocate_tcp());
+        let listener = Listener::new();
+        let id = connect(&mut control, listener.address);
+        let mut peer = listener.accept().0;
+        peer.send(b"early");
+        if !data {
+            let mut client = bind(&server, id);
+            assert_eq!(client.receive(5), b"early");
+            client.echo_with(&mut peer);
+            continue;
+        }
+        let mut session = Session::tls(&server);
+        session.succeed(bind_to(id));
+        let (mut stream, mut received) = session.client.into_tls();
+        // More than one record each way.
+        let (up, down) = (noise(1, 100_000), noise(2, 100_000));
+        tls::send(&mut stream, &up);
+        assert!(peer.receive(up.len()) == up);
+        peer.send(&down);
+        let mut rest = vec![0; 5 + down.len() - received.len()];
+        stream.read_exact(&mut rest).expect("reading");
+        received.extend(rest);
+        assert!(received == [b"early", &down[..]].concat());
+        // The end of the one is the end of the other (§5.5).
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+        peer.expect_end();
+    }
 }
 
 #[test]

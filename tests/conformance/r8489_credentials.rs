@@ -148,6 +148,36 @@ fn r8489_9_2_4_15_a_password_algorithm_that_was_not_offered_is_a_bad_request() {
 }
 
 #[test]
+fn r8489_9_2_4_15_nor_one_that_this_server_knows_and_has_not_offered() {
+    // There is no key for SHA-256.
+    let key: String = md5("carol:example.org:hidden").iter().map(|byte| format!("{byte:02x}")).collect();
+    let server = server(&[("auth.user", &format!("[{{ name = \"carol\", key = \"0x{key}\" }}]"))]);
+    let session = Session::over(Client::udp(server.ipv4("udp")), ("carol", "hidden"));
+    assert_eq!(session.algorithms, [0, 1, 0, 0]);
+    let mut session = session.scheme(Scheme::Sha256);
+    let request = session.sign(allocate());
+    assert_bare_400(&session.client.request(&request));
+    // Whatever it is signed with.
+    let request = session.identify(allocate()).mi256(&md5("carol:example.org:hidden"));
+    assert_bare_400(&session.client.request(&request));
+    session.scheme(Scheme::Md5).allocate();
+}
+
+#[test]
+fn r8489_9_2_4_06_where_the_bit_is_not_set_a_userhash_names_nobody() {
+    // Whose names are made up as they come, as those of time-limited credentials, cannot be found by a hash.
+    let server = server(&[("auth.secret", "[{ name = \"one\", secret = \"a secret of these times\" }]")]);
+    for mut session in Session::each(&server) {
+        assert_eq!(session.nonce[9..13], *b"gAAA", "password algorithms alone");
+        let request = allocate().attr(USERHASH, &sha256("alice:example.org"));
+        let request = request.attr(REALM, REALM_NAME.as_bytes()).attr(NONCE, &session.nonce).mi(&session.key());
+        let reply = session.client.request(&request);
+        assert_eq!(reply.error(), Some(401), "{reply:02x?}");
+        session.allocate();
+    }
+}
+
+#[test]
 fn r8489_9_2_4_16_17_18_19_an_unknown_user_is_challenged() {
     let server = server(&[]);
     for scheme in [Scheme::Legacy, Scheme::Md5, Scheme::Sha256] {
@@ -217,6 +247,27 @@ fn r8489_9_2_4_27_the_answer_to_sha1_with_password_algorithms_carries_sha256() {
     for request in [allocate(), Msg::new(REFRESH), Msg::new(REFRESH)] {
         let request = session.identify(request).mi(&session.key());
         assert_eq!(session.call_signed(&request).error(), None);
+    }
+}
+
+/// Whatever the allocation was made with: the server keeps a key with it, and a response is signed as its own request asks.
+#[test]
+fn r8489_9_2_4_27_28_every_request_of_an_allocation_is_answered_in_its_own_kind() {
+    let server = server(&[]);
+    let schemes = [Scheme::Legacy, Scheme::Md5, Scheme::Sha256];
+    for first in schemes {
+        let mut session = Session::udp(&server).scheme(first);
+        session.allocate();
+        for scheme in schemes.into_iter().chain(schemes) {
+            session.scheme = scheme;
+            for sha256 in [false, true] {
+                let (key, request) = (session.key(), session.identify(Msg::new(REFRESH)));
+                let request = if sha256 { request.mi256(&key) } else { request.mi(&key) };
+                // It is looked at whether the one that belongs there is there, and the other is not.
+                let reply = session.call_signed(&request);
+                assert_eq!(reply.error(), None, "{first:?}, {scheme:?}, SHA-256: {sha256}");
+            }
+        }
     }
 }
 

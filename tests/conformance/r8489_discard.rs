@@ -196,6 +196,11 @@ fn r8489_9_01_what_follows_message_integrity_has_no_effect() {
         let request = session.sign(Msg::new(REFRESH)).u32(LIFETIME, 0).fingerprint();
         assert_eq!(session.call_signed(&request).u32(LIFETIME), Some(600));
         session.succeed(Msg::new(REFRESH));
+        // MESSAGE-INTEGRITY-SHA256 may follow, and vouches for nothing that stands between the two.
+        let (key, request) = (session.key(), session.identify(Msg::new(REFRESH)));
+        let request = request.mi(&key).u32(LIFETIME, 0).attr(0x7FF0, b"x").mi256(&key);
+        assert_eq!(session.call_signed(&request).u32(LIFETIME), Some(600));
+        session.succeed(Msg::new(REFRESH));
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::client::Client;
-use crate::setup::{AUTHENTICATED, Session, V6, connected, portable, server};
+use crate::setup::{AUTHENTICATED, Peer, Session, V4, V6, connected, portable, server};
 use crate::wire::{
     ALLOCATE, BINDING, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, ERROR, ERROR_CODE, LIFETIME, Msg, REFRESH,
     Reply, SOFTWARE, SUCCESS, UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS, XOR_PEER_ADDRESS, XOR_RELAYED_ADDRESS, allocate,
+    channel_data,
 };
 
 fn clients(server: &crate::setup::Server) -> [Client; 6] {
@@ -186,22 +187,36 @@ fn r8489_14_13_01_an_odd_number_of_unknown_types_is_padded_with_zeros() {
 
 #[test]
 fn r8489_6_3_1_02_retransmitted_requests_leave_the_state_of_one() {
-    let server = server(&[("limits.user-quota", "1")]);
-    let mut session = Session::udp(&server);
-    let peer = SocketAddr::from(([127, 0, 0, 1], 9));
-    let requests = [
-        allocate(),
-        Msg::new(REFRESH).u32(LIFETIME, 900),
-        Msg::new(CREATE_PERMISSION).peer(peer),
-        Msg::new(CHANNEL_BIND).channel(0x4000).peer(peer),
-    ];
-    for request in requests {
-        let request = session.sign(request);
-        let first = session.call_signed(&request);
-        let second = session.call_signed(&request);
-        assert_eq!((first.error(), second.error()), (None, None));
-        assert_eq!(first.get(XOR_RELAYED_ADDRESS).is_some(), second.get(XOR_RELAYED_ADDRESS).is_some());
-        assert_eq!(first.xor(XOR_RELAYED_ADDRESS), second.xor(XOR_RELAYED_ADDRESS));
+    // There is room for what one request of each kind makes, and no more.
+    let server = server(&[
+        ("limits.user-quota", "1"),
+        ("limits.permissions-per-allocation", "1"),
+        ("limits.channels-per-allocation", "1"),
+    ]);
+    for open in [Session::udp, Session::dtls] {
+        let mut session = open(&server);
+        let peer = Peer::new(V4);
+        let requests = [
+            allocate(),
+            Msg::new(REFRESH).u32(LIFETIME, 900),
+            Msg::new(CREATE_PERMISSION).peer(peer.address),
+            Msg::new(CHANNEL_BIND).channel(0x4000).peer(peer.address),
+        ];
+        let mut relayed = None;
+        for request in requests {
+            let request = session.sign(request);
+            let first = session.call_signed(&request);
+            let second = session.call_signed(&request);
+            assert_eq!((first.error(), second.error()), (None, None));
+            assert_eq!(first.xor(XOR_RELAYED_ADDRESS), second.xor(XOR_RELAYED_ADDRESS));
+            assert_eq!(first.u32(LIFETIME), second.u32(LIFETIME));
+            relayed = relayed.or(first.xor(XOR_RELAYED_ADDRESS));
+        }
+        session.send(&channel_data(0x4000, b"once"));
+        assert_eq!(peer.receive(), (b"once".to_vec(), relayed.expect("a relayed address")));
+        peer.send(b"back", relayed.expect("a relayed address"));
+        assert_eq!(session.channel(), (0x4000, b"back".to_vec()));
+        session.delete();
     }
 }
 
@@ -335,6 +350,28 @@ fn r8489_6_3_1_2_02_a_wildcard_listener_sends_data_from_the_address_of_the_alloc
     let client = Client::udp(SocketAddr::from(([127, 0, 7, 7], server.ipv4("udp").port())));
     let (mut session, peer, relayed) = connected(Session::over(client, crate::setup::ALICE));
     session.round_trip(&peer, relayed);
+}
+
+#[test]
+fn r8489_6_3_1_2_02_over_dtls_and_tcp_a_wildcard_listener_answers_from_the_address_that_was_asked() {
+    let transports = if portable() { r#"["tcp"]"# } else { r#"["udp", "dtls", "tcp"]"# };
+    let server = server(&[("listener.listening-ip", r#"["0.0.0.0"]"#), ("listener.transports", transports)]);
+    let address = |transport: &str, last: u8| {
+        let all = server.addresses(transport);
+        let port = all.iter().find(|address| address.ip().is_unspecified()).expect("a wildcard listener").port();
+        SocketAddr::from(([127, 0, last, 1], port))
+    };
+    for last in 1..6u8 {
+        let mut clients = vec![Client::tcp(address("tcp", last))];
+        if !portable() {
+            clients.push(Client::dtls(&server, address("dtls", last)));
+        }
+        for mut client in clients {
+            assert_eq!(client.request(&Msg::new(BINDING)).xor(XOR_MAPPED_ADDRESS), Some(client.local));
+            let (mut session, peer, relayed) = connected(Session::over(client, crate::setup::ALICE));
+            session.round_trip(&peer, relayed);
+        }
+    }
 }
 
 #[test]

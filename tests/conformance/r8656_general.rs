@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use crate::client::Client;
 use crate::setup::{ALICE, BOB, Peer, Session, V4, V6, connected, server};
 use crate::wire::{
-    ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, EVEN_PORT, LIFETIME, Msg, REFRESH,
-    REQUESTED_ADDRESS_FAMILY, REQUESTED_TRANSPORT, RESERVATION_TOKEN, SOFTWARE, XOR_RELAYED_ADDRESS, allocate,
+    ADDITIONAL_ADDRESS_FAMILY, ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, EVEN_PORT, LIFETIME, Msg,
+    REFRESH, REQUESTED_ADDRESS_FAMILY, REQUESTED_TRANSPORT, RESERVATION_TOKEN, SOFTWARE, XOR_RELAYED_ADDRESS, allocate,
     channel_data, padded_channel_data, send,
 };
 
@@ -26,7 +26,8 @@ fn about_an_allocation() -> [Msg; 3] {
 fn r8656_5_04_21_3_01_another_user_gets_441() {
     let server = server(&[]);
     for mut session in Session::each(&server) {
-        session.allocate();
+        let request = allocate();
+        session.succeed(request.clone());
         let account = |session: &mut Session, (user, password): (&str, &str)| {
             session.user = user.to_owned();
             session.password = password.to_owned();
@@ -36,6 +37,8 @@ fn r8656_5_04_21_3_01_another_user_gets_441() {
             session.fail(request, 441);
         }
         session.fail(Msg::new(REFRESH).u32(LIFETIME, 0), 441);
+        // No retransmission, whatever the transaction id: he is not told the relayed address.
+        session.fail(request, 437);
         account(&mut session, ALICE);
         for request in about_an_allocation() {
             session.succeed(request);
@@ -166,6 +169,8 @@ fn r8656_18_03_04_05_reserved_bits_of_allocate_attributes_are_ignored() {
     let family = |value: u32| allocate().u32(REQUESTED_ADDRESS_FAMILY, value);
     assert!(Session::udp(&server).allocate_with(family(0x01FF_FFFF)).is_ipv4());
     assert!(Session::udp(&server).allocate_with(family(0x02FF_FFFF)).is_ipv6());
+    let both = allocate().u32(ADDITIONAL_ADDRESS_FAMILY, 0x02FF_FFFF);
+    assert_eq!(Session::udp(&server).succeed(both).all_xor(XOR_RELAYED_ADDRESS).len(), 2);
     for (bits, reserves) in [(0x7F, false), (0xFF, true)] {
         let reply = Session::udp(&server).succeed(allocate().attr(EVEN_PORT, &[bits]));
         assert_eq!(reply.has(RESERVATION_TOKEN), reserves);

@@ -117,6 +117,7 @@ fn r8656_11_5_01_18_07_icmpv4_errors_of_types_3_and_11_are_forwarded() {
     let (mut session, _, relayed) = connected(Session::udp(&server));
     let peer = SocketAddr::from(([127, 0, 0, 77], 7));
     session.permit(peer);
+    let mut ids = std::collections::BTreeSet::new();
     for (kind, code, rest, expected) in [
         (3, 0, 0, (3, 0, 0)),
         (3, 1, 0, (3, 1, 0)),
@@ -126,8 +127,10 @@ fn r8656_11_5_01_18_07_icmpv4_errors_of_types_3_and_11_are_forwarded() {
         (3, 4, 1400, (3, 4, 1400)),
     ] {
         forge_v4(Ipv4Addr::LOCALHOST, relayed, peer, kind, code, rest);
-        let (about, value) = session.icmp();
-        assert_eq!((about, decode(&value)), (peer, expected), "type {kind} code {code}");
+        let indication = session.data_indication();
+        assert!(!indication.has(DATA) && ids.insert(indication.id), "{indication:02x?}");
+        assert_eq!(indication.xor(XOR_PEER_ADDRESS), Some(peer));
+        assert_eq!(decode(indication.get(ICMP).expect("ICMP")), expected, "type {kind} code {code}");
     }
 }
 

@@ -100,7 +100,7 @@ fn rest_3_05_data_flow_until_the_credential_ends_and_not_longer() {
 #[test]
 fn rest_3_05_an_allocation_may_outlive_its_credential_by_a_configured_grace() {
     let server = server(&[SECRETS, ("auth.expiry-grace", "\"1h\"")]);
-    let name = format!("{}:zoe", in_seconds(2));
+    let name = format!("{}:zoe", in_seconds(4));
     let mut zoe = session(&server, &name, &sha1(OLD, &name));
     zoe.allocate();
     while in_seconds(0) <= expiry(&name) {

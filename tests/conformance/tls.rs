@@ -89,6 +89,13 @@ fn r8489_6_2_3_02_06_07_versions_and_suites() {
         let refused = said.contains("alert protocol version") || said.contains("alert handshake failure");
         assert!(refused && said.contains("Cipher is (NONE)"), "{said}");
     }
+    // SSL 3.0, TLS 1.0 and 1.1, with a suite that this server has: no version of the client's is spoken.
+    for minor in 0..=2 {
+        let mut hello = client_hello(&[0xC02F, 0xC013], &[0]);
+        (hello[2], hello[10]) = (minor, minor);
+        let record = answer(&server, &hello);
+        assert!(record[0] == 21 && record[5] == 2, "3.{minor}: {record:02x?}");
+    }
 }
 
 /// The suite with finite-field DHE that RFC 8489 names is left out: RFC 9325 §4.1, the best current practice that RFC 8489

@@ -23,7 +23,10 @@ use network::{Network, address};
 use serde_json::json;
 use socket2::SockRef;
 use tap::Tap;
-use turnserver::{stun::ChannelNumber, turn::Family};
+use turnserver::{
+    stun::{AttributeType, ChannelNumber, Class, Message, Method},
+    turn::Family,
+};
 
 const PORT: u16 = 3478;
 const CHANNEL: ChannelNumber = ChannelNumber(0x4000);
@@ -205,6 +208,31 @@ fn headers_are_as_rfc_8656_says() {
             }
         }
         stop(server);
+    }
+}
+
+/// 8656-11.5-01, 8656-11.5-08: what comes back about a packet that the kernel has relayed is about the relay's socket.
+#[test]
+fn an_icmp_error_about_what_the_kernel_has_relayed_reaches_the_client() {
+    let network = Network::build();
+    for mode in MODES {
+        let server = start(&network, mode);
+        for (peer_v4, port, expected) in [(true, 4150, (3, 3)), (false, 4151, (1, 4))] {
+            let (client, peer, relayed) = connected(&network, true, peer_v4, port);
+            exchange(&client, &peer, relayed, b"second");
+            let closed = peer.local_addr().expect("an address");
+            drop(peer);
+            client.socket.send_to(&channel_data(CHANNEL, b"lost"), client.server).expect("to send");
+            let (indication, _) = receive(&client.socket);
+            let message = Message::parse(&indication).expect("a STUN message");
+            assert_eq!((message.method(), message.class()), (Method::Data.code(), Class::Indication));
+            assert_eq!(message.get_xor_address(AttributeType::XOR_PEER_ADDRESS), Some(Ok(closed)));
+            let icmp = message.attributes().find(|(kind, _)| *kind == AttributeType::ICMP).expect("ICMP").1;
+            assert_eq!((icmp[2] >> 1, icmp[3]), expected, "type and code in {icmp:?}");
+        }
+        // Of three datagrams to each peer, the first at least found nobody who knew where that lives.
+        let sums = stop(server);
+        assert!(sums.all[0] == 6 && sums.kernel[0] >= 4, "{sums:?}");
     }
 }
 
