@@ -89,6 +89,18 @@ fn the_image_has_nothing_but_the_program_and_serves() {
         for path in ["run/turnserver", "var/lib/turnserver"] {
             assert_eq!(access(&root.join(path)), (0o700, USER, USER), "{path}");
         }
+        for licence in [
+            "turnserver/LICENSE",
+            "turnserver/THIRD-PARTY.txt",
+            "libc6/copyright",
+            "libssl3/copyright",
+            "ca-certificates/copyright",
+        ] {
+            let text = fs::read_to_string(root.join("usr/share/doc").join(licence))
+                .unwrap_or_else(|error| panic!("{licence}: {error}"));
+            assert!(text.contains("opyright"), "{licence}: {text}");
+        }
+        assert!(root.join("usr/share/common-licenses/LGPL-2.1").is_file(), "that of the C library");
 
         protect(&root);
         let mut server = Process::start(in_image(&root, &instruction("ENTRYPOINT")));

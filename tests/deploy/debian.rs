@@ -66,12 +66,23 @@ fn the_package_has_what_it_should() {
         ("-rw-r--r--", "./usr/lib/tmpfiles.d/turnserver.conf"),
         ("-rw-r--r--", "./usr/share/man/man8/turnserver.8.gz"),
         ("-rw-r--r--", "./usr/share/doc/turnserver/copyright"),
+        ("-rw-r--r--", "./usr/share/doc/turnserver/THIRD-PARTY.txt"),
         ("-rw-r--r--", "./usr/share/doc/turnserver/examples/turnserver.toml.example"),
         ("-rw-r--r--", "./usr/share/doc/turnserver/examples/turnserver.socket"),
     ] {
         let has = |line: &str| line.starts_with(mode) && line.contains(" 0/0 ") && line.ends_with(&format!(" {path}"));
         assert!(contents.lines().any(has), "{mode} {path}:\n{contents}");
     }
+    let extracted = folder.path().join("data");
+    let mut extract = Command::new("dpkg-deb");
+    extract.arg("--extract").arg(&package).arg(&extracted);
+    run(extract, PATIENCE);
+    let copyright = fs::read_to_string(extracted.join("usr/share/doc/turnserver/copyright")).expect("copyright");
+    let ours = fs::read_to_string(crate::ours("LICENSE")).expect("LICENSE");
+    let words = |text: &str| text.split_whitespace().filter(|word| *word != ".").collect::<Vec<_>>().join(" ");
+    let terms = words(ours.split_once("\n\n").and_then(|(_, rest)| rest.split_once("\n\n")).expect("the terms").1);
+    assert!(copyright.starts_with("Format: ") && words(&copyright).contains(&terms), "{copyright}");
+    assert!(copyright.contains("/usr/share/doc/turnserver/THIRD-PARTY.txt"), "{copyright}");
     // A socket unit would be started, too: it is an example alone.
     assert!(!contents.contains("system/turnserver.socket"), "{contents}");
     let mut control = Command::new("dpkg-deb");

@@ -12,6 +12,7 @@ mod credentials;
 mod ctl;
 mod drain;
 mod events;
+mod hostile;
 mod limits;
 mod metrics;
 mod openapi;

@@ -29,8 +29,9 @@ use openssl::{
 use super::{Broken, Handshake, Read, Wire};
 use crate::{config::settings, relay::tls};
 
+// SAFETY: as OpenSSL 1.1.1 and later declare them (openssl/ssl.h, openssl/bio.h). The address is a `BIO_ADDR`, which only OpenSSL
+// looks into.
 unsafe extern "C" {
-    // The address is a `BIO_ADDR`, which only OpenSSL looks into.
     fn DTLSv1_listen(ssl: *mut openssl_sys::SSL, client: *mut c_void) -> c_int;
     fn BIO_ADDR_new() -> *mut c_void;
     fn BIO_ADDR_free(address: *mut c_void);
