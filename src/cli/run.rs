@@ -263,7 +263,9 @@ fn start_logging(log: &Log) -> Arc<LogLevel> {
         let set = move |level: &str| handle.reload(filter_of(level)?).map_err(|error| error.to_string());
         return Arc::new(LogLevel::new(log.level.clone(), Box::new(set)));
     }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that cannot be written, on a full disk say, is lost. To say so on standard error would be to write there, too, and to
+    // panic where that fails.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let set: SetLevel = match log.format {
         LogFormat::Text => {
             let builder = builder.with_ansi(io::stderr().is_terminal()).with_target(false).with_filter_reloading();
