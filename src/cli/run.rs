@@ -188,8 +188,11 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
                 warn_of_idle_offload(&mut idle, &running.parts.relay);
                 continue;
             }
-            _ = close.tick(), if running.parts.relay.has_retired() => {
-                running.parts.relay.close_retired().await;
+            _ = close.tick() => {
+                running.parts.relay.look_at_addresses();
+                if running.parts.relay.has_retired() {
+                    running.parts.relay.close_retired().await;
+                }
                 continue;
             }
         };
@@ -215,7 +218,8 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
 /// Between two looks at what the kernel drops.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Between two looks whether a listener that was dropped from the configuration can be closed.
+/// Between two looks whether a listener that was dropped from the configuration can be closed, and whether this host has other
+/// addresses.
 const CLOSE: Duration = Duration::from_secs(5);
 
 /// Warns of every listener on which the kernel has dropped more than it had `before`.
