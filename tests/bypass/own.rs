@@ -7,39 +7,25 @@ use std::{
 
 use crate::{
     client::PATIENCE,
-    common::namespace::{add_address, in_new_network, ip},
+    common::namespace::add_address,
     setup::{Server, Session},
-    support::{Client, management, metric, refused, relayed, start},
+    support::{Client, V4, V6, management, metric, on_a_host, refused, relayed, start},
     wire::{
         BINDING, CHANNEL_BIND, CONNECT, CREATE_PERMISSION, Msg, REQUESTED_ADDRESS_FAMILY, allocate, allocate_tcp,
         padded_channel_data, send,
     },
 };
 
-/// Addresses of the host of these tests, besides loopback; the last is behind a NAT.
-const V4: &str = "9.9.9.9";
-const V6: &str = "2a00::9";
+/// What the NAT before the host maps to its address.
 const OUTSIDE: &str = "8.8.4.4";
 /// What an operator can open that means this host.
 const OPEN: &str =
     "[\"0.0.0.0/0\", \"::/0\", \"127.0.0.0/8\", \"::1/128\", \"9.9.9.9/32\", \"2a00::9/128\", \"8.8.4.4/32\"]";
 
-/// Runs a test on a host with these addresses.
-fn on_a_host(test: impl FnOnce() + Send + 'static) {
-    in_new_network(|| {
-        ip("link set lo up");
-        for address in [V4, V6] {
-            add_address(address);
-        }
-        test();
-    });
-}
-
 /// A server that listens everywhere and relays from public addresses, one of them behind a NAT.
 fn everywhere(allowed: &str) -> Server {
     start(&[
         ("listener.listening-ip", "[\"0.0.0.0\", \"::\"]"),
-        ("relay.relay-ip", "[\"9.9.9.9\", \"2a00::9\"]"),
         ("relay.external-ip", "[\"8.8.4.4/9.9.9.9\"]"),
         ("peers.allowed-peer-ip", allowed),
     ])

@@ -6,13 +6,28 @@ use std::{
 };
 
 use crate::{
+    common::namespace::{add_address, in_new_network, ip},
     setup::{Server, Session, server},
     wire::{CHANNEL_BIND, CONNECT, CREATE_PERMISSION, Msg, REQUESTED_ADDRESS_FAMILY, allocate, allocate_tcp},
 };
 
+/// Addresses of [`on_a_host`] besides loopback.
+pub(crate) const V4: &str = "9.9.9.9";
+pub(crate) const V6: &str = "2a00::9";
+const RELAYS: &str = "[\"9.9.9.9\", \"2a00::9\"]";
+
+/// Runs a test on a host that has nothing but loopback and these addresses, so that none of the table's is its own by chance.
+pub(crate) fn on_a_host(test: impl FnOnce() + Send + 'static) {
+    in_new_network(|| {
+        ip("link set lo up");
+        [V4, V6].into_iter().for_each(add_address);
+        test();
+    });
+}
+
 /// A server on loopback that also relays TCP, with management, and these settings besides.
 pub(crate) fn start(settings: &[(&str, &str)]) -> Server {
-    let common = [("relay.tcp-relaying", "true"), ("management.listen", "\"127.0.0.1:0\"")];
+    let common = [("relay.tcp-relaying", "true"), ("relay.relay-ip", RELAYS), ("management.listen", "\"127.0.0.1:0\"")];
     server(&[&common, settings].concat())
 }
 

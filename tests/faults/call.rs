@@ -90,8 +90,8 @@ fn arrives(socket: &UdpSocket, wanted: &[u8], wanted_from: SocketAddr) -> bool {
             Ok((len, from)) if (&buffer[..len], from) == (wanted, wanted_from) => return true,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            // An ICMP error about something that was sent before.
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+            // An ICMP error about something that was sent before; or this process was held still for a while.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::Interrupted) => {}
             Err(error) => panic!("cannot receive: {error}"),
         }
     }

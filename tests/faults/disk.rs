@@ -115,6 +115,7 @@ fn a_full_disk_spoils_no_count_of_the_month() {
     assert!(complaint["error"].as_str().is_some_and(|error| error.contains("No space left")), "{complaint}");
     assert_eq!(usage(), before, "what was written is whole");
 
+    drop(full);
     fs::remove_file(&filler).expect("to make room");
     // Its last act is to write.
     let kept = File::open(format!("{inside}/.")).expect("the folder");

@@ -53,6 +53,15 @@ fn call(network: &Network, ipv4: bool, port: u16) -> Call {
     call
 }
 
+/// Ends the load, also of a test that has failed.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Does something while another call sends a thousand datagrams a second in each direction.
 fn under_load(network: &Network, work: impl FnOnce()) {
     let (load, over) = (call(network, true, 4999), AtomicBool::new(false));
@@ -66,8 +75,8 @@ fn under_load(network: &Network, work: impl FnOnce()) {
                 thread::sleep(Duration::from_millis(1));
             }
         });
+        let _over = Over(&over);
         work();
-        over.store(true, Ordering::Relaxed);
     });
 }
 
