@@ -33,7 +33,7 @@ pub(super) async fn metrics(house: &House) -> Reply {
     offload(&mut text, house, &totals);
     limits(&mut text, house);
     resources(&mut text, house);
-    workers(&mut text, &survey);
+    workers(&mut text, &survey, &house.monitor.failures());
     process(&mut text, house);
     if house.known().coturn_metrics {
         coturn(&mut text, &totals, &census);
@@ -259,7 +259,7 @@ fn resources(text: &mut Exposition, house: &House) {
     }
 }
 
-fn workers(text: &mut Exposition, survey: &Survey) {
+fn workers(text: &mut Exposition, survey: &Survey, failures: &[u64]) {
     let help = "Allocations of each worker.";
     let mut family = text.family("turn_worker_allocations_active", Kind::Gauge, help);
     for (at, worker) in survey.workers.iter().enumerate() {
@@ -271,6 +271,11 @@ fn workers(text: &mut Exposition, survey: &Survey) {
         if let Some(time) = worker.processor_time {
             family.sample(&[("worker", &at.to_string())], time.as_secs_f64());
         }
+    }
+    let help = "Times that a bug has ended a worker: it has lost its sessions and begun anew.";
+    let mut family = text.family("turn_worker_failures_total", Kind::Counter, help);
+    for (at, failures) in failures.iter().enumerate() {
+        family.sample(&[("worker", &at.to_string())], failures);
     }
     let batches = survey.batches();
     text.family("turn_receive_batch_datagrams", Kind::Histogram, "Datagrams received at once.").histogram(

@@ -188,8 +188,11 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
                 warn_of_idle_offload(&mut idle, &running.parts.relay);
                 continue;
             }
-            _ = close.tick(), if running.parts.relay.has_retired() => {
-                running.parts.relay.close_retired().await;
+            _ = close.tick() => {
+                running.parts.relay.look_at_addresses();
+                if running.parts.relay.has_retired() {
+                    running.parts.relay.close_retired().await;
+                }
                 continue;
             }
         };
@@ -215,7 +218,8 @@ async fn wait_for_the_end(running: &mut Running, lifecycle: &Lifecycle, signals:
 /// Between two looks at what the kernel drops.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Between two looks whether a listener that was dropped from the configuration can be closed.
+/// Between two looks whether a listener that was dropped from the configuration can be closed, and whether this host has other
+/// addresses.
 const CLOSE: Duration = Duration::from_secs(5);
 
 /// Warns of every listener on which the kernel has dropped more than it had `before`.
@@ -263,7 +267,9 @@ fn start_logging(log: &Log) -> Arc<LogLevel> {
         let set = move |level: &str| handle.reload(filter_of(level)?).map_err(|error| error.to_string());
         return Arc::new(LogLevel::new(log.level.clone(), Box::new(set)));
     }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that cannot be written, on a full disk say, is lost. To say so on standard error would be to write there, too, and to
+    // panic where that fails.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let set: SetLevel = match log.format {
         LogFormat::Text => {
             let builder = builder.with_ansi(io::stderr().is_terminal()).with_target(false).with_filter_reloading();

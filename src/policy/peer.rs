@@ -17,7 +17,8 @@
 //! 5. NAT64 addresses (64:ff9b::/96; 64:ff9b:1::/48 where the operator opened it) are refused also if the embedded
 //!    IPv4 address is, or if that is an address of this host. In the local-use range an allowed prefix is taken for
 //!    the translator's own (RFC 6052 §2.2: /48, /56, /64, /96; other lengths count as the next shorter of these).
-//! 6. Everything else is allowed.
+//! 6. ISATAP addresses (RFC 5214 §6.1), under whatever prefix, are refused also if the embedded IPv4 address is.
+//! 7. Everything else is allowed.
 //!
 //! All of this is worked out once, when the rules are made, into sorted address segments with a verdict each; a
 //! decision is then one binary search without allocation, since it stands on the path of each Send indication.
@@ -47,6 +48,8 @@ pub enum Denied {
     OwnAddress,
     /// The IPv4 address embedded in a NAT64 address is refused.
     Embedded(Ipv4Addr),
+    /// The IPv4 address embedded in an ISATAP address is refused.
+    Isatap(Ipv4Addr),
     /// A NAT64 address of the local-use range that embeds no IPv4 address (RFC 6052 §2.2).
     NothingEmbedded,
 }
@@ -59,6 +62,7 @@ impl fmt::Display for Denied {
             Self::OwnSocket => f.write_str("a listening or management address of this server"),
             Self::OwnAddress => f.write_str("an address of this server, but no relayed one"),
             Self::Embedded(ip) => write!(f, "NAT64 for {ip}, which is refused"),
+            Self::Isatap(ip) => write!(f, "ISATAP for {ip}, which is refused"),
             Self::NothingEmbedded => f.write_str("NAT64 without an embedded IPv4 address"),
         }
     }
@@ -128,7 +132,11 @@ impl PeerRules {
 
     fn without_port(&self, verdict: Verdict, ip: IpAddr) -> Result<(), Denied> {
         match (verdict, ip) {
-            (Verdict::Allowed, _) => Ok(()),
+            (Verdict::Allowed, IpAddr::V4(_)) => Ok(()),
+            (Verdict::Allowed, IpAddr::V6(ip)) => match isatap(ip) {
+                Some(inner) if self.verdict(IpAddr::V4(inner)) != Verdict::Allowed => Err(Denied::Isatap(inner)),
+                _ => Ok(()),
+            },
             (Verdict::Refused(denied), _) => Err(denied),
             (Verdict::Embedded(prefix), IpAddr::V6(ip)) => {
                 let inner = embedded(ip, prefix).ok_or(Denied::NothingEmbedded)?;
@@ -354,6 +362,12 @@ fn embedded(ip: Ipv6Addr, prefix: u8) -> Option<Ipv4Addr> {
         _ => ([o[12], o[13], o[14], o[15]], &o[16..]),
     };
     (o[8] == 0 && suffix.iter().all(|octet| *octet == 0)).then_some(inner.into())
+}
+
+/// The IPv4 address embedded in an ISATAP interface identifier, with the universal/local bit set or not (RFC 5214 §6.1).
+fn isatap(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [_, _, _, _, first, 0x5efe, high, low] = ip.segments() else { return None };
+    matches!(first, 0 | 0x200).then(|| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! Log lines about trouble that can come with every packet: at most one of a kind in ten seconds.
 
 use std::{
+    cell::RefCell,
     io,
     net::SocketAddr,
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use super::system::is_out_of_descriptors;
@@ -15,15 +19,19 @@ pub(super) const RAISE_DESCRIPTORS: &str = "raise the limit of file descriptors 
 /// Shortest time between two complaints of one kind.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Remembers when a kind of complaint was last made.
+/// Remembers when a kind of complaint was last made: in seconds of a clock that nobody sets, from 1 on; 0 is never.
 struct Throttle(AtomicU64);
 
 impl Throttle {
     /// Whether to complain now.
     fn permits(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        self.permits_at(START.elapsed().as_secs() + 1)
+    }
+
+    fn permits_at(&self, now: u64) -> bool {
         let last = self.0.load(Ordering::Relaxed);
-        now >= last.saturating_add(PAUSE.as_secs())
+        (last == 0 || now >= last.saturating_add(PAUSE.as_secs()))
             && self.0.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
@@ -93,16 +101,29 @@ pub(super) fn about_panic(client: SocketAddr) {
     }
 }
 
+thread_local! {
+    /// What the newest panic of this thread said, and where.
+    static NEWEST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
 /// Logs panics from now on, in place of a line on standard error for each.
 pub fn log_panics() {
     static THROTTLE: Throttle = Throttle(AtomicU64::new(0));
     std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let what = panic.payload_as_str().unwrap_or_default();
         if THROTTLE.permits() {
-            let place = panic.location().map(ToString::to_string);
-            let what = panic.payload_as_str().unwrap_or_default();
             tracing::error!(place, what, "a bug: a panic");
         }
+        let told = format!("{what}, at {}", place.as_deref().unwrap_or("an unknown place"));
+        // A thread that is about to end remembers nothing.
+        let _ = NEWEST_PANIC.try_with(|newest| newest.replace(Some(told)));
     }));
+}
+
+/// What the newest panic of this thread was, if panics are logged and it has not been asked for.
+pub(super) fn newest_panic() -> Option<String> {
+    NEWEST_PANIC.take()
 }
 
 /// A panic was caught that is nobody's in particular.
@@ -122,5 +143,17 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrNotAvailable => "the address has left this host; check relay-ip",
         io::ErrorKind::OutOfMemory => "the host is out of memory",
         _ => "see the error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_a_kind_in_ten_seconds() {
+        let throttle = Throttle(AtomicU64::new(0));
+        let complaints: Vec<u64> = (1..=31).filter(|now| throttle.permits_at(*now)).collect();
+        assert_eq!(complaints, [1, 11, 21, 31]);
     }
 }

@@ -41,10 +41,13 @@ impl Datagrams {
 
     /// Handles one batch from a listener.
     pub(super) fn receive_from_clients(&mut self, core: &mut Core, listener: usize, now: Time) {
-        core.listeners[listener].busy = false;
         let new = match self.batch.receive(&core.listeners[listener].socket) {
             Ok(new) => new,
-            Err(error) => return complaint::about_receiving(&error),
+            Err(error) => {
+                // What has come is there still, and nothing more need come that would have it looked for.
+                core.listeners[listener].busy = true;
+                return complaint::about_receiving(&error);
+            }
         };
         core.listeners[listener].busy = self.batch.is_full();
         self.note(new.len());

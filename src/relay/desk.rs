@@ -3,7 +3,7 @@
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use super::{core::Core, datagrams::Datagrams};
@@ -23,6 +23,8 @@ pub(super) struct Desk {
     questions: Mutex<Vec<Question>>,
     /// What the worker's earlier lives have counted.
     before: Mutex<Totals>,
+    /// How many of its lives a bug has ended.
+    failures: AtomicU64,
 }
 
 impl std::fmt::Debug for Desk {
@@ -66,6 +68,16 @@ impl Desk {
     /// Notes what a life has counted.
     pub(super) fn add(&self, totals: &Totals) {
         lock(&self.before).add(totals);
+    }
+
+    /// Notes that a bug has ended a life.
+    pub(super) fn count_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many lives a bug has ended.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// What earlier lives have counted.

@@ -366,8 +366,15 @@ fn addresses(ip: IpAddr, io: Io) -> Vec<IpAddr> {
     all
 }
 
-/// Every address of this host.
+/// Every address of this host, in ascending order; `None` if it does not tell its interfaces.
+pub(super) fn told_addresses() -> Option<Vec<IpAddr>> {
+    let mut addresses: Vec<_> = if_addrs::get_if_addrs().ok()?.into_iter().map(|entry| entry.ip()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Some(addresses)
+}
+
+/// Every address of this host. Of one that does not tell its interfaces the rules still know the listening and relay addresses.
 pub(super) fn host_addresses() -> Vec<IpAddr> {
-    // A host that does not tell its interfaces still has its listening and relay addresses, which the rules know.
-    if_addrs::get_if_addrs().map(|list| list.into_iter().map(|entry| entry.ip()).collect()).unwrap_or_default()
+    told_addresses().unwrap_or_default()
 }

@@ -155,6 +155,12 @@ impl Monitor {
         self.listeners.workers
     }
 
+    /// How often each worker has failed by a bug, and lost its sessions.
+    #[must_use]
+    pub fn failures(&self) -> Vec<u64> {
+        self.shared.desks.iter().map(super::desk::Desk::failures).collect()
+    }
+
     /// Asks a worker; `None` if it does not answer in time.
     pub(super) async fn ask<T: Send + 'static>(
         &self,

@@ -103,9 +103,24 @@ impl PeerBook {
         self.change(|sources| *sources = Sources::new(settings, own, added.to_vec()));
     }
 
+    /// Goes on with these addresses of this host; whether they are others than before.
+    pub(super) fn set_host(&self, host: Vec<IpAddr>) -> bool {
+        let mut sources = lock(&self.sources);
+        let differs = sources.host != host;
+        if differs {
+            sources.host = host;
+            self.make(&sources);
+        }
+        differs
+    }
+
     fn change(&self, change: impl FnOnce(&mut Sources)) {
         let mut sources = lock(&self.sources);
         change(&mut sources);
+        self.make(&sources);
+    }
+
+    fn make(&self, sources: &Sources) {
         // Before the rules in force are locked: whoever handles a packet waits for a move at most.
         let made = sources.rules();
         let mut rules = lock(&self.rules);

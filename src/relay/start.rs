@@ -17,7 +17,7 @@ use super::{
     errands::Notice,
     inquiries::Desk,
     limits::{Bookkeeper, StateError},
-    listeners::{Endpoint, KernelDrops, Listeners, host_addresses},
+    listeners::{Endpoint, KernelDrops, Listeners, host_addresses, told_addresses},
     monitor::Monitor,
     offload::{self, Offload, OffloadCounts, OffloadReport},
     passed::PassedSockets,
@@ -318,6 +318,15 @@ impl Relay {
     pub fn add_peers(&self, added: &[Peers]) {
         self.peers.add(added);
         (0..).take(self.workers()).for_each(|worker| self.shared.notify(worker, Notice::Peers));
+    }
+
+    /// Looks whether this host has other addresses than before: its own are no peers, also those that it got a moment ago. To be
+    /// called now and then.
+    pub fn look_at_addresses(&self) {
+        // Without descriptors the host tells nothing; what was known holds.
+        if told_addresses().is_some_and(|host| self.peers.set_host(host)) {
+            (0..).take(self.workers()).for_each(|worker| self.shared.notify(worker, Notice::Peers));
+        }
     }
 
     /// What the limits have done so far.

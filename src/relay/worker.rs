@@ -1,7 +1,7 @@
 //! A worker: one thread, one runtime, all of its clients.
 
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     io,
     pin::pin,
     rc::Rc,
@@ -74,7 +74,13 @@ pub(super) struct Life {
 }
 
 /// Runs a worker until `stop` says so, or a bug ends it; its sessions end in either case. Tells `started` as soon as it serves.
-pub(super) async fn work(parts: Parts, started: &SyncSender<()>, stop: watch::Receiver<bool>) -> io::Result<Life> {
+/// Should a bug end even this, what it owned is in `kept`, to be [ended](end).
+pub(super) async fn work(
+    parts: Parts,
+    started: &SyncSender<()>,
+    stop: watch::Receiver<bool>,
+    kept: &OnceCell<Rc<RefCell<Core>>>,
+) -> io::Result<Life> {
     let news = parts.plan.current.clone();
     let current = Arc::clone(&news.borrow());
     let settings = &current.settings;
@@ -83,7 +89,7 @@ pub(super) async fn work(parts: Parts, started: &SyncSender<()>, stop: watch::Re
     let gather = settings.process.gather.filter(|_| system::sleeps_exactly());
     let pace = Pace::new(gather, std::time::Instant::now());
     let (core, poller) = assemble(&parts, &current)?;
-    let core = Rc::new(RefCell::new(core));
+    let core = Rc::clone(kept.get_or_init(|| Rc::new(RefCell::new(core))));
     let changed = Rc::new(Notify::new());
     tcp_relay::start(&core, &changed);
     let streams = Rc::new(Streams::new(Rc::clone(&core), settings.tcp.clone(), wide_channels, Rc::clone(&changed)));
@@ -93,11 +99,16 @@ pub(super) async fn work(parts: Parts, started: &SyncSender<()>, stop: watch::Re
     // Nobody waits for it if this is not the first life, or if the start was given up, which `stop` tells.
     let _ = started.try_send(());
     let stopped = outlive(serve(&core, &poller, datagrams, pace, &changed, stop)).await.is_some();
+    let totals = end(&core, if stopped { EndReason::Stopped } else { EndReason::Lost });
+    Ok(Life { totals, stopped })
+}
+
+/// Ends everything that a worker owned; returns what it has counted.
+pub(super) fn end(core: &RefCell<Core>, reason: EndReason) -> Totals {
     let mut core = core.borrow_mut();
     let now = core.clock.now();
-    let reason = if stopped { EndReason::Stopped } else { EndReason::Lost };
     survive(|| core.stop(reason, now));
-    Ok(Life { totals: core.server.totals().clone(), stopped })
+    core.server.totals().clone()
 }
 
 /// Serves until `stop` says so.

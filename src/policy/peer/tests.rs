@@ -282,6 +282,21 @@ fn h09_a_public_relay_behind_nat64_is_not_reached_through_the_translator() {
 }
 
 #[test]
+fn an_isatap_address_is_no_way_to_an_ipv4_address_that_is_refused() {
+    let rules = |allowed: &[&str]| ranges_only(allowed, &["9.9.9.0/24"]);
+    for inner in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "9.9.9.9"] {
+        for id in ["0:5efe", "200:5efe"] {
+            let denied = Err(Denied::Isatap(inner.parse().unwrap()));
+            assert_eq!(at(&rules(&[]), &format!("[2a00:1:2:3:{id}:{inner}]:9")), denied, "{id} {inner}");
+            assert_eq!(rules(&["::/0"]).permits_ip(ip(&format!("2a00:1:2:3:{id}:{inner}"))), denied, "{id} {inner}");
+        }
+    }
+    assert_eq!(at(&rules(&[]), "[2a00:1:2:3:0:5efe:8.8.8.8]:9"), Ok(()));
+    assert_eq!(at(&rules(&[]), "[2a00:1:2:3:100:5efe:10.0.0.1]:9"), Ok(()), "no ISATAP");
+    assert_eq!(at(&rules(&["10.0.0.0/8"]), "[2a00:1:2:3:0:5efe:10.0.0.1]:9"), Ok(()));
+}
+
+#[test]
 fn h08_this_host_is_no_peer_unless_its_very_address_is_opened() {
     let hosts = ["9.9.9.9", "10.0.0.9", "2a00::9", "127.0.0.1", "::1"].map(ip);
     let own = ["0.0.0.0:3478", "[::]:3478", "127.0.0.1:9641"].map(|text| text.parse().unwrap());

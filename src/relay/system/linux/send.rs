@@ -164,7 +164,6 @@ impl SendCalls {
         if message.count == 1 {
             return 1;
         }
-        socket.merging.refused(message.each, error);
         let mut slice = message.slice;
         let mut lost = 0;
         for out in run.after(message.first).iter().take(message.count) {
@@ -172,6 +171,10 @@ impl SendCalls {
             let slices = &mut self.slices[slice..slice + count];
             lost += usize::from(send_slices(socket, slices, out.to, out.options).is_err());
             slice += count;
+        }
+        // Where not one of them could be sent by itself, merging was not what was refused: the interface may be gone for a while.
+        if lost < message.count {
+            socket.merging.refused(message.each, error);
         }
         lost
     }
