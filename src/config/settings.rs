@@ -356,7 +356,7 @@ pub struct Limits {
     pub channels_per_allocation: usize,
     /// Peer connections per TCP allocation (RFC 6062).
     pub connections_per_allocation: usize,
-    /// 401 answers per second and source prefix; `None` is unlimited.
+    /// Errors before authentication per second and source prefix, 401 above all; `None` is unlimited.
     pub unauthorized_rate: Option<u32>,
     /// Binding answers per second and source prefix; `None` is unlimited.
     pub binding_rate: Option<u32>,

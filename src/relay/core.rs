@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     auth::directory::Directory,
-    stun::{AttributeType, Message, Method},
+    stun::{AttributeType, ErrorCode, Message, Method},
     turn::{
         Answer, Bound, Client, ConnectRequest, Drop, Effect, Elsewhere, EndReason, HEADROOM, Handle, IcmpError, Peak,
         PendingAllocate, PendingBind, RealmId, RelayId, Server, Step, Time, ToClient, ToPeer, Transport,
@@ -460,6 +460,9 @@ impl Core {
         let Some(&[_, _, class, number, ref reason @ ..]) = message.get(AttributeType::ERROR_CODE) else { return };
         let method = Method::from_code(message.method()).map_or("unknown", Method::name);
         let code = u16::from(class) * 100 + u16::from(number);
+        // Operators read the usual words where the client was told in short.
+        let in_short = ErrorCode::Unauthenticated.short_reason().as_bytes();
+        let reason = if reason == in_short { ErrorCode::Unauthenticated.reason().as_bytes() } else { reason };
         let reason = String::from_utf8_lossy(reason);
         // Errors are ordinary, the first 401 above all: nothing to read about unless somebody looks for one.
         tracing::debug!(

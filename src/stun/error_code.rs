@@ -92,6 +92,15 @@ impl ErrorCode {
         }
     }
 
+    /// A reason phrase of no more than four bytes where a short one matters, which is with the answer to a first request.
+    #[must_use]
+    pub const fn short_reason(self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "Auth",
+            _ => self.reason(),
+        }
+    }
+
     /// The class and number bytes of ERROR-CODE and ADDRESS-ERROR-CODE.
     #[must_use]
     pub const fn class_and_number(self) -> [u8; 2] {

@@ -120,6 +120,13 @@ impl<'b> MessageWriter<'b> {
         self
     }
 
+    /// ERROR-CODE with a short phrase.
+    pub fn error_code_in_short(&mut self, error: ErrorCode) -> &mut Self {
+        let [class, number] = error.class_and_number();
+        self.put_attribute(AttributeType::ERROR_CODE, &[&[0, 0, class, number], error.short_reason().as_bytes()]);
+        self
+    }
+
     /// ERROR-CODE with more words behind those that the RFCs recommend; all of them together must be short (RFC 8489 §14.8:
     /// less than 128 characters).
     pub fn error_code_with(&mut self, error: ErrorCode, words: &str) -> &mut Self {
@@ -352,6 +359,17 @@ mod tests {
         assert_eq!(message.get(AttributeType::ERROR_CODE), Some(&b"\0\0\x04\x26Stale Nonce"[..]));
         let address_error = &b"\x02\0\x04\x28Address Family not Supported"[..];
         assert_eq!(message.get(AttributeType::ADDRESS_ERROR_CODE), Some(address_error));
+
+        for (error, value) in [
+            (ErrorCode::Unauthenticated, &b"\0\0\x04\x01Auth"[..]),
+            (ErrorCode::StaleNonce, b"\0\0\x04\x26Stale Nonce"),
+        ] {
+            let mut writer = MessageWriter::new(&mut buffer, Method::Allocate, Class::Error, TID);
+            writer.error_code_in_short(error);
+            let end = writer.finish().unwrap();
+            let message = Message::parse(&buffer[..end]).unwrap();
+            assert_eq!(message.get(AttributeType::ERROR_CODE), Some(value));
+        }
     }
 
     /// 8489-14.5-01, 8489-14.6-02, 8489-14.7-01

@@ -8,13 +8,13 @@ use super::{
     authentication::Requester,
     channel::Channels,
     permission::Permissions,
-    reply::{Reject, ReplyContext},
+    reply::{Reject, ReplyContext, Words},
     time::whole_seconds,
 };
 use crate::stun::{AttributeType, ErrorCode, Message, Method, TransactionId};
 
 /// The answer to whoever asks for UDP where it is not relayed (RFC 6062 §5.1).
-const UDP_FORBIDDEN: Reject = Reject { error: ErrorCode::Forbidden, words: Some("UDP is not relayed here") };
+const UDP_FORBIDDEN: Reject = Reject { error: ErrorCode::Forbidden, words: Words::And("UDP is not relayed here") };
 
 /// What is relayed: REQUESTED-TRANSPORT, an IANA protocol number (RFC 8656 §18.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,8 +105,8 @@ pub enum Refusal {
 impl Refusal {
     const fn reject(self) -> Reject {
         match self {
-            Self::Quota { words, .. } => Reject { error: self.error(), words: Some(words) },
-            Self::Capacity | Self::Family => Reject { error: self.error(), words: None },
+            Self::Quota { words, .. } => Reject { error: self.error(), words: Words::And(words) },
+            Self::Capacity | Self::Family => Reject { error: self.error(), words: Words::Usual },
         }
     }
 

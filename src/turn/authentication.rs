@@ -111,7 +111,10 @@ pub(super) enum Failure {
     /// 400: attributes are missing or contradict each other.
     BadRequest,
     /// 438 with a new nonce: all is right but the nonce.
-    StaleNonce,
+    StaleNonce {
+        /// The client has shown that it receives at its address: the allocation there is its own, or the nonce was good before.
+        proved: bool,
+    },
     /// 438 with a new nonce: nobody is looked up for a client that has not shown that it receives at its address.
     UnprovedAddress,
     /// 420: an access token where none was asked for (RFC 7635 §7).
@@ -238,7 +241,7 @@ impl Authenticator {
             if !verified || owner.until.since(now) < SHORTEST_TERM {
                 return Outcome::Failed(Failure::Challenge);
             }
-            return self.check_nonce(&claim, client, now, owner.clone(), Proof::Good);
+            return self.check_nonce(&claim, client, now, (owner.clone(), Proof::Good), true);
         }
         let (credentials, more, stored) = match answer {
             Answer::Unasked => return Outcome::Ask(claim.query),
@@ -252,7 +255,10 @@ impl Authenticator {
         let passed = credentials.iter().find(verifies);
         let passed = passed.and_then(|credential| accept(credential, mechanism(credential), &claim, now));
         match passed {
-            Some((requester, proof)) => self.check_nonce(&claim, client, now, requester, proof),
+            Some(passed) => {
+                let is_owner = owner.is_some_and(|owner| owner.is(&passed.0));
+                self.check_nonce(&claim, client, now, passed, is_owner)
+            }
             None if more && self.is_fresh(&claim, client, now) => Outcome::AskFurther(claim.query),
             None if more => Outcome::Failed(Failure::UnprovedAddress),
             None if credentials.is_empty() => Outcome::Failed(self.unknown_user(message, claim.mac)),
@@ -292,7 +298,7 @@ impl Authenticator {
             let former = challenge.former.as_ref();
             let is_former =
                 former.is_some_and(|(nonces, features)| nonces.is_valid(nonce, *features, &client.tuple, now));
-            if is_former { Failure::StaleNonce } else { failure }
+            if is_former { Failure::StaleNonce { proved: true } } else { failure }
         })?;
         let identity = match (username, userhash) {
             (Some(name), _) => std::str::from_utf8(name).ok().map(Identity::Name),
@@ -317,13 +323,13 @@ impl Authenticator {
         claim: &Claim<'m>,
         client: &Client,
         now: Time,
-        requester: Requester,
-        proof: Proof,
+        (requester, proof): (Requester, Proof),
+        proved: bool,
     ) -> Outcome<'m> {
         if self.is_fresh(claim, client, now) {
             Outcome::Passed(requester, proof)
         } else {
-            Outcome::Failed(Failure::StaleNonce)
+            Outcome::Failed(Failure::StaleNonce { proved })
         }
     }
 

@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Effect, Family, Handle, Server, Time,
-    reply::{Reject, ReplyContext},
+    reply::{Reject, ReplyContext, Words},
 };
 use crate::stun::{AttributeType, ErrorCode, Message};
 
 /// The answer about a peer that the policy refuses.
 pub(super) const PEER_FORBIDDEN: Reject =
-    Reject { error: ErrorCode::Forbidden, words: Some("this peer address is not allowed") };
+    Reject { error: ErrorCode::Forbidden, words: Words::And("this peer address is not allowed") };
 
 impl Server {
     pub(super) fn create_permission(

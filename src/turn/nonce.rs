@@ -1,15 +1,18 @@
 //! Nonces that prove themselves (RFC 8489 §9.2, RFC 7616 §5.4): nothing is stored for a client that has not shown that it
 //! receives at its address.
 //!
-//! `obMatJos2` + 4 base64 characters of security-feature bits + base64 of (seconds, salt, MAC). The MAC is keyed with a
-//! secret of this process and covers the time, the salt, the feature bits and both ends of the 5-tuple, so a nonce is good for one
-//! client address, for its lifetime, with the features that it was issued with.
+//! `obMatJos2` + 4 base64 characters of security-feature bits + base64 of (seconds, serial number, MAC). The MAC is keyed with a
+//! secret of this process and covers the time, the number, the feature bits and both ends of the 5-tuple, so a nonce is good for
+//! one client address, for its lifetime, with the features that it was issued with. Its 32 characters go without padding, as a
+//! 401 may be sent to somebody who has not asked for it, and is to be short.
 
 use std::{net::SocketAddr, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
+};
 use hmac::{Hmac, KeyInit, Mac};
-use rand::Rng;
 use sha2::Sha256;
 
 use super::{FiveTuple, Time};
@@ -18,10 +21,18 @@ use super::{FiveTuple, Time};
 const COOKIE: &str = "obMatJos2";
 /// Characters of security-feature bits after the cookie.
 const FEATURES_LEN: usize = 4;
-/// Raw bytes of the opaque part: 4 of time, 2 of salt, 12 of MAC.
-const OPAQUE_LEN: usize = 18;
+/// Raw bytes of the opaque part: 3 of time, 1 of the number, 10 of MAC (RFC 2104 §5 wants no fewer).
+const OPAQUE_LEN: usize = 14;
+/// Its bytes before the MAC.
+const STAMP_LEN: usize = 4;
+/// Its characters.
+const ENCODED_LEN: usize = (OPAQUE_LEN * 4).div_ceil(3);
 /// Characters of a nonce.
-pub(super) const NONCE_LEN: usize = COOKIE.len() + FEATURES_LEN + OPAQUE_LEN / 3 * 4;
+pub(super) const NONCE_LEN: usize = COOKIE.len() + FEATURES_LEN + ENCODED_LEN;
+/// Seconds wrap after 194 days.
+const SECONDS: u32 = 1 << 24;
+/// No nonce lives longer, so that its age is never mistaken for that of a younger one.
+const LONGEST: Duration = Duration::from_secs(SECONDS as u64 / 2);
 
 /// Security-feature bit 0: password algorithms (RFC 8489 §18.1).
 pub(super) const PASSWORD_ALGORITHMS: u32 = 1 << 23;
@@ -51,7 +62,7 @@ impl Nonces {
     pub(super) fn new(secret: &[u8; 32], lifetime: Duration) -> Self {
         // HMAC takes keys of any length (RFC 2104 §2).
         let mac = Hmac::new_from_slice(secret).unwrap_or_else(|_| unreachable!());
-        Self { mac, lifetime }
+        Self { mac, lifetime: lifetime.min(LONGEST) }
     }
 
     /// Those that are good only together with what else clients are told.
@@ -64,29 +75,20 @@ impl Nonces {
 
     /// The same with another lifetime.
     pub(super) fn lasting(&self, lifetime: Duration) -> Self {
-        Self { lifetime, ..self.clone() }
+        Self { lifetime: lifetime.min(LONGEST), ..self.clone() }
     }
 
-    /// A new nonce for this client.
-    pub(super) fn issue(
-        &self,
-        features: Features,
-        client: &FiveTuple,
-        now: Time,
-        rng: &mut impl Rng,
-    ) -> [u8; NONCE_LEN] {
-        let mut salt = [0; 2];
-        rng.fill_bytes(&mut salt);
+    /// A new nonce for this client. `number` tells it from others of the same second.
+    pub(super) fn issue(&self, features: Features, client: &FiveTuple, now: Time, number: u8) -> [u8; NONCE_LEN] {
         let mut opaque = [0; OPAQUE_LEN];
-        opaque[..4].copy_from_slice(&seconds(now).to_be_bytes());
-        opaque[4..6].copy_from_slice(&salt);
-        let tag = self.tag(features, client, &opaque[..6]).finalize().into_bytes();
-        opaque[6..].copy_from_slice(&tag[..12]);
+        opaque[..STAMP_LEN].copy_from_slice(&(seconds(now) << 8 | u32::from(number)).to_be_bytes());
+        let tag = self.tag(features, client, &opaque[..STAMP_LEN]).finalize().into_bytes();
+        opaque[STAMP_LEN..].copy_from_slice(&tag[..OPAQUE_LEN - STAMP_LEN]);
         let mut nonce = [0; NONCE_LEN];
         nonce[..COOKIE.len()].copy_from_slice(COOKIE.as_bytes());
         nonce[COOKIE.len()..][..FEATURES_LEN].copy_from_slice(&features);
-        // 18 bytes always make 24 characters.
-        let _ = STANDARD.encode_slice(opaque, &mut nonce[COOKIE.len() + FEATURES_LEN..]);
+        // 14 bytes always make 19 characters.
+        let _ = STANDARD_NO_PAD.encode_slice(opaque, &mut nonce[COOKIE.len() + FEATURES_LEN..]);
         nonce
     }
 
@@ -95,18 +97,18 @@ impl Nonces {
         let Some(rest) = nonce.strip_prefix(COOKIE.as_bytes()) else { return false };
         let Some(encoded) = rest.strip_prefix(&features) else { return false };
         let mut opaque = [0; OPAQUE_LEN];
-        if encoded.len() != OPAQUE_LEN / 3 * 4 || STANDARD.decode_slice(encoded, &mut opaque) != Ok(OPAQUE_LEN) {
+        if encoded.len() != ENCODED_LEN || STANDARD_NO_PAD.decode_slice(encoded, &mut opaque) != Ok(OPAQUE_LEN) {
             return false;
         }
-        let (stamped, tag) = opaque.split_at(6);
-        let issued = u32::from_be_bytes([stamped[0], stamped[1], stamped[2], stamped[3]]);
-        let age = u64::from(seconds(now).wrapping_sub(issued));
-        age < self.lifetime.as_secs().max(1) && self.tag(features, client, stamped).verify_truncated_left(tag).is_ok()
+        let (stamp, tag) = opaque.split_at(STAMP_LEN);
+        let issued = u32::from_be_bytes([0, stamp[0], stamp[1], stamp[2]]);
+        let age = u64::from(seconds(now).wrapping_sub(issued) % SECONDS);
+        age < self.lifetime.as_secs().max(1) && self.tag(features, client, stamp).verify_truncated_left(tag).is_ok()
     }
 
-    fn tag(&self, features: Features, tuple: &FiveTuple, stamped: &[u8]) -> Hmac<Sha256> {
+    fn tag(&self, features: Features, tuple: &FiveTuple, stamp: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.mac.clone();
-        mac.update(stamped);
+        mac.update(stamp);
         mac.update(&features);
         for address in [tuple.client, tuple.server] {
             update_address(&mut mac, address);
@@ -124,16 +126,14 @@ fn update_address(mac: &mut Hmac<Sha256>, address: SocketAddr) {
     mac.update(&address.port().to_be_bytes());
 }
 
-/// Whole seconds; they wrap after 136 years, and ages are computed wrapping.
+/// Whole seconds; they wrap, and ages are computed wrapping.
 #[allow(clippy::cast_possible_truncation)]
 const fn seconds(time: Time) -> u32 {
-    (time.0 / 1000) as u32
+    (time.0 / 1000) as u32 % SECONDS
 }
 
 #[cfg(test)]
 mod tests {
-    use rand::{SeedableRng, rngs::StdRng};
-
     use super::*;
     use crate::turn::Transport;
 
@@ -154,11 +154,10 @@ mod tests {
     /// 8489-9.2-01, 8489-9.2-02, 8489-9.2.4-05, 8489-14.10-01
     #[test]
     fn cookie_and_feature_bits() {
-        let mut rng = StdRng::seed_from_u64(1);
         for (features, text) in
             [(0, "AAAA"), (PASSWORD_ALGORITHMS, "gAAA"), (PASSWORD_ALGORITHMS | USERNAME_ANONYMITY, "wAAA")]
         {
-            let nonce = nonces().issue(super::features(features), &tuple(1), Time(0), &mut rng);
+            let nonce = nonces().issue(super::features(features), &tuple(1), Time(0), 0);
             let nonce = std::str::from_utf8(&nonce).unwrap();
             assert!(nonce.starts_with("obMatJos2") && &nonce[9..13] == text, "{nonce}");
             assert!(nonce.len() < 128 && nonce.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"'));
@@ -169,8 +168,7 @@ mod tests {
     #[test]
     fn good_for_one_client_for_its_lifetime_unaltered() {
         let nonces = nonces();
-        let mut rng = StdRng::seed_from_u64(1);
-        let nonce = nonces.issue(NONE, &tuple(1), Time(5_000), &mut rng);
+        let nonce = nonces.issue(NONE, &tuple(1), Time(5_000), 7);
         assert!(nonces.is_valid(&nonce, NONE, &tuple(1), Time(5_000)));
         assert!(!nonces.is_valid(&nonce, super::features(PASSWORD_ALGORITHMS), &tuple(1), Time(5_000)));
         assert!(nonces.is_valid(&nonce, NONE, &tuple(1), Time(604_999)));
@@ -183,15 +181,27 @@ mod tests {
             assert!(!nonces.is_valid(&altered, NONE, &tuple(1), Time(5_000)), "byte {at}");
         }
         assert!(!nonces.is_valid(b"", NONE, &tuple(1), Time(5_000)));
-        assert!(!nonces.is_valid(&nonce[..36], NONE, &tuple(1), Time(5_000)));
+        assert!(!nonces.is_valid(&nonce[..NONCE_LEN - 1], NONE, &tuple(1), Time(5_000)));
     }
 
     /// 8656-5-02
     #[test]
     fn each_is_new() {
         let nonces = nonces();
-        let mut rng = StdRng::seed_from_u64(1);
-        let mut issue = || nonces.issue(NONE, &tuple(1), Time(0), &mut rng);
-        assert_ne!(issue(), issue());
+        let issue = |number| nonces.issue(NONE, &tuple(1), Time(0), number);
+        assert_ne!(issue(1)[..], issue(2)[..]);
+    }
+
+    /// As many bytes as fit without padding (RFC 8489 §14), and time that wraps.
+    #[test]
+    fn short_and_good_across_the_wrap_of_its_seconds() {
+        assert_eq!(NONCE_LEN, 32);
+        let (nonces, last) = (nonces(), Time((u64::from(SECONDS) * 7 - 1) * 1000));
+        let nonce = nonces.issue(NONE, &tuple(1), last, 255);
+        assert!(nonces.is_valid(&nonce, NONE, &tuple(1), Time(last.0 + 599_000)));
+        assert!(!nonces.is_valid(&nonce, NONE, &tuple(1), Time(last.0 + 600_000)));
+        let lasting = nonces.lasting(Duration::MAX);
+        assert!(lasting.is_valid(&nonce, NONE, &tuple(1), Time(last.0 + 86_400_000)));
+        assert!(!lasting.is_valid(&nonce, NONE, &tuple(1), Time(last.0 - 1_000)), "from the future");
     }
 }

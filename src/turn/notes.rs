@@ -53,14 +53,15 @@ pub(super) fn reason(
             Answer::Stored([]) => Reason::UnknownUser { store: true },
             answer => Reason::WrongPassword(tried(answer)),
         },
-        Failure::StaleNonce | Failure::UnprovedAddress => Reason::StaleNonce,
+        Failure::StaleNonce { .. } | Failure::UnprovedAddress => Reason::StaleNonce,
         Failure::BadRequest => Reason::BadCredentials,
         Failure::UnexpectedToken => Reason::UnexpectedToken,
         Failure::Unavailable => Reason::StoreUnavailable,
     }
 }
 
-fn is_protected(message: &Message<'_>) -> bool {
+/// Whether it has been signed, by whomever.
+pub(super) fn is_protected(message: &Message<'_>) -> bool {
     message.has(AttributeType::MESSAGE_INTEGRITY) || message.has(AttributeType::MESSAGE_INTEGRITY_SHA256)
 }
 

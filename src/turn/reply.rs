@@ -3,16 +3,27 @@
 use super::Rules;
 use crate::stun::{AttributeType, Class, ErrorCode, IntegrityKey, Message, MessageWriter, message::RequestHead};
 
-/// An error, with what a client is told besides the usual words.
+/// An error, and in what words a client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reject {
     pub(super) error: ErrorCode,
-    pub(super) words: Option<&'static str>,
+    pub(super) words: Words,
+}
+
+/// A reason phrase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Words {
+    /// That which the RFCs recommend.
+    Usual,
+    /// More behind that.
+    And(&'static str),
+    /// A short one, for whoever may not have asked.
+    Short,
 }
 
 impl From<ErrorCode> for Reject {
     fn from(error: ErrorCode) -> Self {
-        Self { error, words: None }
+        Self { error, words: Words::Usual }
     }
 }
 
@@ -58,8 +69,9 @@ impl ReplyContext {
         let Reject { error, words } = error.into();
         let mut writer = MessageWriter::response(reply, self.head, Class::Error);
         match words {
-            None => writer.error_code(error),
-            Some(words) => writer.error_code_with(error, words),
+            Words::Usual => writer.error_code(error),
+            Words::And(words) => writer.error_code_with(error, words),
+            Words::Short => writer.error_code_in_short(error),
         };
         attributes(&mut writer);
         self.seal(rules, writer)

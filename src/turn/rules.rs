@@ -113,7 +113,7 @@ pub struct Alternate {
 pub enum Unauthenticated {
     /// An answer to a Binding request.
     Binding,
-    /// A 401, or another error before authentication succeeded.
+    /// A 401, or another error before authentication succeeded; a 438, too, to whoever may not receive at its address.
     Challenge,
 }
 

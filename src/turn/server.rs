@@ -14,7 +14,7 @@ use super::{
     nonce::Nonces,
     notes,
     records::Records,
-    reply::{Reject, ReplyContext},
+    reply::{Reject, ReplyContext, Words},
     table::Table,
 };
 use crate::stun::{AttributeType, ChannelNumber, Class, ErrorCode, Message, Method, ParseError, demultiplex::Protocol};
@@ -108,6 +108,8 @@ pub struct Server {
     pub(super) totals: Totals,
     pub(super) next_id: u64,
     pub(super) next_redirect: usize,
+    /// Tells nonces of the same second apart.
+    pub(super) next_nonce: u8,
     pub(super) nobody: Arc<Subject>,
     pub(super) tickets: Option<Tickets>,
     pub(super) guests: Guests,
@@ -137,6 +139,7 @@ impl Server {
             totals: Totals::default(),
             next_id: first_id,
             next_redirect: 0,
+            next_nonce: 0,
             nobody,
             tickets,
             guests: Guests::default(),
@@ -486,7 +489,7 @@ impl Server {
     /// Asks the allocation's meter for new peers.
     pub(super) fn add_peers(&mut self, handle: Handle, peers: usize, now: Time) -> Result<(), Reject> {
         let Some(meter) = &mut self.table[handle].meter else { return Ok(()) };
-        let refused = |words| Reject { error: ErrorCode::InsufficientCapacity, words: Some(words) };
+        let refused = |words| Reject { error: ErrorCode::InsufficientCapacity, words: Words::And(words) };
         if peers > 0 { meter.add_peers(peers, now).map_err(refused) } else { Ok(()) }
     }
 
