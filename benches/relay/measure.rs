@@ -107,11 +107,14 @@ fn fill(cpu: usize) -> io::Result<Arc<AtomicU64>> {
     let (sender, ready) = std::sync::mpsc::channel();
     thread::spawn(move || {
         let prepared = system::pin(0, &[cpu]).and_then(|()| system::put_last());
-        let serves = prepared.is_ok();
+        let failed = prepared.is_err();
         // Whoever started this waits for it.
         let _ = sender.send(prepared);
+        if failed {
+            return;
+        }
         let mut last = Instant::now();
-        while serves {
+        loop {
             let now = Instant::now();
             let passed = now - last;
             if passed < GLANCE {
