@@ -331,11 +331,19 @@ fn unauthenticated_answers_are_limited() {
     let no_realm = client.identify(Request::allocate()).without(A::REALM).integrity(client.credentials.key());
     assert_eq!(client.say(&mut world, &no_realm), Out::Nothing);
     assert_eq!(world.server.totals().dropped(Drop::RateLimited), 3);
+    // Any user could have a 438 sent to any address that has not shown that it receives.
+    let good = client.nonce.clone();
     client.nonce[20] ^= 1;
-    let response = client.request(&mut world, Request::allocate());
+    let stale = client.sign(Request::allocate());
+    assert_eq!(client.say(&mut world, &stale), Out::Nothing);
+    client.nonce = good;
+    assert_eq!(client.code(&mut world, Request::allocate()), 0);
+    // Who has an allocation there has shown it.
+    client.nonce[20] ^= 1;
+    let response = client.request(&mut world, Request::refresh(600));
     assert_eq!(response.code(), 438);
     client.learn(&response);
-    assert_eq!(client.code(&mut world, Request::allocate()), 0);
+    assert_eq!(client.code(&mut world, Request::refresh(600)), 0);
 }
 
 /// 8656-7.2-01: guests, where the server is run for them.

@@ -249,10 +249,10 @@ impl Outcome {
         )
     }
 
-    /// What holds at any rate.
-    pub(crate) fn check_recovery(&self) {
-        assert!(self.talk.goes_on, "the call does not go on: {self:?}");
-        assert!(self.recovery < Duration::from_secs(1), "somebody new waits too long: {self:?}");
+    /// What is to hold at any rate, and does not.
+    pub(crate) fn check_recovery(&self) -> Option<String> {
+        let recovers = self.talk.goes_on && self.recovery < Duration::from_secs(1);
+        (!recovers).then(|| format!("{self:?}"))
     }
 
     /// What holds on a machine that bears the flood, while it does other things.
