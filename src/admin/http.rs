@@ -83,18 +83,26 @@ where
     let Ok(place) = Arc::clone(room).try_acquire_owned() else { return };
     let house = Arc::clone(house);
     tokio::spawn(async move {
-        let service = service_fn(|request| {
-            let house = Arc::clone(&house);
-            async move { Ok::<_, Infallible>(routes::answer(request, &house, entrance).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
-            .max_buf_size(HEAD_BYTES)
-            .max_headers(FIELDS)
-            .serve_connection(TokioIo::new(Patient::new(stream, WRITE)), service);
-        // How a connection ends is its client's affair.
-        let _ = connection.await;
+        converse(stream, house, entrance).await;
         drop(place);
     });
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn converse<S>(stream: S, house: Arc<House>, entrance: Entrance)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request| {
+        let house = Arc::clone(&house);
+        async move { Ok::<_, Infallible>(routes::answer(request, &house, entrance).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(FIELDS)
+        .serve_connection(TokioIo::new(Patient::new(stream, WRITE)), service);
+    // How a connection ends is its client's affair.
+    let _ = connection.await;
 }

@@ -41,9 +41,15 @@ use std::{
     time::SystemTime,
 };
 
-use tokio::sync::oneshot;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
+};
 
-use self::{census::Surveyor, routes::Token};
+use self::{
+    census::Surveyor,
+    routes::{Entrance, Token},
+};
 pub use self::{
     lifecycle::{Lifecycle, Next},
     query::encode,
@@ -190,6 +196,16 @@ impl Admin {
             });
         })?;
         Ok(Self { house, thread, stop })
+    }
+
+    /// Serves one more connection, wherever it has come from: as over the network, or as over the Unix socket.
+    #[doc(hidden)]
+    pub async fn converse<S>(&self, stream: S, over_network: bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let entrance = if over_network { Entrance::Network } else { Entrance::Socket };
+        http::converse(stream, Arc::clone(&self.house), entrance).await;
     }
 
     /// Goes on with other settings.

@@ -15,7 +15,8 @@ mod data_connection;
 mod datagrams;
 mod departed;
 mod desk;
-mod dtls;
+#[doc(hidden)]
+pub mod dtls;
 mod errands;
 mod events;
 mod fault;
@@ -34,7 +35,8 @@ mod pace;
 mod passed;
 mod peers;
 mod ports;
-mod proxy;
+#[doc(hidden)]
+pub mod proxy;
 mod queue;
 mod reload;
 mod rendezvous;

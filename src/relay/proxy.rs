@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Longest header taken: addresses, and what a balancer has to say besides (which is skipped).
-pub(super) const LONGEST: usize = 2048;
+pub const LONGEST: usize = 2048;
 
 /// Longest header of version 1, with its line end.
 const LONGEST_LINE: usize = 107;
@@ -16,7 +16,7 @@ const FIXED: usize = 16;
 
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub enum Origin {
     /// The balancer's own (a health check), or one that it knows nothing about.
     Itself,
     /// A client's.
@@ -30,7 +30,7 @@ pub(super) enum Origin {
 
 /// What the first bytes of a connection are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Parsed {
+pub enum Parsed {
     /// The beginning of a header.
     Partial,
     /// A header of so many bytes.
@@ -40,7 +40,7 @@ pub(super) enum Parsed {
 }
 
 /// Takes the header off the beginning of a connection.
-pub(super) fn parse(bytes: &[u8]) -> Parsed {
+pub fn parse(bytes: &[u8]) -> Parsed {
     if begins(bytes, LINE_START) {
         line(bytes)
     } else if begins(bytes, SIGNATURE) {

@@ -117,13 +117,42 @@ impl HookStore {
         }
         let answer = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
         let answer = answer.map_err(|error| StoreError::Unreachable(error.to_string()))?.to_bytes();
-        // What the text of this error repeats of the answer are names of fields and types, never values.
-        serde_json::from_slice(&answer).map_err(|error| {
-            let place = (error.line(), error.column());
-            let kind = if error.is_data() { "is not what was asked for" } else { "is not JSON" };
-            StoreError::Malformed(format!("the answer {kind}, at line {} column {}", place.0, place.1))
-        })
+        read(&answer)
     }
+}
+
+/// Reads an answer; `None` if it is `null`.
+fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<Option<T>, StoreError> {
+    // What the text of this error repeats of the answer are names of fields and types, never values.
+    serde_json::from_slice(answer).map_err(|error| {
+        let place = (error.line(), error.column());
+        let kind = if error.is_data() { "is not what was asked for" } else { "is not JSON" };
+        StoreError::Malformed(format!("the answer {kind}, at line {} column {}", place.0, place.1))
+    })
+}
+
+/// Reads an answer as that to each of the questions, about this user of this realm.
+#[doc(hidden)]
+pub fn read_as_any(answer: &[u8], realm: &str, name: &str) -> AsAny {
+    AsAny {
+        user: read(answer).and_then(|answer| user(realm, name, answer)),
+        secrets: read(answer).and_then(|answer| secrets(realm, answer)),
+        token_key: read(answer).and_then(|answer| key_of_tokens(name, answer)),
+        realms: read(answer).map(realms),
+        peer_rules: read(answer).and_then(peer_rules),
+    }
+}
+
+/// What an answer is to each of the questions.
+#[doc(hidden)]
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct AsAny {
+    pub user: Result<Option<Record>, StoreError>,
+    pub secrets: Result<Vec<NamedSecret>, StoreError>,
+    pub token_key: Result<Option<TokenKey>, StoreError>,
+    pub realms: Result<Vec<RealmOptions>, StoreError>,
+    pub peer_rules: Result<PeerRules, StoreError>,
 }
 
 /// The value of `Turnserver-Signature`.
@@ -220,58 +249,64 @@ fn record(realm: &str, name: &str, answer: UserAnswer) -> Result<Record, StoreEr
     Ok(Record { md5, sha256 })
 }
 
+fn user(realm: &str, name: &str, answer: Option<UserAnswer>) -> Result<Option<Record>, StoreError> {
+    answer.map(|answer| record(realm, name, answer)).transpose()
+}
+
+fn secrets(realm: &str, answer: Option<Vec<SecretAnswer>>) -> Result<Vec<NamedSecret>, StoreError> {
+    let answer = answer.unwrap_or_default();
+    if answer.iter().any(|secret| secret.secret.is_empty()) {
+        return Err(StoreError::Malformed(format!("a secret of realm {realm:?} is empty")));
+    }
+    let named = |SecretAnswer { name, secret }| NamedSecret { name, value: Zeroizing::new(secret) };
+    Ok(answer.into_iter().map(named).collect())
+}
+
+fn key_of_tokens(kid: &str, answer: Option<TokenAnswer>) -> Result<Option<TokenKey>, StoreError> {
+    let row = |TokenAnswer { key, algorithm, timestamp, lifetime, realm }| TokenRow {
+        ikm_key: Some(key),
+        timestamp,
+        lifetime,
+        as_rs_alg: algorithm,
+        realm,
+    };
+    answer.map(|answer| token_key(kid, row(answer))).transpose()
+}
+
+fn realms(answer: Option<Vec<RealmAnswer>>) -> Vec<RealmOptions> {
+    let options = |RealmAnswer { realm, max_bps, total_quota, user_quota }| RealmOptions {
+        realm,
+        max_bytes_per_second: max_bps.filter(|number| *number > 0),
+        total_quota: total_quota.filter(|number| *number > 0),
+        user_quota: user_quota.filter(|number| *number > 0),
+    };
+    answer.unwrap_or_default().into_iter().map(options).collect()
+}
+
+fn peer_rules(answer: Option<PeersAnswer>) -> Result<PeerRules, StoreError> {
+    let PeersAnswer { allowed_peer_ip, denied_peer_ip } = answer.unwrap_or_default();
+    PeerRules::read(allowed_peer_ip.iter().map(String::as_str), denied_peer_ip.iter().map(String::as_str))
+}
+
 impl Store for HookStore {
     fn user<'a>(&'a self, realm: &'a str, name: &'a str) -> Answer<'a, Option<Record>> {
-        Box::pin(async move {
-            let answer = self.ask(&Question::User { realm, user: name }).await?;
-            answer.map(|answer| record(realm, name, answer)).transpose()
-        })
+        Box::pin(async move { user(realm, name, self.ask(&Question::User { realm, user: name }).await?) })
     }
 
     fn secrets<'a>(&'a self, realm: &'a str) -> Answer<'a, Vec<NamedSecret>> {
-        Box::pin(async move {
-            let answer: Vec<SecretAnswer> = self.ask(&Question::Secrets { realm }).await?.unwrap_or_default();
-            if answer.iter().any(|secret| secret.secret.is_empty()) {
-                return Err(StoreError::Malformed(format!("a secret of realm {realm:?} is empty")));
-            }
-            let named = |SecretAnswer { name, secret }| NamedSecret { name, value: Zeroizing::new(secret) };
-            Ok(answer.into_iter().map(named).collect())
-        })
+        Box::pin(async move { secrets(realm, self.ask(&Question::Secrets { realm }).await?) })
     }
 
     fn token_key<'a>(&'a self, kid: &'a str) -> Answer<'a, Option<TokenKey>> {
-        Box::pin(async move {
-            let answer = self.ask(&Question::TokenKey { kid }).await?;
-            let row = |TokenAnswer { key, algorithm, timestamp, lifetime, realm }| TokenRow {
-                ikm_key: Some(key),
-                timestamp,
-                lifetime,
-                as_rs_alg: algorithm,
-                realm,
-            };
-            answer.map(|answer| token_key(kid, row(answer))).transpose()
-        })
+        Box::pin(async move { key_of_tokens(kid, self.ask(&Question::TokenKey { kid }).await?) })
     }
 
     fn realms(&self) -> Answer<'_, Vec<RealmOptions>> {
-        Box::pin(async move {
-            let answer: Vec<RealmAnswer> = self.ask(&Question::Realms).await?.unwrap_or_default();
-            let options = |RealmAnswer { realm, max_bps, total_quota, user_quota }| RealmOptions {
-                realm,
-                max_bytes_per_second: max_bps.filter(|number| *number > 0),
-                total_quota: total_quota.filter(|number| *number > 0),
-                user_quota: user_quota.filter(|number| *number > 0),
-            };
-            Ok(answer.into_iter().map(options).collect())
-        })
+        Box::pin(async move { Ok(realms(self.ask(&Question::Realms).await?)) })
     }
 
     fn peer_rules<'a>(&'a self, realm: &'a str) -> Answer<'a, PeerRules> {
-        Box::pin(async move {
-            let PeersAnswer { allowed_peer_ip, denied_peer_ip } =
-                self.ask(&Question::PeerRules { realm }).await?.unwrap_or_default();
-            PeerRules::read(allowed_peer_ip.iter().map(String::as_str), denied_peer_ip.iter().map(String::as_str))
-        })
+        Box::pin(async move { peer_rules(self.ask(&Question::PeerRules { realm }).await?) })
     }
 
     fn probe(&self) -> Answer<'_, ()> {
@@ -289,16 +324,16 @@ impl Store for HookStore {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Record, StoreError> {
+    fn record_of(text: &str) -> Result<Record, StoreError> {
         record("r", "u", serde_json::from_str(text).unwrap())
     }
 
     #[test]
     fn a_user_has_a_password_or_keys() {
-        let by_password = read(r#"{"password":"p"}"#).unwrap();
+        let by_password = record_of(r#"{"password":"p"}"#).unwrap();
         assert_eq!(by_password.md5.unwrap().as_bytes(), md5_key("u", "r", "p").unwrap().as_bytes());
         assert_eq!(by_password.sha256.unwrap().as_bytes(), sha256_key("u", "r", "p").unwrap().as_bytes());
-        let by_key = read(r#"{"key":"bc807ee29df3c9ffa736523fb2c4e8ee"}"#).unwrap();
+        let by_key = record_of(r#"{"key":"bc807ee29df3c9ffa736523fb2c4e8ee"}"#).unwrap();
         assert!(by_key.md5.is_some() && by_key.sha256.is_none());
         for (text, what) in [
             ("{}", "neither password nor key"),
@@ -306,7 +341,7 @@ mod tests {
             (r#"{"key":"hunter2"}"#, "has a key that is none"),
             (r#"{"password":"hunter2\n"}"#, "has a password that has a forbidden character at position 8"),
         ] {
-            let error = read(text).unwrap_err().to_string();
+            let error = record_of(text).unwrap_err().to_string();
             assert!(error.contains(what) && !error.contains("hunter2"), "{error}");
         }
     }

@@ -117,7 +117,7 @@ pub struct PeerRules {
 }
 
 /// Reads `hmackey`: 32 hexadecimal digits of MD5, or 64 of SHA-256, blanks after them (PostgreSQL's `char(128)`).
-pub(super) fn record(hmackey: &str) -> Result<Record, StoreError> {
+pub fn record(hmackey: &str) -> Result<Record, StoreError> {
     let text = hmackey.trim_end();
     let text = text.strip_prefix("0x").unwrap_or(text);
     match text.len() {
@@ -198,11 +198,11 @@ pub(super) const ORIGINS_ARE_IGNORED: &str =
 
 /// Collects rows of `turn_realm_option` into one entry per realm, in order. Zero is no limit, as coturn has it.
 #[derive(Debug, Default)]
-pub(super) struct RealmRows(std::collections::BTreeMap<String, RealmOptions>);
+pub struct RealmRows(std::collections::BTreeMap<String, RealmOptions>);
 
 impl RealmRows {
     /// Takes one option; those that coturn does not know are passed over as coturn does.
-    pub(super) fn add(&mut self, realm: &str, option: &str, value: &str) -> Result<(), StoreError> {
+    pub fn add(&mut self, realm: &str, option: &str, value: &str) -> Result<(), StoreError> {
         let malformed = || StoreError::Malformed(format!("{option} of realm {realm:?} is {value:?}, no number"));
         let options = self
             .0
@@ -222,14 +222,14 @@ impl RealmRows {
     }
 
     /// One entry per realm.
-    pub(super) fn finish(self) -> Vec<RealmOptions> {
+    pub fn finish(self) -> Vec<RealmOptions> {
         self.0.into_values().collect()
     }
 }
 
 impl PeerRules {
     /// Reads `IP`, `IP-IP` and networks. A range that cannot be read fails them all: a denied one must not be passed over.
-    pub(super) fn read<'t>(
+    pub fn read<'t>(
         allowed: impl IntoIterator<Item = &'t str>,
         denied: impl IntoIterator<Item = &'t str>,
     ) -> Result<Self, StoreError> {

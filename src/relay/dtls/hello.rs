@@ -18,7 +18,7 @@ const WINDOW_MS: u64 = 60_000;
 /// Bytes before the body of a handshake message: a record's header and the message's.
 const HEADERS: usize = 13 + 12;
 /// Bytes of a HelloVerifyRequest. Any ClientHello is longer: its random bytes alone make up for all that differs.
-pub(super) const VERIFY_LEN: usize = HEADERS + 3 + COOKIE_LEN;
+pub const VERIFY_LEN: usize = HEADERS + 3 + COOKIE_LEN;
 /// Bytes that the client has drawn.
 const RANDOM_LEN: usize = 32;
 
@@ -29,19 +29,19 @@ const HELLO_VERIFY_REQUEST: u8 = 3;
 const VERSION: [u8; 2] = [0xFE, 0xFF];
 
 /// What the client has drawn to tell its handshakes apart.
-pub(super) type Random = [u8; RANDOM_LEN];
+pub type Random = [u8; RANDOM_LEN];
 
 /// What matters in a ClientHello at this point. Everything in it is yet to be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hello<'d> {
-    pub(super) random: Random,
+pub struct Hello<'d> {
+    pub random: Random,
     cookie: &'d [u8],
     /// Number of the record, which the answer repeats.
     record: [u8; 6],
 }
 
 /// The ClientHello that a datagram begins with: a first fragment, if it is fragmented, must reach beyond the cookie.
-pub(super) fn parse(datagram: &[u8]) -> Option<Hello<'_>> {
+pub fn parse(datagram: &[u8]) -> Option<Hello<'_>> {
     let (&[kind, major, _, e0, e1, r0, r1, r2, r3, r4, r5, l0, l1], rest) = datagram.split_first_chunk::<13>()?;
     if (kind, major, [e0, e1]) != (HANDSHAKE, VERSION[0], [0, 0]) {
         return None;
@@ -66,16 +66,16 @@ fn split_counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Makes and checks cookies.
-pub(super) struct Cookies(Hmac<Sha256>);
+pub struct Cookies(Hmac<Sha256>);
 
 impl Cookies {
-    pub(super) fn new(secret: &[u8; 32]) -> Self {
+    pub fn new(secret: &[u8; 32]) -> Self {
         // HMAC takes keys of any length (RFC 2104 §2).
         Self(Hmac::new_from_slice(secret).unwrap_or_else(|_| unreachable!()))
     }
 
     /// Whether the ClientHello has a cookie that was made for it.
-    pub(super) fn has_proved(&self, hello: &Hello<'_>, tuple: &FiveTuple, now: Time) -> bool {
+    pub fn has_proved(&self, hello: &Hello<'_>, tuple: &FiveTuple, now: Time) -> bool {
         let window = now.0 / WINDOW_MS;
         hello.cookie.len() == COOKIE_LEN
             && [window, window.wrapping_sub(1)]
@@ -84,7 +84,7 @@ impl Cookies {
     }
 
     /// The HelloVerifyRequest that answers a ClientHello.
-    pub(super) fn challenge(&self, hello: &Hello<'_>, tuple: &FiveTuple, now: Time) -> [u8; VERIFY_LEN] {
+    pub fn challenge(&self, hello: &Hello<'_>, tuple: &FiveTuple, now: Time) -> [u8; VERIFY_LEN] {
         #[allow(clippy::cast_possible_truncation)] // 47 bytes in all
         const fn low(len: usize) -> u8 {
             len as u8

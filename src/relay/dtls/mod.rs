@@ -19,14 +19,16 @@ use rand::{Rng, rngs::StdRng};
 use slab::Slab;
 
 mod clients;
-mod hello;
+#[doc(hidden)]
+pub mod hello;
 #[cfg(not(feature = "dtls"))]
 #[path = "none.rs"]
 mod library;
 #[cfg(feature = "dtls")]
 #[path = "openssl.rs"]
 mod library;
-mod records;
+#[doc(hidden)]
+pub mod records;
 mod wire;
 
 pub(super) use library::Context;

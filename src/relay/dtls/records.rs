@@ -20,7 +20,7 @@ fn first(datagram: &[u8]) -> Option<Record<'_>> {
 
 /// The part of a datagram that counts once a handshake is finished: from its first encrypted record on. What comes in the clear
 /// is late, or not the client's.
-pub(super) fn protected(datagram: &[u8]) -> Option<&[u8]> {
+pub fn protected(datagram: &[u8]) -> Option<&[u8]> {
     let mut rest = datagram;
     while let Some(record) = first(rest) {
         if record.encrypted {
@@ -33,7 +33,7 @@ pub(super) fn protected(datagram: &[u8]) -> Option<&[u8]> {
 
 /// Whether every encrypted record can be one: OpenSSL 3.0 gives a session up for a record that is shorter than what encryption
 /// adds, instead of passing over it.
-pub(super) fn are_long_enough(datagram: &[u8], shortest: usize) -> bool {
+pub fn are_long_enough(datagram: &[u8], shortest: usize) -> bool {
     let mut rest = datagram;
     while let Some(record) = first(rest) {
         if record.encrypted && record.len < shortest {

@@ -1,0 +1,3 @@
+#![no_main]
+
+turnserver_fuzz::target!("management");
