@@ -82,6 +82,7 @@ floods! {
 
 #[test]
 #[ignore = "takes minutes; prints the tables of docs/hardening.md"]
+#[allow(clippy::print_stdout, reason = "the table is what it is run for")]
 fn report() {
     println!("server on {SERVER}; {}", measure::machine());
     println!("\n{}", scene::HEAD);
@@ -96,6 +97,7 @@ fn report() {
 
 #[test]
 #[ignore = "prints the table of docs/hardening.md"]
+#[allow(clippy::print_stdout, reason = "the table is what it is run for")]
 fn report_reflection() {
     println!("{}", reflection::table());
 }

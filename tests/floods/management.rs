@@ -15,7 +15,7 @@ pub(crate) fn floods() -> Vec<Flood> {
     let configuration = "[management]\nlisten = \"127.0.0.1:9641\"\ntoken = \"0123456789abcdef0123456789abcdef\"\n";
     vec![Flood {
         configuration,
-        ..Flood::new("management: slow, huge, wrong tokens, many connections", 300, |scene, pace| abuse(scene, pace))
+        ..Flood::new("management: slow, huge, wrong tokens, many connections", 300, abuse)
     }]
 }
 

@@ -58,7 +58,7 @@ fn peers(scene: &Scene, pace: &mut Pace) {
             let of_peer = |writer: &mut MessageWriter<'_>| {
                 writer.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
             };
-            let request = if number % 2 == 0 {
+            let request = if number.is_multiple_of(2) {
                 client.sign(Method::CreatePermission, of_peer)
             } else {
                 let channel = 0x4000 + number / 2 % 0x1000;
