@@ -71,7 +71,8 @@ pub(crate) fn calls(world: &World, number: usize, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed ^ (number as u64) << 32);
     let kind = &KINDS[number % KINDS.len()];
     while !world.is_over() {
-        let limit = if number % 2 == 0 { Duration::MAX } else { Duration::from_secs(rng.random_range(20..120)) };
+        let limit =
+            if number.is_multiple_of(2) { Duration::MAX } else { Duration::from_secs(rng.random_range(20..120)) };
         let record = world.call(kind.name);
         world.attempt("calls ended", || Call::begin(world, kind, &record).go_on(world, limit, &mut rng));
         record.pardoned.store(world.paused_since(record.began), Ordering::Relaxed);

@@ -36,7 +36,7 @@ mod streams;
 mod watch;
 mod world;
 
-use std::{process::Command, thread, time::Instant};
+use std::{fs, process::Command, thread, time::Instant};
 
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -61,8 +61,7 @@ fn hours_of_churn_leave_nothing_behind_and_calls_lose_nothing() {
     watch.drained();
     watch.begin();
 
-    let until = Instant::now() + plan.duration;
-    world.go_on_until(until);
+    world.go_on_until(Instant::now() + plan.duration);
     thread::scope(|scope| {
         let world = &world;
         let actor = |number: usize, act: fn(&World, &mut StdRng)| {
@@ -91,13 +90,14 @@ fn hours_of_churn_leave_nothing_behind_and_calls_lose_nothing() {
             scope.spawn(move || call::calls(world, number, plan.seed));
         }
         scope.spawn(|| world.notice_pauses());
-        scope.spawn(|| watch.sample_until(until));
-        operator.work_until(until);
+        scope.spawn(|| watch.sample());
+        operator.work();
     });
 
     watch.drained();
     let (samples, calls) = (watch.end(), world.calls());
     let log = server.stop();
+    fs::write(plan.folder.join("server.log"), &log).expect("to write");
     report::judge(&plan, &world, &samples, &calls, &log);
 }
 
@@ -109,6 +109,7 @@ fn warm_up(world: &World, operator: &mut Operator<'_>) {
         for number in 0..call::KINDS.len() {
             scope.spawn(move || call::calls(world, number, 0));
         }
+        scope.spawn(|| world.notice_pauses());
         for _ in 0..3 {
             browser::gather_over_everything(world, &mut rng);
         }

@@ -1,14 +1,7 @@
 //! Who runs the server: reloads by signal and by command, of limits, users, secrets, certificates and listeners; sessions ended
 //! by hand; mistakes that are refused.
 
-use std::{
-    fs,
-    net::Ipv4Addr,
-    path::Path,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, net::Ipv4Addr, path::Path, process::Command, thread, time::Duration};
 
 use crate::{
     caller::{Account, Caller},
@@ -26,6 +19,9 @@ use crate::{
 /// Between two things that the operator does.
 const PAUSE: Duration = Duration::from_secs(4);
 
+/// Something to do, and how it is counted.
+type Deed<Who> = (&'static str, fn(&Who));
+
 pub(crate) struct Operator<'s> {
     server: &'s Server,
     world: &'s World,
@@ -38,7 +34,7 @@ pub(crate) struct Operator<'s> {
 }
 
 impl<'s> Operator<'s> {
-    const DEEDS: [(&'static str, fn(&Self)); 7] = [
+    const DEEDS: [Deed<Self>; 7] = [
         ("limits changed", Self::change_limits),
         ("users came and went", Self::user_comes_and_goes),
         ("certificates changed", Self::change_certificates),
@@ -65,10 +61,10 @@ impl<'s> Operator<'s> {
         }
     }
 
-    pub(crate) fn work_until(&mut self, until: Instant) {
-        while Instant::now() + PAUSE < until {
-            thread::sleep(PAUSE);
+    pub(crate) fn work(&mut self) {
+        while !self.world.is_over() {
             self.do_something();
+            self.world.idle(PAUSE);
         }
     }
 
@@ -90,7 +86,7 @@ impl<'s> Operator<'s> {
     fn reload(&self, choice: &Choice) {
         self.write(choice);
         let before = self.reloaded();
-        if self.turn % 2 == 0 {
+        if self.turn.is_multiple_of(2) {
             let mut command = Command::new(self.program);
             let socket = self.world.folder.join("control.sock");
             command.args(["ctl", "reload", "--socket"]).arg(socket).env_remove("TURNSERVER_CONFIG");

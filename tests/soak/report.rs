@@ -4,8 +4,8 @@
 //! 2. When nobody is there any more, descriptors, threads, allocations, permissions, channels, connections, ports and accounts
 //!    are as many as before the churn, to the last one.
 //! 3. Resident memory is flat: the straight line through the samples of the last three quarters of the churn rises by at most
-//!    [`RISE_KIB`] over that time, or by [`RISE_SHARE`] of what is resident if that is more; and when nobody is there any
-//!    more, at most [`LEFT_KIB`] more is resident than before the churn.
+//!    [`RISE_KIB`] over that time; and when nobody is there any more, no more is resident than at the highest point of it.
+//!    (More than before the churn is: tables of fixed size, and what the allocator keeps of the peak.)
 //! 4. Calls lose nothing: at most [`LOST`] of their datagrams, as a machine that is busy with other things may drop some where
 //!    they arrive, and of no call more than [`LOST_OF_ONE`].
 
@@ -18,16 +18,16 @@ use crate::{
     world::{CallRecord, World},
 };
 
-const RISE_KIB: f64 = 1024.0;
-const RISE_SHARE: f64 = 0.05;
-const LEFT_KIB: f64 = 3.0 * 1024.0;
+const RISE_KIB: f64 = 2048.0;
 const LOST: f64 = 0.001;
 const LOST_OF_ONE: f64 = 0.01;
 
 pub(crate) fn judge(plan: &Plan, world: &World, samples: &Samples, calls: &[Arc<CallRecord>], log: &str) {
     plot::write(plan, &samples.churn);
     let mut faults: Vec<String> = world.failures();
-    let errors = log.lines().filter(|line| line.contains(r#""level":"ERROR""#));
+    // The operator's mistakes are told to the operator.
+    let is_fault = |line: &&str| line.contains(r#""level":"ERROR""#) && !line.contains("turnserver::cli::reload");
+    let errors = log.lines().filter(is_fault);
     faults.extend(errors.map(|line| format!("logged: {line}")));
 
     for ((name, before), (_, after)) in samples.before.exact().into_iter().zip(samples.after.exact()) {
@@ -38,16 +38,15 @@ pub(crate) fn judge(plan: &Plan, world: &World, samples: &Samples, calls: &[Arc<
 
     let flat = &samples.churn[samples.churn.len() / 4..];
     let rise = rise(flat);
-    let mean = flat.iter().map(|sample| sample.resident_kib).sum::<f64>() / flat.len() as f64;
-    let allowed = RISE_KIB.max(RISE_SHARE * mean);
-    if rise > allowed {
+    if rise > RISE_KIB {
         faults.push(format!(
-            "resident memory rises by {rise:.0} KiB in three quarters of the time; {allowed:.0} are allowed"
+            "resident memory rises by {rise:.0} KiB in three quarters of the time; {RISE_KIB} are allowed"
         ));
     }
-    let left = samples.after.resident_kib - samples.before.resident_kib;
-    if left > LEFT_KIB {
-        faults.push(format!("{left:.0} KiB more are resident when all are gone; {LEFT_KIB:.0} are allowed"));
+    let highest = flat.iter().map(|sample| sample.resident_kib).fold(0.0, f64::max);
+    let left = samples.after.resident_kib;
+    if left > highest {
+        faults.push(format!("{left:.0} KiB are resident when all are gone; {highest:.0} were while they were there"));
     }
 
     let calls: Vec<_> = calls.iter().filter(|call| !call.pardoned.load(Ordering::Relaxed)).collect();
@@ -66,7 +65,7 @@ pub(crate) fn judge(plan: &Plan, world: &World, samples: &Samples, calls: &[Arc<
 
     let figures = figures(plan, world, samples, &calls, rise);
     fs::write(plan.folder.join("figures.md"), &figures).expect("to write");
-    println!("{figures}\nsamples, figures and plot: {}", plan.folder.display());
+    eprintln!("{figures}\nsamples, figures and plot: {}", plan.folder.display());
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
@@ -146,8 +145,9 @@ fn figures(plan: &Plan, world: &World, samples: &Samples, calls: &[&Arc<CallReco
     if world.pauses() > 0 {
         let _ = writeln!(
             text,
-            "\nThis machine stood still {} times; what was under way then does not count.",
-            world.pauses()
+            "\nThe machine stood still {} times, {:.0} s together; these and what was under way then do not count.",
+            world.pauses(),
+            world.stood_still().as_secs_f64()
         );
     }
     text

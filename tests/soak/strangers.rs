@@ -20,12 +20,8 @@ pub(crate) fn knock(world: &World, rng: &mut StdRng) {
 
         // A ClientHello without a cookie; now and then one with it, and no more.
         let mut half = dtls::prepare(&world.folder, world.udp_socket(world.address(Way::Dtls4)));
-        half.get_ref().socket.set_nonblocking(true).expect("a mode");
+        half.get_mut().lose = rng.random_range(0..2)..usize::MAX;
         half.do_handshake().expect_err("a handshake without an answer");
-        if rng.random() {
-            world.idle(Duration::from_millis(50));
-            half.do_handshake().expect_err("a handshake whose answer has not come yet");
-        }
 
         // Half a message, or nothing, until the server has had enough.
         let way = if rng.random() { Way::Tcp4 } else { Way::Tls4 };

@@ -18,10 +18,13 @@ use crate::{
 /// Ticks of /proc/PID/stat in a second, on every architecture that we know.
 const TICKS: f64 = 100.0;
 
+/// A number of a sample, and its name.
+type Field = (&'static str, fn(&Sample) -> f64);
+
 /// One look at the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Sample {
-    /// Seconds since the churn began; below 0 before.
+    /// Seconds since the churn began, or the warm-up before it; those in which the machine stood still not counted.
     pub(crate) at: f64,
     pub(crate) resident_kib: f64,
     pub(crate) descriptors: f64,
@@ -53,7 +56,7 @@ pub(crate) struct Sample {
 
 impl Sample {
     /// What is written down of it.
-    pub(crate) const FIELDS: [(&'static str, fn(&Self) -> f64); 17] = [
+    pub(crate) const FIELDS: [Field; 17] = [
         ("seconds", |s| s.at),
         ("resident_kib", |s| s.resident_kib),
         ("descriptors", |s| s.descriptors),
@@ -80,12 +83,14 @@ impl Sample {
                 let rest = line.strip_prefix(name)?;
                 rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
             };
-            metrics.lines().filter_map(of).sum()
+            metrics.lines().filter_map(of).fold(0.0, |sum, value| sum + value)
         };
         let (_, sessions) = world.ask("GET", "/v1/sessions?limit=1000", "");
         let sessions: serde_json::Value = serde_json::from_str(&sessions).expect("JSON");
         let total = |key: &str| -> f64 {
-            sessions["sessions"].as_array().into_iter().flatten().filter_map(|session| session[key].as_f64()).sum()
+            let of_each =
+                sessions["sessions"].as_array().into_iter().flatten().filter_map(|session| session[key].as_u64());
+            of_each.sum::<u64>() as f64
         };
         let status = fs::read_to_string(format!("/proc/{}/status", world.pid)).expect("the server's status");
         let number = |key: &str| -> f64 {
@@ -101,9 +106,8 @@ impl Sample {
             let of_call = call.sent_and_missing();
             (sent, missing, worst) = (sent + of_call.0, missing + of_call.1, worst.max(of_call.1));
         }
-        let now = Instant::now();
         Self {
-            at: now.saturating_duration_since(began).as_secs_f64() - began.saturating_duration_since(now).as_secs_f64(),
+            at: (Instant::now() - began).saturating_sub(world.stood_still()).as_secs_f64(),
             resident_kib: number("VmRSS:"),
             descriptors: fs::read_dir(format!("/proc/{}/fd", world.pid)).expect("the descriptors").count() as f64,
             threads: number("Threads:"),
@@ -177,10 +181,10 @@ impl<'w> Watch<'w> {
     pub(crate) fn drained(&mut self) {
         let deadline = Instant::now() + DRAINED_WITHIN;
         let before = self.drained.first().unwrap_or(&self.first).exact();
-        let mut now = self.sample();
+        let mut now = self.look();
         while now.exact() != before && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(500));
-            now = self.sample();
+            now = self.look();
         }
         self.drained.push(now);
     }
@@ -191,11 +195,11 @@ impl<'w> Watch<'w> {
         self.samples.clear();
     }
 
-    pub(crate) fn sample_until(&mut self, until: Instant) {
+    pub(crate) fn sample(&mut self) {
         let mut plotted = Instant::now();
-        while Instant::now() + self.plan.interval < until {
-            thread::sleep(self.plan.interval);
-            let sample = self.sample();
+        while !self.world.is_over() {
+            self.world.idle(self.plan.interval);
+            let sample = self.look();
             self.samples.push(sample);
             if plotted.elapsed() > Duration::from_secs(60) {
                 plotted = Instant::now();
@@ -204,7 +208,7 @@ impl<'w> Watch<'w> {
         }
     }
 
-    fn sample(&mut self) -> Sample {
+    fn look(&mut self) -> Sample {
         let sample = Sample::take(self.world, self.began);
         let mut line = String::new();
         for (place, (_, value)) in Sample::FIELDS.iter().enumerate() {

@@ -88,21 +88,32 @@ pub(crate) struct World {
     /// By transport and family.
     listeners: Vec<(&'static str, SocketAddr)>,
     tls: ClientConfig,
-    until: Mutex<Instant>,
+    clock: Mutex<Clock>,
     sources: AtomicU32,
     users: AtomicU32,
-    /// Sockets of IPv6 whose allocation may still be there: nobody may get their port.
+    /// Of UDP and DTLS, whose allocation may still be there: nobody may get their port.
     kept: Mutex<Vec<(Instant, Client)>>,
     calls: Mutex<Vec<Arc<CallRecord>>>,
     /// How often what was done.
     done: Mutex<BTreeMap<&'static str, u64>>,
     failures: Mutex<Vec<String>>,
-    /// The last moment at which this process had not run for a while, and how often that was.
-    paused: Mutex<(Option<Instant>, u32)>,
 }
 
-/// Lifetimes outlast a shorter one.
-const PAUSE: Duration = Duration::from_secs(4);
+/// Until when all goes on; time in which nobody ran is not counted.
+struct Clock {
+    until: Instant,
+    /// When whoever notices pauses has last looked; `None` while nobody does.
+    beat: Option<Instant>,
+    pauses: u32,
+    /// The end of the last pause.
+    last: Option<Instant>,
+    stood_still: Duration,
+}
+
+/// What is longer is a pause: calls that the kernel has interrupted fail, and lifetimes pass.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Addresses of clients.
+const SOURCES: u32 = 100;
 /// How often it is looked whether there was one.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -118,28 +129,35 @@ impl World {
             pid: server.pid(),
             listeners,
             tls: tls::client(server.folder()),
-            until: Mutex::new(Instant::now()),
+            clock: Mutex::new(Clock {
+                until: Instant::now(),
+                beat: None,
+                pauses: 0,
+                last: None,
+                stood_still: Duration::ZERO,
+            }),
             sources: AtomicU32::new(0),
             users: AtomicU32::new(0),
             kept: Mutex::default(),
             calls: Mutex::default(),
             done: Mutex::default(),
             failures: Mutex::default(),
-            paused: Mutex::default(),
         }
     }
 
     pub(crate) fn go_on_until(&self, until: Instant) {
-        *self.until.lock().unwrap() = until;
+        self.clock.lock().unwrap().until = until;
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        Instant::now() >= *self.until.lock().unwrap()
+        let (clock, now) = (self.clock.lock().unwrap(), Instant::now());
+        // After a pause that has not been noticed yet it is later than it seems.
+        now >= clock.until && clock.beat.is_none_or(|beat| now - beat <= PAUSE)
     }
 
     /// Idles, but not beyond the end.
     pub(crate) fn idle(&self, time: Duration) {
-        let left = self.until.lock().unwrap().saturating_duration_since(Instant::now());
+        let left = self.clock.lock().unwrap().until.saturating_duration_since(Instant::now());
         thread::sleep(time.min(left));
     }
 
@@ -150,14 +168,13 @@ impl World {
         self.listeners.iter().find(fits).expect("a listener").1
     }
 
-    /// An address of its own for each client of IPv4, so that none meets what another one has left.
+    /// From many addresses of IPv4: more than one browser's worth of answers per second is nobody's due.
     fn source(&self, server: SocketAddr) -> SocketAddr {
         if server.is_ipv6() {
             return "[::1]:0".parse().expect("an address");
         }
         let number = self.sources.fetch_add(1, Ordering::Relaxed);
-        let [second, third, fourth] = [number / 62_500 % 100 + 100, number / 250 % 250, number % 250 + 1];
-        (Ipv4Addr::new(127, second as u8, third as u8, fourth as u8), 0).into()
+        (Ipv4Addr::new(127, 100, 0, (number % SOURCES + 1) as u8), 0).into()
     }
 
     pub(crate) fn udp_socket(&self, server: SocketAddr) -> UdpSocket {
@@ -196,7 +213,7 @@ impl World {
         let mut kept = self.kept.lock().unwrap();
         let now = Instant::now();
         kept.retain(|(until, _)| *until > now);
-        if client.local.is_ipv6() && !client.is_stream() {
+        if !client.is_stream() {
             kept.push((now + 2 * plan::ALLOCATION, client));
         }
     }
@@ -232,7 +249,7 @@ impl World {
     }
 
     pub(crate) fn pauses(&self) -> u32 {
-        self.paused.lock().unwrap().1
+        self.clock.lock().unwrap().pauses
     }
 
     /// Does something; what goes wrong is held against the server, unless nobody ran for a while: lifetimes have passed then.
@@ -250,21 +267,31 @@ impl World {
     }
 
     pub(crate) fn paused_since(&self, began: Instant) -> bool {
-        self.paused.lock().unwrap().0.is_some_and(|last| last >= began)
+        self.clock.lock().unwrap().last.is_some_and(|last| last >= began)
     }
 
-    /// Notices when this process, and who runs with it, has been stopped for a while.
+    /// For how long nobody ran.
+    pub(crate) fn stood_still(&self) -> Duration {
+        self.clock.lock().unwrap().stood_still
+    }
+
+    /// Notices when this process, and who runs with it, has been stopped for a while; all goes on for as much longer.
     pub(crate) fn notice_pauses(&self) {
-        let mut last = Instant::now();
+        let mut before = Instant::now();
         while !self.is_over() {
             thread::sleep(TICK);
             let now = Instant::now();
-            if now - last > PAUSE {
-                let mut paused = self.paused.lock().unwrap();
-                *paused = (Some(now), paused.1 + 1);
+            let mut clock = self.clock.lock().unwrap();
+            if now - before > PAUSE {
+                clock.until += now - before;
+                clock.stood_still += now - before;
+                clock.last = Some(now);
+                clock.pauses += 1;
             }
-            last = now;
+            clock.beat = Some(now);
+            before = now;
         }
+        self.clock.lock().unwrap().beat = None;
     }
 
     /// Asks management over its Unix socket: status and body.
