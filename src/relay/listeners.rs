@@ -141,7 +141,8 @@ impl Sockets {
                     renewed.endpoints.extend(endpoints(address, served));
                 }
                 if listener.tcp || listener.tls {
-                    let known = gates.iter().position(|gate| gate.origin == origin).map(|at| gates.swap_remove(at));
+                    // In their order: several have the same origin if the system chose their ports.
+                    let known = gates.iter().position(|gate| gate.origin == origin).map(|at| gates.remove(at));
                     let mut gate = match known {
                         Some(gate) => gate,
                         None => {

@@ -51,6 +51,11 @@ impl Client {
     pub(crate) fn udp_from(local: SocketAddr, server: SocketAddr) -> Self {
         let socket = fresh_socket(local);
         socket.connect(server).expect("connecting a UDP socket");
+        Self::of_udp(socket)
+    }
+
+    /// A client on a socket that is connected to the server.
+    pub(crate) fn of_udp(socket: UdpSocket) -> Self {
         let local = socket.local_addr().unwrap();
         Self { link: Link::Udp(socket), local, waiting: VecDeque::new(), answered: HashSet::new() }
     }
@@ -271,15 +276,19 @@ impl Client {
 
     /// The next thing that is no response.
     pub(crate) fn event(&mut self) -> Event {
-        let deadline = Instant::now() + PATIENCE;
+        self.next_event(PATIENCE).expect("nothing comes from the server")
+    }
+
+    /// The same; `None` if nothing comes in time.
+    pub(crate) fn next_event(&mut self, limit: Duration) -> Option<Event> {
+        let deadline = Instant::now() + limit;
         loop {
             if let Some(event) = self.waiting.pop_front() {
-                return event;
+                return Some(event);
             }
-            match self.receive(deadline.saturating_duration_since(Instant::now())) {
-                Some(Event::Stun(reply)) if self.answered.contains(&reply.id) => {}
-                Some(event) => return event,
-                None => panic!("nothing comes from the server"),
+            match self.receive(deadline.saturating_duration_since(Instant::now()))? {
+                Event::Stun(reply) if self.answered.contains(&reply.id) => {}
+                event => return Some(event),
             }
         }
     }

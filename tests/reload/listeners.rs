@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     client::Client,
-    common::{PASSWORD, PATIENCE, Server, USER, ports::free_port_pair},
+    common::{PASSWORD, PATIENCE, Server, TLS, USER, ports::free_port_pair},
     support::{client, peer, reload, round_trip, strings},
     web::{get, managed},
 };
@@ -83,6 +83,17 @@ fn listeners_are_added_and_removed_and_sessions_stay() {
     // And once more, on a place that was used before.
     reload(&server, &added);
     client_at("udp", port).allocate().expect("an allocation");
+}
+
+/// Ports that the system chose are told apart by their order alone.
+#[test]
+fn listeners_without_a_port_of_their_own_keep_theirs() {
+    let with = |more: &str| format!("{}{TLS}", managed(more));
+    let server = Server::start(&with(""));
+    let listening = || get(&server, "/status")["listeners"].clone();
+    let before = listening();
+    reload(&server, &with("[lifetimes]\nchannel-lifetime = \"9m\"\n"));
+    assert_eq!(listening(), before);
 }
 
 #[test]
