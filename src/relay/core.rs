@@ -112,6 +112,8 @@ pub(super) struct Core {
     pub(super) worker: u16,
     pub(super) server: Server,
     pub(super) listeners: Vec<Listener>,
+    /// There if the kernel relays, too. It ends before the sockets and ports that it relays for.
+    pub(super) mirror: Option<Mirror>,
     pub(super) relays: Slab<RelaySocket>,
     /// The outgoing sides of clients' connections.
     pub(super) outlets: Outlets,
@@ -128,8 +130,6 @@ pub(super) struct Core {
     pub(super) spaces: Arc<Spaces>,
     /// Requests that wait until a store has answered.
     pub(super) inquiries: Inquiries,
-    /// There if the kernel relays, too.
-    pub(super) mirror: Option<Mirror>,
     /// Rates or bytes of the month are limited: streams may have to wait.
     pub(super) limits_data: bool,
     /// Allocations are to have meters.

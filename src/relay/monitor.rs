@@ -283,11 +283,15 @@ impl Monitor {
     /// Ends the sessions that this concerns, of all workers; returns how many they were, or `None` if a worker does not answer in
     /// time.
     pub async fn revoke(&self, revocation: Revocation) -> Option<usize> {
-        tokio::time::timeout(PATIENCE, self.revoke_all(revocation)).await.ok()
+        let monitor = self.clone();
+        // It goes on, whoever waits for it: until it is done the kernel relays for nobody.
+        let revoking = tokio::spawn(async move { monitor.revoke_all(revocation).await });
+        tokio::time::timeout(PATIENCE, revoking).await.ok()?.ok()
     }
 
     /// The same, however long it takes. A worker that fails meanwhile has lost its sessions, and counts none.
     pub(super) async fn revoke_all(&self, revocation: Revocation) -> usize {
+        let _hold = self.offload.0.as_ref().map(Offload::hold);
         let (revocation, (sender, mut ended)) = (Arc::new(revocation), mpsc::unbounded_channel());
         for worker in (0..).take(self.workers()) {
             self.shared.notify(worker, Notice::Revoke(Arc::clone(&revocation), sender.clone()));

@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 use super::{
     current::{Current, TakenUp},
     departed::departed,
     dtls,
     limits::Bookkeeper,
     listeners::{Sockets, host_addresses},
+    offload::{Hold, Offload},
     passed::PassedSockets,
     peers::Own,
     spaces::Spaces,
@@ -91,6 +94,8 @@ impl Relay {
         let (addresses, ports) = (&placed.relay.addresses, placed.relay.min_port..=placed.relay.max_port);
         let rules = PeerRules::new(&placed.peers, addresses, ports, &own, &host);
         let spaces = Arc::new(Spaces::new(&placed.relay, &rules, &self.shared.spaces()));
+        // What is taken from clients now, workers take out of the kernel's tables later.
+        let hold = self.offload.as_ref().map(Offload::hold);
         // Old relay addresses are this server's own as long as anybody has a session there.
         self.peers.renew(&placed, Own { sockets: own, relay: spaces.addresses(), host }, added);
         let has_others = self.shared.renew(&placed, spaces, seed, self.clock.now());
@@ -100,6 +105,9 @@ impl Relay {
         self.publish(Current { settings: placed, directory, sockets, tls, dtls, limits, taken_up });
         drop(before);
         let complete = self.current().taken_up.by(self.listeners.workers, PATIENCE).await;
+        if !complete && hold.is_some() {
+            tokio::spawn(until_taken_up(self.current.subscribe(), self.listeners.workers, hold));
+        }
         let gone = departed(&self.settings, &settings);
         self.settings = settings;
         let ended = if gone.is_empty() { Some(0) } else { self.monitor.revoke(Revocation::Any(gone)).await };
@@ -162,6 +170,18 @@ impl Relay {
         let bound = system::bind_udp(SocketAddr::new(local, 0), Use::Relay, self.listeners.io, None);
         bound.map(drop).map_err(|error| StartError::Relay { address: local, error })
     }
+}
+
+/// Keeps `hold` until the workers have taken up what is in force.
+async fn until_taken_up(current: watch::Receiver<Arc<Current>>, workers: usize, hold: Option<Hold>) {
+    // Without a sender the server has stopped.
+    while current.has_changed().is_ok() {
+        let latest = Arc::clone(&current.borrow());
+        if latest.taken_up.by(workers, PATIENCE).await {
+            break;
+        }
+    }
+    drop(hold);
 }
 
 /// The addresses that this server listens on and answers from.

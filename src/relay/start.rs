@@ -122,7 +122,7 @@ pub struct Relay {
     pub(super) listeners: Arc<Listeners>,
     pub(super) monitor: Monitor,
     path: DatagramPath,
-    offload: Option<Arc<Offload>>,
+    pub(super) offload: Option<Arc<Offload>>,
     workers: Vec<JoinHandle<io::Result<Totals>>>,
     stop: watch::Sender<bool>,
     /// There if bytes of the month are, or were, limited.
@@ -135,7 +135,7 @@ pub struct Relay {
     /// What it was told last.
     pub(super) settings: Settings,
     /// What workers go by.
-    current: watch::Sender<Arc<Current>>,
+    pub(super) current: watch::Sender<Arc<Current>>,
 }
 
 impl Relay {

@@ -24,6 +24,9 @@ impl Server {
     /// What a channel of this allocation is bound to, as long as data are relayed in it both ways.
     #[must_use]
     pub fn bound_channel(&self, handle: Handle, number: ChannelNumber, now: Time) -> Option<Bound> {
+        if !self.rules.channels().contains(&number.0) {
+            return None;
+        }
         let allocation = self.table.get(handle).filter(|allocation| !allocation.away)?;
         let (peer, bound) = allocation.channels.binding(number)?;
         let permitted = allocation.permissions.expiry(peer.ip())?;

@@ -26,7 +26,7 @@ impl Server {
             return Err(ErrorCode::BadRequest.into());
         };
         let number = u16::from_be_bytes([high, low]);
-        let range = if self.rules.wide_channels { ChannelNumber::WIDE_RANGE } else { ChannelNumber::RANGE };
+        let range = self.rules.channels();
         let Some(Ok(peer)) = message.get_xor_address(AttributeType::XOR_PEER_ADDRESS) else {
             return Err(ErrorCode::BadRequest.into());
         };

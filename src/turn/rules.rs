@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -10,7 +11,7 @@ use super::{
     client::{Family, Transport},
     mobility::Mobility,
 };
-use crate::stun::{ErrorCode, PasswordAlgorithm};
+use crate::stun::{ChannelNumber, ErrorCode, PasswordAlgorithm};
 
 /// Parameters of a [`super::Server`].
 #[derive(Debug, Clone)]
@@ -83,6 +84,11 @@ impl Rules {
     pub(super) fn lifetime(&self, requested: Option<u32>) -> Duration {
         let requested = requested.map_or(self.default_lifetime, |seconds| Duration::from_secs(seconds.into()));
         requested.min(self.max_lifetime).max(self.default_lifetime)
+    }
+
+    /// The numbers that channels may have.
+    pub(super) const fn channels(&self) -> RangeInclusive<u16> {
+        if self.wide_channels { ChannelNumber::WIDE_RANGE } else { ChannelNumber::RANGE }
     }
 }
 

@@ -601,6 +601,55 @@ fn a_call_of_chromium_goes_through_the_kernel() {
     }
 }
 
+/// A reload that takes channel numbers from clients takes them out of the kernel, too; what may go on goes on there. So it is with a
+/// user who is disconnected while another calls.
+#[test]
+fn what_a_reload_or_an_operator_takes_away_ends_in_the_kernel() {
+    let network = Network::build();
+    let configuration = format!("{CONFIGURATION}mode = \"native\"\n[management]\nsocket = \"control.sock\"\n")
+        .replace("[peers]", "[[auth.user]]\nname = \"bob\"\npassword = \"secret\"\n[peers]");
+    let mut server = start_with(&network, &configuration);
+    let (mut client, peer, relayed) = connected(&network, true, true, 5300);
+    let wide = ChannelNumber(0x5000);
+    let other = self::peer(&network, true, 5301);
+    client.bind(wide, other.local_addr().expect("an address"));
+    let in_wide = |data: &[u8]| client.socket.send_to(&channel_data(wide, data), client.server).expect("to send");
+    in_wide(b"may");
+    assert_eq!(receive(&other).0, b"may");
+
+    let narrow = configuration.replace("rfc5766-channel-numbers = true", "rfc5766-channel-numbers = false");
+    std::fs::write(server.folder().join("turnserver.toml"), narrow).expect("a configuration");
+    server.signal("HUP");
+    server.await_logged("reloaded");
+    in_wide(b"may not");
+    nothing_comes(&other);
+    exchange(&client, &peer, relayed, b"goes on");
+
+    let socket = network.socket("left", SocketAddr::new(address("left", true, 2), 5302));
+    let mut bob = TurnClient::of("bob", socket, SocketAddr::new(address("left", true, 1), PORT));
+    let theirs = bob.allocate();
+    let third = self::peer(&network, true, 5303);
+    bob.bind(CHANNEL, third.local_addr().expect("an address"));
+    exchange(&bob, &third, theirs, b"in the kernel");
+    let ended = common::process::run(
+        {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_turnserver"));
+            command.args(["ctl", "--socket"]).arg(server.folder().join("control.sock"));
+            command.args(["disconnect", "--user", "bob"]);
+            command
+        },
+        PATIENCE,
+    );
+    assert!(ended.contains('1'), "{ended}");
+    bob.socket.send_to(&channel_data(CHANNEL, b"may not"), bob.server).expect("to send");
+    nothing_comes(&third);
+    for _ in 0..5 {
+        exchange(&client, &peer, relayed, b"and on");
+    }
+    let sums = stop(server);
+    assert!(sums.kernel[0] >= 8 && sums.kernel[2] >= 8, "what may goes through the kernel afterwards: {sums:?}");
+}
+
 /// Metrics and the state of the server tell what the kernel has relayed from what user space has, to the packet.
 #[test]
 fn management_tells_the_two_paths_apart() {

@@ -27,7 +27,14 @@ impl Offload {
     pub(in super::super) fn count_late(&self, _: &mut Totals) {
         match self.0 {}
     }
+
+    pub(in super::super) fn hold(self: &Arc<Self>) -> Hold {
+        match self.0 {}
+    }
 }
+
+/// There is none.
+pub(in super::super) struct Hold(#[expect(dead_code, reason = "there is none")] Infallible);
 
 /// There is none.
 pub(in super::super) struct Mirror(Infallible);

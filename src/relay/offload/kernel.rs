@@ -54,6 +54,7 @@ pub(super) struct Kernel {
 }
 
 struct Tables {
+    ports: Array<MapData, Ports>,
     places: HashMap<MapData, FlowKey, u32>,
     flows: Array<MapData, Flow>,
     counts: PerCpuArray<MapData, Count>,
@@ -83,6 +84,7 @@ impl Kernel {
         let mut ebpf = loader.btf(None).load(PROGRAM).map_err(|error| because(&error))?;
         program(&mut ebpf)?.load().map_err(|error| because(&error))?;
         let tables = Tables {
+            ports: Array::try_from(table(&mut ebpf, "PORTS")?).map_err(|error| because(&error))?,
             places: HashMap::try_from(table(&mut ebpf, "PLACES")?).map_err(|error| because(&error))?,
             flows: Array::try_from(table(&mut ebpf, "FLOWS")?).map_err(|error| because(&error))?,
             counts: PerCpuArray::try_from(table(&mut ebpf, "COUNTS")?).map_err(|error| because(&error))?,
@@ -94,10 +96,8 @@ impl Kernel {
     }
 
     /// Tells the program which ports are this server's.
-    pub(super) fn set_ports(&mut self, ports: &Ports) -> Result<(), String> {
-        let table = self.ebpf.map_mut("PORTS").ok_or("the program has no table PORTS")?;
-        let mut table: Array<_, Ports> = Array::try_from(table).map_err(|error| because(&error))?;
-        table.set(0, ports, 0).map_err(|error| because(&error))
+    pub(super) fn set_ports(&self, ports: &Ports) -> Result<(), String> {
+        self.lock().ports.set(0, ports, 0).map_err(|error| because(&error))
     }
 
     /// Tells the program how an interface is reached, by its index.

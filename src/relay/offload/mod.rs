@@ -7,13 +7,16 @@
 //! permission or binding however long user space sleeps. What the kernel has relayed is counted there exactly and read back.
 //!
 //! * `layout`: the tables' entries, as the program has them. `slots`: who has which place in them.
-//! * `kernel`: the program and its tables. `interfaces`: where it is put. `privileges`: what that takes, and its end.
+//! * `kernel`: the program and its tables. `interfaces`: where it is put. `privileges`: what that takes, and its end. `hold`: when nothing is
+//!   relayed.
 //! * `start`: the choice. `report`: what was chosen, and what the kernel has counted.
 //!
 //! Without clang at build time, without the feature `offload`, and elsewhere than on Linux `absent` stands in for all of it.
 
 #[cfg(not(offload_program))]
 mod absent;
+#[cfg(offload_program)]
+mod hold;
 #[cfg(offload_program)]
 mod interfaces;
 #[cfg(offload_program)]
@@ -31,7 +34,9 @@ mod slots;
 mod start;
 
 #[cfg(not(offload_program))]
-pub(super) use absent::{Mirror, Offload, plan, start};
+pub(super) use absent::{Hold, Mirror, Offload, plan, start};
+#[cfg(offload_program)]
+pub(super) use hold::Hold;
 #[cfg(offload_program)]
 pub(super) use mirror::Mirror;
 pub use report::{FORWARDING_OFF, OffloadCounts, OffloadReport};

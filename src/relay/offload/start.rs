@@ -3,6 +3,7 @@
 use std::{fmt, fs, io, sync::Arc, time::Duration};
 
 use super::{
+    hold::Gate,
     interfaces::{self, Target},
     kernel::{Attached, Kernel, Mode},
     layout::{Interface, PORT_LISTENER, PORT_RELAY, Ports},
@@ -19,6 +20,7 @@ use crate::{
 /// The kernel's part of the relay.
 pub(in super::super) struct Offload {
     pub(super) kernel: Kernel,
+    pub(super) gate: Gate,
     /// Taken away before the program itself.
     _attached: Vec<Attached>,
 }
@@ -111,7 +113,8 @@ fn try_all(
         (None, Mode::Generic) => (&[Mode::Generic][..], why),
     };
     let mut kernel = Kernel::load(settings.offload.channels).map_err(|error| cannot_load(&error))?;
-    kernel.set_ports(&ports(settings, endpoints))?;
+    let ports = ports(settings, endpoints);
+    kernel.set_ports(&ports)?;
     let [v4, v6] = [true, false].map(|ipv4| settings.relay.addresses.iter().any(|relay| relay.local.is_ipv4() == ipv4));
     let families = [(v4 || serves(endpoints, true), "ipv4"), (v6 || serves(endpoints, false), "ipv6")];
     for (_, family) in families.into_iter().filter(|(used, _)| *used) {
@@ -124,7 +127,7 @@ fn try_all(
                 privileges::give_up(&kernel);
                 let interfaces = targets.iter().map(|target| target.at(*mode).0.to_owned()).collect();
                 let report = OffloadReport::On { mode: mode.name(), interfaces, why };
-                return Ok((Offload { kernel, _attached: attached }, report));
+                return Ok((Offload { kernel, gate: Gate::new(ports), _attached: attached }, report));
             }
             Err(error) => {
                 why = Some(error.clone());
