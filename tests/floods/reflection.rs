@@ -21,8 +21,10 @@ use crate::{
     strangers::{junk, login, message, udp},
 };
 
-/// Headers of IPv4 and UDP.
-const HEADERS: usize = 28;
+/// Headers of IP and UDP of an exchange.
+fn headers(what: &str) -> usize {
+    if what.ends_with("IPv6") { 48 } else { 28 }
+}
 
 /// One question, and the longest answer that it may get.
 struct Exchange {
@@ -193,7 +195,8 @@ pub(crate) fn table() -> String {
     rows.sort_by(|one, other| factor(other).total_cmp(&factor(one)));
     for row in &rows {
         let (what, asked, answered) = row;
-        let whole = if *answered == 0 { 0.0 } else { (answered + HEADERS) as f64 / (asked + HEADERS) as f64 };
+        let headers = headers(what);
+        let whole = if *answered == 0 { 0.0 } else { (answered + headers) as f64 / (asked + headers) as f64 };
         let _ = writeln!(table, "| {what} | {asked} | {answered} | {:.2} | {whole:.2} |", factor(row));
     }
     table
@@ -209,7 +212,8 @@ fn an_answer_to_nobody_in_particular_is_little_longer_than_its_question() {
             continue;
         }
         assert!(answered * 10 <= asked * 48, "{what}: {answered} bytes for {asked}");
-        let (out, back) = (asked + HEADERS, if *answered == 0 { 0 } else { answered + HEADERS });
+        let headers = headers(what);
+        let (out, back) = (asked + headers, if *answered == 0 { 0 } else { answered + headers });
         assert!(back * 10 <= out * 27, "{what}: {back} bytes for {out}");
     }
     assert_eq!(rows.iter().filter(|(.., answered)| *answered == 0).count(), 8, "{rows:?}");
