@@ -13,7 +13,10 @@ use crate::{
 
 pub(crate) fn floods() -> Vec<Flood> {
     let configuration = "[management]\nlisten = \"127.0.0.1:9641\"\ntoken = \"0123456789abcdef0123456789abcdef\"\n";
-    vec![Flood { configuration, ..Flood::new("management: slow, huge, wrong tokens, many connections", 300, abuse) }]
+    vec![Flood {
+        configuration,
+        ..Flood::new("management: slow, huge, wrong tokens, many connections", 300, abuse)
+    }]
 }
 
 fn address(server: &Server) -> SocketAddr {
