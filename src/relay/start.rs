@@ -190,7 +190,8 @@ impl Relay {
         let dtls = dtls.map(dtls::Context::new).transpose().map_err(StartError::Dtls)?.map(Arc::new);
         let listeners = Arc::new(Listeners::open(&settings, workers, io, passed)?);
         let sockets = listeners.sockets();
-        let (offload, offload_report) = offload::start(&settings, &sockets.endpoints)
+        let clock = Clock::new();
+        let (offload, offload_report) = offload::start(&settings, &sockets.endpoints, || clock.now())
             .map_err(|why| StartError::Offload { mode: settings.offload.mode.name(), why })?;
         let relay = settings.relay.addresses.clone();
         let own = Own { sockets: own_sockets(&settings, &sockets, reserved), relay, host: host_addresses() };
@@ -200,7 +201,6 @@ impl Relay {
         let default = default.ok_or_else(|| io::Error::other("there is no realm"))?;
         let shared = Shared::new(&settings, &default, random_seed()?);
         let desk = store.map(|store| Desk::open(store, Arc::clone(&shared))).transpose()?;
-        let clock = Clock::new();
         let state = settings.limits.state_directory.as_deref();
         let keep = |directory| Bookkeeper::start(&shared.limiter, directory, clock);
         let bookkeeper = state.map(keep).transpose()?;

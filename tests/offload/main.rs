@@ -277,6 +277,34 @@ fn two_clients_of_this_server_reach_each_other_in_the_kernel() {
     }
 }
 
+/// What is said to be from a relayed address of this server, and comes by the wire, is forged. The stack does not take it.
+#[test]
+fn nobody_speaks_for_a_relayed_address_from_outside() {
+    let network = Network::build();
+    for mode in MODES {
+        let server = start(&network, mode);
+        let (mut left, mut right) = (client(&network, true, 4350), client(&network, true, 4351));
+        let relayed = [&mut left, &mut right].map(TurnClient::allocate);
+        left.bind(CHANNEL, relayed[1]);
+        right.bind(CHANNEL, relayed[0]);
+        let forger = network.within("left", || {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).expect("a socket");
+            socket.set_ip_transparent_v4(true).expect("somebody else's address");
+            socket.bind(&relayed[0].into()).expect("to bind");
+            UdpSocket::from(socket)
+        });
+        for _ in 0..3 {
+            left.socket.send_to(&channel_data(CHANNEL, b"genuine"), left.server).expect("to send");
+            assert_eq!(receive(&right.socket), (channel_data(CHANNEL, b"genuine"), right.server));
+            forger.send_to(b"forged", relayed[1]).expect("to send");
+        }
+        nothing_comes(&right.socket);
+        let sums = stop(server);
+        assert_eq!((sums.all, sums.kernel), ([3, 21, 3, 21], [3, 21, 3, 21]), "{sums:?}");
+        assert!(sums.passed.contains("unbound="), "{sums:?}");
+    }
+}
+
 #[test]
 fn a_client_and_a_peer_on_one_network_are_served_by_one_interface() {
     let network = Network::build();
@@ -354,19 +382,51 @@ fn what_expires_expires_in_the_kernel_even_if_user_space_sleeps() {
         let bound = Instant::now();
         server.signal("STOP");
         exchange(&client, &peer, relayed, b"user space sleeps");
-        // Asked until no answer comes: the permission lasts 2 s from the binding on.
-        peer.set_nonblocking(true).expect("no waiting");
-        let mut last = Instant::now();
-        let mut buffer = [0; 64];
-        while last.elapsed() < Duration::from_millis(500) && bound.elapsed() < Duration::from_secs(8) {
-            client.socket.send_to(&channel_data(CHANNEL, b"still?"), client.server).expect("to send");
-            std::thread::sleep(Duration::from_millis(5));
-            while peer.recv_from(&mut buffer).is_ok() {
-                last = Instant::now();
-            }
+        lives_two_seconds(&client, &peer, bound);
+        server.signal("CONT");
+        stop(server);
+    }
+}
+
+/// Asks until no answer comes, because of a permission that lasts so long.
+fn lives_two_seconds(client: &TurnClient, peer: &UdpSocket, since: Instant) {
+    peer.set_nonblocking(true).expect("no waiting");
+    let mut last = Instant::now();
+    let mut buffer = [0; 64];
+    while last.elapsed() < Duration::from_millis(500) && since.elapsed() < Duration::from_secs(8) {
+        client.socket.send_to(&channel_data(CHANNEL, b"still?"), client.server).expect("to send");
+        std::thread::sleep(Duration::from_millis(5));
+        while peer.recv_from(&mut buffer).is_ok() {
+            last = Instant::now();
         }
-        let lived = last - bound;
-        assert!(lived > Duration::from_millis(1500) && lived < Duration::from_millis(2500), "it has lived {lived:?}");
+    }
+    let lived = last - since;
+    assert!(lived > Duration::from_millis(1500) && lived < Duration::from_millis(2500), "it has lived {lived:?}");
+}
+
+/// A permission that is renewed may end earlier than before, if the configuration has changed meanwhile.
+#[test]
+fn what_is_shortened_ends_in_the_kernel_even_if_user_space_sleeps() {
+    let network = Network::build();
+    // By a permission for the address, and by another channel to it, which renews that permission.
+    for by_channel in [false, true] {
+        let mut server = start(&network, "native");
+        let (mut client, peer, _) = connected(&network, true, true, 4550 + u16::from(by_channel));
+        let shorter = "[lifetimes]\npermission-lifetime = \"2s\"\n";
+        let configuration = CONFIGURATION.replace("[process]", &format!("{shorter}[process]"));
+        let configuration = format!("{configuration}mode = \"native\"\n");
+        std::fs::write(server.folder().join("turnserver.toml"), configuration).expect("a file");
+        server.signal("HUP");
+        server.await_logged("reloaded");
+        let other = SocketAddr::new(address("right", true, 2), 4552);
+        let since = Instant::now();
+        if by_channel {
+            client.bind(ChannelNumber(0x4001), other);
+        } else {
+            client.permit(other);
+        }
+        server.signal("STOP");
+        lives_two_seconds(&client, &peer, since);
         server.signal("CONT");
         stop(server);
     }
@@ -424,7 +484,12 @@ fn what_has_no_room_in_the_kernel_is_served_by_user_space() {
     let network = Network::build();
     let server = start_with(&network, &format!("{CONFIGURATION}mode = \"native\"\nchannels = 1\n"));
     let (one, one_peer, one_relayed) = connected(&network, true, true, 4800);
-    let (other, other_peer, other_relayed) = connected(&network, true, true, 4801);
+    let (mut other, other_peer, other_relayed) = connected(&network, true, true, 4801);
+    // Each of these would take the second channel, too. It is still one.
+    for _ in 0..3 {
+        other.permit(other_peer.local_addr().expect("an address"));
+        other.bind(CHANNEL, other_peer.local_addr().expect("an address"));
+    }
     for _ in 0..10 {
         exchange(&one, &one_peer, one_relayed, b"kernel");
         exchange(&other, &other_peer, other_relayed, b"user space");
@@ -508,6 +573,21 @@ fn without_its_privileges_the_server_serves_by_itself() {
     let (client, peer, relayed) = connected(&network, true, true, 5000);
     exchange(&client, &peer, relayed, b"as ever");
     server.stop();
+}
+
+#[test]
+fn two_capabilities_are_all_that_it_needs() {
+    let network = Network::build();
+    let mut command = command_in(Some(&network.namespace("server")), "setpriv");
+    for set in ["bounding-set", "inh-caps"] {
+        command.arg(format!("--{set}=-all,+bpf,+net_admin"));
+    }
+    command.arg(env!("CARGO_BIN_EXE_turnserver"));
+    let server = Server::launch(command, &format!("{CONFIGURATION}mode = \"native\"\n"));
+    let (client, peer, relayed) = connected(&network, true, true, 5050);
+    exchange(&client, &peer, relayed, b"in the kernel");
+    let sums = stop(server);
+    assert_eq!(sums.kernel[2], 2, "{sums:?}");
 }
 
 #[test]

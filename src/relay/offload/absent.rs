@@ -61,6 +61,7 @@ impl Mirror {
 pub(in super::super) fn start(
     settings: &Settings,
     _: &[Endpoint],
+    _: impl Fn() -> Time,
 ) -> Result<(Option<Arc<Offload>>, OffloadReport), String> {
     match settings.offload.mode {
         OffloadMode::Native | OffloadMode::Generic => Err(WHY.to_owned()),

@@ -27,6 +27,26 @@ impl Target {
     }
 }
 
+/// Why this mode is not for these interfaces.
+///
+/// # Errors
+/// Further up than the driver, a frame whose tag the hardware has taken away looks like one that had none: where both may come in,
+/// they cannot be told apart.
+pub(super) fn suit(targets: &[Target], mode: Mode) -> Result<(), String> {
+    let below = |target: &Target| {
+        let (name, index, vlan) = target.vlan.clone().filter(|_| mode == Mode::Generic)?;
+        targets.iter().any(|plain| plain.index == index).then_some((name, vlan))
+    };
+    let Some((target, (name, vlan))) = targets.iter().find_map(|target| Some((target, below(target)?))) else {
+        return Ok(());
+    };
+    Err(format!(
+        "generic mode cannot tell the frames of {} (VLAN {vlan} of {name}) from those of {name} itself: leave one of them out of \
+         offload.interfaces, or use native mode",
+        target.name
+    ))
+}
+
 /// The interfaces of the configuration, or those that carry its addresses.
 pub(super) fn choose(settings: &Settings) -> Result<Vec<Target>, String> {
     let wanted = &settings.offload.interfaces;
@@ -84,6 +104,18 @@ mod tests {
         assert_eq!(find_vlan(list, "wan"), Some(("eth1".to_owned(), 4094)));
         assert_eq!(find_vlan(list, "eth0.5"), Some(("eth0".to_owned(), 5)));
         assert_eq!(find_vlan(list, "eth0"), None);
+    }
+
+    #[test]
+    fn in_front_of_the_stack_a_device_and_a_vlan_on_it_do_not_go_together() {
+        let plain = Target { name: "eth0".into(), index: 2, mac: [0; 6], driver: String::new(), vlan: None };
+        let other = Target { name: "eth1".into(), index: 5, ..plain.clone() };
+        let tagged = Target { name: "wan".into(), index: 3, vlan: Some(("eth0".into(), 2, 7)), ..plain.clone() };
+        let both = [other.clone(), tagged.clone(), plain.clone()];
+        assert_eq!(suit(&both, Mode::Native), Ok(()));
+        assert_eq!(suit(&[other, tagged], Mode::Generic), Ok(()));
+        let why = suit(&both, Mode::Generic).unwrap_err();
+        assert!(why.contains("the frames of wan (VLAN 7 of eth0) from those of eth0 itself"), "{why}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use aya::{
 };
 
 use super::{
-    layout::{Channel, Count, Flow, FlowKey, Interface, Ports},
+    layout::{Channel, Count, Door, DoorKey, Flow, FlowKey, Interface, Ports},
     report::OffloadCounts,
     slots::{Slot, Slots},
 };
@@ -61,7 +61,7 @@ struct Tables {
     events: PerCpuArray<MapData, u64>,
     slots: Slots,
     /// Channels for which there was no room.
-    full: u64,
+    refused: u64,
 }
 
 /// A channel that the kernel relays.
@@ -90,7 +90,7 @@ impl Kernel {
             counts: PerCpuArray::try_from(table(&mut ebpf, "COUNTS")?).map_err(|error| because(&error))?,
             events: PerCpuArray::try_from(table(&mut ebpf, "EVENT_COUNTS")?).map_err(|error| because(&error))?,
             slots: Slots::new(channels),
-            full: 0,
+            refused: 0,
         };
         Ok(Self { ebpf, tables: Mutex::new(tables) })
     }
@@ -98,6 +98,13 @@ impl Kernel {
     /// Tells the program which ports are this server's.
     pub(super) fn set_ports(&self, ports: &Ports) -> Result<(), String> {
         self.lock().ports.set(0, ports, 0).map_err(|error| because(&error))
+    }
+
+    /// Tells the program by which way packets come to an interface.
+    pub(super) fn set_door(&mut self, key: &DoorKey, door: &Door) -> Result<(), String> {
+        let table = self.ebpf.map_mut("DOORS").ok_or("the program has no table DOORS")?;
+        let mut table: HashMap<_, DoorKey, Door> = HashMap::try_from(table).map_err(|error| because(&error))?;
+        table.insert(key, door, 0).map_err(|error| because(&error))
     }
 
     /// Tells the program how an interface is reached, by its index.
@@ -153,10 +160,7 @@ impl Kernel {
     /// for comes back, too. `None` if there is no room.
     pub(super) fn put(&self, channel: &Channel, deadline: Duration) -> Option<(Relayed, [Count; 2])> {
         let mut tables = self.lock();
-        let Some((slot, before)) = tables.slots.take(Instant::now()) else {
-            tables.full += 1;
-            return None;
-        };
+        let (slot, before) = tables.slots.take(Instant::now())?;
         let seen = tables.counts(slot).unwrap_or(before);
         let late = difference(seen, before);
         let relayed = Relayed { slot, flows: channel.flows(nanoseconds(deadline)), seen };
@@ -167,10 +171,14 @@ impl Kernel {
         if written.is_ok() {
             return Some((relayed, late));
         }
-        tables.full += 1;
         // What was late is counted with this place's next channel.
         tables.end(Relayed { seen: before, ..relayed });
         None
+    }
+
+    /// Counts a channel for which there was no room.
+    pub(super) fn count_refused(&self) {
+        self.lock().refused += 1;
     }
 
     /// Sets another deadline.
@@ -219,7 +227,7 @@ impl Kernel {
     pub(super) fn events(&self) -> OffloadCounts {
         let tables = self.lock();
         let sum = |at| tables.events.get(&at, 0).map_or(0, |values| values.iter().sum::<u64>());
-        let mut counts = OffloadCounts { no_room: tables.full, ..OffloadCounts::default() };
+        let mut counts = OffloadCounts { no_room: tables.refused, ..OffloadCounts::default() };
         let passed = counts.passed.iter_mut().map(|(_, packets)| packets);
         for (count, at) in passed.chain([&mut counts.lost]).zip(0..) {
             *count = sum(at);

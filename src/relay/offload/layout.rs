@@ -13,6 +13,8 @@ pub(super) const PORT_RELAY: u8 = 2;
 
 /// The destination is a relayed address of this server.
 const FLOW_HAIRPIN: u8 = 1;
+/// The source is one: nothing of this comes by the wire.
+const FLOW_INSIDE: u8 = 2;
 
 /// UDP's number (RFC 768).
 const UDP: u16 = 17;
@@ -72,21 +74,43 @@ pub(super) struct Interface {
     pub(super) vlan: u16,
     pub(super) mode: u8,
     pub(super) reserved: u8,
-    pub(super) mac: [u8; 6],
-    pub(super) reserved2: [u8; 2],
 }
 
-// SAFETY (of all five): made of integers without padding, in C's layout: every bytes are a value, and all bytes have one.
+/// Where packets come in.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DoorKey {
+    /// The index of what the program is attached to.
+    pub(super) device: u32,
+    /// That the packet's tag says; 0 for none.
+    pub(super) vlan: u16,
+    pub(super) reserved: u16,
+}
+
+/// The interface that stands there.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Door {
+    pub(super) mac: [u8; 6],
+    pub(super) mode: u8,
+    pub(super) reserved: u8,
+}
+
+// SAFETY (of all seven): made of integers without padding, in C's layout: every bytes are a value, and all bytes have one.
 unsafe impl aya::Pod for Ports {}
 unsafe impl aya::Pod for FlowKey {}
 unsafe impl aya::Pod for Flow {}
 unsafe impl aya::Pod for Count {}
 unsafe impl aya::Pod for Interface {}
+unsafe impl aya::Pod for DoorKey {}
+unsafe impl aya::Pod for Door {}
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 40);
     assert!(size_of::<Flow>() == 8 + 40 + 32 + 8 + 8);
-    assert!(size_of::<Interface>() == 16);
+    assert!(size_of::<Interface>() == 8);
+    assert!(size_of::<DoorKey>() == 8);
+    assert!(size_of::<Door>() == 8);
 };
 
 /// A channel, in addresses of this host.
@@ -108,8 +132,9 @@ impl Channel {
     pub(super) fn flows(&self, deadline: u64) -> [Flow; 2] {
         let number = Some(self.number);
         let (outside, inside) = ((self.client, self.server), (self.relay, self.peer));
-        let to_peer = flow(deadline, (outside, number), (inside, None), self.hairpin);
-        let to_client = flow(deadline, ((self.peer, self.relay), None), ((self.server, self.client), number), false);
+        let [there, back] = if self.hairpin { [FLOW_HAIRPIN, FLOW_INSIDE] } else { [0; 2] };
+        let to_peer = flow(deadline, (outside, number), (inside, None), there);
+        let to_client = flow(deadline, ((self.peer, self.relay), None), ((self.server, self.client), number), back);
         [to_peer, to_client]
     }
 }
@@ -117,7 +142,7 @@ impl Channel {
 /// A source, a destination and the channel in which they speak, if any.
 type Way = ((SocketAddr, SocketAddr), Option<ChannelNumber>);
 
-fn flow(deadline: u64, (incoming, channel): Way, (outgoing, out_channel): Way, hairpin: bool) -> Flow {
+fn flow(deadline: u64, (incoming, channel): Way, (outgoing, out_channel): Way, flags: u8) -> Flow {
     let version = |(source, _): (SocketAddr, SocketAddr)| if source.is_ipv4() { 4 } else { 6 };
     let number = |channel: Option<ChannelNumber>| channel.map_or([0; 2], |number| number.0.to_be_bytes());
     let (key_channel, channel) = (number(channel), number(out_channel));
@@ -141,7 +166,7 @@ fn flow(deadline: u64, (incoming, channel): Way, (outgoing, out_channel): Way, h
         dport: outgoing.1.port().to_be_bytes(),
         channel,
         version: version(outgoing),
-        flags: if hairpin { FLOW_HAIRPIN } else { 0 },
+        flags,
         pseudo: fold(pseudo),
         delta: fold(delta),
         reserved: 0,

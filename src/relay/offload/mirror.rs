@@ -6,7 +6,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -45,6 +45,8 @@ struct Session {
     channels: BTreeMap<ChannelNumber, Mirrored>,
     /// Some channel is not relayed that may come to be when permissions or the lifetime are renewed, or when there is room.
     lapsed: bool,
+    /// Channels for which there was no room when it was last tried.
+    refused: BTreeSet<ChannelNumber>,
 }
 
 /// One worker's channels in the kernel.
@@ -77,8 +79,12 @@ impl Mirror {
         let mut now = Now { server, place, time };
         for at in 0..now.server.effects().len() {
             match now.server.effects()[at] {
-                Effect::Bound(handle, number) => self.update(handle, number, &mut now),
-                Effect::Permitted(handle) if !self.has_lapsed(handle) => {}
+                Effect::Bound(handle, number) => {
+                    self.update(handle, number, &mut now);
+                    // The permission that this renews is other channels', too.
+                    self.shorten(handle, &mut now);
+                }
+                Effect::Permitted(handle) if !self.has_lapsed(handle) => self.shorten(handle, &mut now),
                 Effect::Permitted(handle) | Effect::Refreshed(handle) => self.update_all(handle, &mut now),
                 Effect::Moved { handle, .. } => {
                     // A client that could not be relayed for may come to be one that can.
@@ -141,6 +147,19 @@ impl Mirror {
         }
     }
 
+    /// Writes what ends earlier than written; what ends later has time.
+    fn shorten(&mut self, handle: Handle, now: &mut Now<'_>) {
+        let Some(session) = self.sessions.get(&handle) else { return };
+        let earlier = |(number, mirrored): (&ChannelNumber, &Mirrored)| {
+            let bound = now.server.bound_channel(handle, *number, now.time);
+            bound.is_none_or(|bound| bound.until < mirrored.until).then_some(*number)
+        };
+        let earlier: Vec<ChannelNumber> = session.channels.iter().filter_map(earlier).collect();
+        for number in earlier {
+            self.update(handle, number, now);
+        }
+    }
+
     /// Makes the kernel's tables say of one channel what the protocol says.
     fn update(&mut self, handle: Handle, number: ChannelNumber, now: &mut Now<'_>) {
         let bound = now.server.bound_channel(handle, number, now.time);
@@ -159,7 +178,7 @@ impl Mirror {
                 let looked = mirrored.look == Time(0);
                 let ending = mirrored.until <= now.time + MARGIN;
                 if until < mirrored.until || until > mirrored.until && (looked || ending) {
-                    self.offload.kernel.set_deadline(&mut mirrored.relayed, self.offload.instant(until, now.time));
+                    self.offload.kernel.set_deadline(&mut mirrored.relayed, self.offload.instant(until));
                     mirrored.until = until;
                 }
                 let look = next_look(now.time, mirrored.until);
@@ -178,16 +197,23 @@ impl Mirror {
             self.begin(handle, channel, until, now);
         } else if let Some(session) = self.sessions.get_mut(&handle) {
             session.lapsed |= bound.is_none();
+            session.refused.remove(&number);
         }
     }
 
     fn begin(&mut self, handle: Handle, channel: Channel, until: Time, now: &mut Now<'_>) {
-        let put = self.offload.kernel.put(&channel, self.offload.instant(until, now.time));
+        let put = self.offload.kernel.put(&channel, self.offload.instant(until));
         let session = self.sessions.entry(handle).or_default();
         let Some((relayed, late)) = put else {
             session.lapsed = true;
+            // Those that have ended meanwhile are forgotten, so that there are never more than channels.
+            session.refused.retain(|number| now.server.bound_channel(handle, *number, now.time).is_some());
+            if session.refused.insert(channel.number) {
+                self.offload.kernel.count_refused();
+            }
             return;
         };
+        session.refused.remove(&channel.number);
         let [to_peers, to_clients] = late.map(traffic);
         now.server.count_kernel_late(to_peers, to_clients);
         let look = next_look(now.time, until);

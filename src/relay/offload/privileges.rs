@@ -41,6 +41,18 @@ pub(super) fn are_there() -> bool {
     get().is_ok_and(|halves| has(&halves, CAP_NET_ADMIN) && has(&halves, CAP_BPF))
 }
 
+/// Leaves this thread nothing but these two.
+#[cfg(test)]
+pub(super) fn keep_nothing_else() {
+    let mut halves = get().unwrap();
+    for capability in 0..64 {
+        if ![CAP_NET_ADMIN, CAP_BPF].contains(&capability) {
+            drop_one(&mut halves, capability, true);
+        }
+    }
+    set(&halves).unwrap();
+}
+
 /// Gives both capabilities up, for this thread and those that it starts. Where the kernel lets only the privileged write to tables
 /// (before Linux 5.19), CAP_BPF stays.
 pub(super) fn give_up(kernel: &Kernel) {

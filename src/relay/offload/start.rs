@@ -6,7 +6,7 @@ use super::{
     hold::Gate,
     interfaces::{self, Target},
     kernel::{Attached, Kernel, Mode},
-    layout::{Interface, PORT_LISTENER, PORT_RELAY, Ports},
+    layout::{Door, DoorKey, Interface, PORT_LISTENER, PORT_RELAY, Ports},
     mirror::traffic,
     privileges,
     report::{OffloadCounts, OffloadReport},
@@ -21,6 +21,8 @@ use crate::{
 pub(in super::super) struct Offload {
     pub(super) kernel: Kernel,
     pub(super) gate: Gate,
+    /// One moment by the kernel's clock and by this program's, which go on alike.
+    moment: (Duration, Time),
     /// Taken away before the program itself.
     _attached: Vec<Attached>,
 }
@@ -44,23 +46,34 @@ impl Offload {
     }
 
     /// The kernel's time of `time`.
-    pub(super) fn instant(&self, time: Time, now: Time) -> Duration {
-        privileges::monotonic() + time.since(now)
+    pub(super) fn instant(&self, time: Time) -> Duration {
+        let (kernel, here) = self.moment;
+        kernel + time.since(here)
     }
 }
 
-/// Starts what the configuration asks for.
+/// One moment by both clocks. What passes between the two looks makes deadlines early, never late; of some looks the closest is taken.
+fn moment(now: impl Fn() -> Time) -> (Duration, Time) {
+    let look = |_| {
+        let (before, time) = (privileges::monotonic(), now());
+        (privileges::monotonic() - before, (before, time))
+    };
+    (0..8).map(look).min().map_or_else(|| (privileges::monotonic(), now()), |(_, moment)| moment)
+}
+
+/// Starts what the configuration asks for. `now` is the clock of the workers.
 ///
 /// # Errors
 /// What was asked for by name cannot be had; in words for the operator.
 pub(in super::super) fn start(
     settings: &Settings,
     endpoints: &[Endpoint],
+    now: impl Fn() -> Time,
 ) -> Result<(Option<Arc<Offload>>, OffloadReport), String> {
     let modes: &[Mode] = match settings.offload.mode {
         OffloadMode::Off => return Ok((None, OffloadReport::Off)),
         OffloadMode::Auto => {
-            return Ok(match try_all(settings, endpoints, None) {
+            return Ok(match try_all(settings, endpoints, None, now) {
                 Ok((offload, report)) => (Some(Arc::new(offload)), report),
                 Err(why) => (None, OffloadReport::Unavailable(why)),
             });
@@ -68,7 +81,7 @@ pub(in super::super) fn start(
         OffloadMode::Native => &[Mode::Native],
         OffloadMode::Generic => &[Mode::Generic],
     };
-    let (offload, report) = try_all(settings, endpoints, Some(modes))?;
+    let (offload, report) = try_all(settings, endpoints, Some(modes), now)?;
     Ok((Some(Arc::new(offload)), report))
 }
 
@@ -85,6 +98,7 @@ pub(in super::super) fn plan(settings: &Settings) -> OffloadReport {
             OffloadMode::Auto | OffloadMode::Off => None,
         };
         let (mode, why) = asked.map_or_else(|| first_choice(&targets), |mode| (mode, None));
+        interfaces::suit(&targets, mode)?;
         let interfaces = targets.iter().map(|target| format!("{} ({})", target.name, target.driver)).collect();
         Ok(OffloadReport::On { mode: mode.name(), interfaces, why })
     });
@@ -104,6 +118,7 @@ fn try_all(
     settings: &Settings,
     endpoints: &[Endpoint],
     asked: Option<&[Mode]>,
+    now: impl Fn() -> Time,
 ) -> Result<(Offload, OffloadReport), String> {
     let targets = interfaces::choose(settings)?;
     let (first, why) = first_choice(&targets);
@@ -127,7 +142,7 @@ fn try_all(
                 privileges::give_up(&kernel);
                 let interfaces = targets.iter().map(|target| target.at(*mode).0.to_owned()).collect();
                 let report = OffloadReport::On { mode: mode.name(), interfaces, why };
-                return Ok((Offload { kernel, gate: Gate::new(ports), _attached: attached }, report));
+                return Ok((Offload { kernel, gate: Gate::new(ports), moment: moment(now), _attached: attached }, report));
             }
             Err(error) => {
                 why = Some(error.clone());
@@ -144,20 +159,21 @@ fn serves(endpoints: &[Endpoint], ipv4: bool) -> bool {
 
 /// Puts the program at all interfaces, or at none.
 fn attach(kernel: &mut Kernel, targets: &[Target], mode: Mode) -> Result<Vec<Attached>, String> {
+    interfaces::suit(targets, mode)?;
+    for target in targets {
+        let (_, device, vlan) = target.at(mode);
+        let mode = mode as u8;
+        kernel.set_interface(target.index, &Interface { device, vlan, mode, reserved: 0 })?;
+        kernel.set_door(&DoorKey { device, vlan, reserved: 0 }, &Door { mac: target.mac, mode, reserved: 0 })?;
+    }
     let mut attached = Vec::new();
     let mut devices = Vec::new();
     for target in targets {
-        let (name, index, vlan) = target.at(mode);
-        let entry =
-            |vlan| Interface { device: index, vlan, mode: mode as u8, reserved: 0, mac: target.mac, reserved2: [0; 2] };
-        kernel.set_interface(target.index, &entry(vlan))?;
+        let (name, index, _) = target.at(mode);
         if devices.contains(&index) {
             continue;
         }
         devices.push(index);
-        if index != target.index {
-            kernel.set_interface(index, &entry(0))?;
-        }
         let link = kernel.attach(index, mode).map_err(|error| cannot_attach(name, mode, &error))?;
         attached.push(link);
     }
@@ -211,5 +227,30 @@ fn let_loopback_route(family: &str) -> Result<(), String> {
         }),
         // A sandbox may hide it; where it is 0 everything is passed up, and counted as forwarding-off.
         Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_stall_between_two_looks_at_the_clocks_makes_no_deadline_late() {
+        let (start, looks) = (privileges::monotonic(), Cell::new(0));
+        // Its zero is `start`; all looks but one are slow.
+        let clock = || {
+            looks.set(looks.get() + 1);
+            let stall = Duration::from_millis(if looks.get() == 3 { 0 } else { 30 });
+            thread::sleep(stall);
+            let time = Time(0) + (privileges::monotonic() - start);
+            thread::sleep(stall);
+            time
+        };
+        let (kernel, here) = moment(clock);
+        let zero = kernel.checked_sub(here.since(Time(0))).unwrap();
+        assert!(zero <= start + Duration::from_millis(1), "late by {:?}", zero - start);
+        assert!(zero + Duration::from_millis(20) > start, "early by {:?}", start - zero);
     }
 }

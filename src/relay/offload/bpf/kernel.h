@@ -114,6 +114,9 @@ struct vlanhdr {
 	__be16 proto;
 };
 
+/* The VLAN's number in a tag, besides priorities. */
+#define VLAN_ID 0x0fff
+
 struct iphdr {
 	__u8 version_ihl;
 	__u8 tos;

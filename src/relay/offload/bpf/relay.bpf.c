@@ -38,6 +38,8 @@ struct flow_key {
 
 /* The destination is a relayed address of this server. */
 #define FLOW_HAIRPIN 1
+/* The source is one: what comes by the wire is forged, and only what arrives from another flow belongs here. */
+#define FLOW_INSIDE 2
 
 /* What becomes of it. A place in the array belongs to one flow until long after that has ended. */
 struct flow {
@@ -72,8 +74,20 @@ struct interface {
 	/* Programs that differ in this do not send to each other. */
 	__u8 mode;
 	__u8 reserved;
+};
+
+/* Where packets come in: a device, and the VLAN that their tag says, 0 for none. */
+struct door_key {
+	__u32 device;
+	__u16 vlan;
+	__u16 reserved;
+};
+
+/* An interface that stands there. */
+struct door {
 	__u8 mac[6];
-	__u8 reserved2[2];
+	__u8 mode;
+	__u8 reserved;
 };
 
 /* Why a packet of ours went up, and what was lost here. */
@@ -141,6 +155,13 @@ struct {
 	__uint(max_entries, 256);
 } INTERFACES SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct door_key);
+	__type(value, struct door);
+	__uint(max_entries, 256);
+} DOORS SEC(".maps");
+
 /* ---- The program ---- */
 
 INLINE int up(__u32 event)
@@ -167,8 +188,30 @@ INLINE __u16 fold(__u32 sum)
 	return sum;
 }
 
-/* The living flow of this key, or none. `place` is where it stands. */
-INLINE struct flow *find(const struct flow_key *key, __u32 *place, __u32 *event)
+/* A pointer into the packet whose offset the compiler knows no more. Without CAP_PERFMON the verifier lets only constants be added
+ * to one; of two constants that depend on the way here the compiler would make a variable. */
+INLINE void *settled(void *pointer)
+{
+	asm volatile("" : "+r"(pointer));
+	return pointer;
+}
+
+/* The sum over an IPv4 header without options, which is 0xffff if that is as it was sent. */
+INLINE __u16 header_sum(const struct iphdr *ip)
+{
+	const __u16 *words = (const void *)ip;
+	__u32 sum = 0;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < 10; i++)
+		sum += words[i];
+	return fold(sum);
+}
+
+/* The living flow of this key, or none. `place` is where it stands; `inside` tells what another flow has made from what comes
+ * by the wire. */
+INLINE struct flow *find(const struct flow_key *key, int inside, __u32 *place, __u32 *event)
 {
 	__u32 *at = bpf_map_lookup_elem(&PLACES, key);
 	struct flow *flow;
@@ -187,6 +230,8 @@ INLINE struct flow *find(const struct flow_key *key, __u32 *place, __u32 *event)
 	    flow->key.dst[2] != key->dst[2] || flow->key.dst[3] != key->dst[3] || flow->key.sport != key->sport ||
 	    flow->key.dport != key->dport || flow->key.channel != key->channel || flow->key.version != key->version)
 		return NULL;
+	if ((flow->flags & FLOW_INSIDE) && !inside)
+		return NULL;
 	*event = EVENT_EXPIRED;
 	if (flow->deadline <= bpf_ktime_get_coarse_ns())
 		return NULL;
@@ -196,12 +241,15 @@ INLINE struct flow *find(const struct flow_key *key, __u32 *place, __u32 *event)
 /* A packet, taken apart. */
 struct packet {
 	struct flow_key key;
+	struct udphdr *udp;
 	/* Length of the headers up to UDP's. */
 	__u32 before_udp;
 	/* Of the datagram without the UDP header. */
 	__u32 payload;
 	/* Kind of its destination port. */
 	__u32 port;
+	/* Of its tag; 0 for none. */
+	__u16 vlan;
 	__u16 check;
 	__u8 class;
 	__u8 hops;
@@ -214,8 +262,11 @@ INLINE int parse(void *data, void *end, struct packet *packet)
 	struct ethhdr *eth = data;
 	struct udphdr *udp;
 	struct ports *ports;
-	__u32 zero = 0, at = sizeof(*eth), total;
+	void *network = settled(eth + 1);
+	__u32 zero = 0, before = sizeof(*eth), total;
 	__be16 proto, fragment = 0;
+	/* IPv6 has no sum over its header. */
+	__u16 sum = 0xffff;
 
 	if ((void *)(eth + 1) > end)
 		return XDP_PASS;
@@ -225,15 +276,17 @@ INLINE int parse(void *data, void *end, struct packet *packet)
 	__builtin_memcpy(packet->dest, eth->dest, 6);
 	proto = eth->proto;
 	if (proto == htons(ETH_P_8021Q)) {
-		struct vlanhdr *tag = data + at;
+		struct vlanhdr *tag = (void *)(eth + 1);
 		if ((void *)(tag + 1) > end)
 			return XDP_PASS;
+		packet->vlan = ntohs(tag->tci) & VLAN_ID;
 		proto = tag->proto;
-		at += sizeof(*tag);
+		before += sizeof(*tag);
+		network = settled(tag + 1);
 	}
 
 	if (proto == htons(ETH_P_IP)) {
-		struct iphdr *ip = data + at;
+		struct iphdr *ip = network;
 		if ((void *)(ip + 1) > end)
 			return XDP_PASS;
 		/* No options. */
@@ -243,6 +296,7 @@ INLINE int parse(void *data, void *end, struct packet *packet)
 		/* Only a first fragment has ports. */
 		if (fragment & htons(0x1fff))
 			return XDP_PASS;
+		sum = header_sum(ip);
 		packet->key.version = 4;
 		packet->key.src[0] = ip->saddr;
 		packet->key.dst[0] = ip->daddr;
@@ -252,9 +306,10 @@ INLINE int parse(void *data, void *end, struct packet *packet)
 		if (total < sizeof(*ip))
 			return XDP_PASS;
 		total -= sizeof(*ip);
-		at += sizeof(*ip);
+		before += sizeof(*ip);
+		udp = settled(ip + 1);
 	} else if (proto == htons(ETH_P_IPV6)) {
-		struct ip6hdr *ip = data + at;
+		struct ip6hdr *ip = network;
 		__u32 first;
 		if ((void *)(ip + 1) > end)
 			return XDP_PASS;
@@ -268,12 +323,12 @@ INLINE int parse(void *data, void *end, struct packet *packet)
 		packet->class = first >> 20;
 		packet->hops = ip->hop_limit;
 		total = ntohs(ip->payload_len);
-		at += sizeof(*ip);
+		before += sizeof(*ip);
+		udp = settled(ip + 1);
 	} else {
 		return XDP_PASS;
 	}
 
-	udp = data + at;
 	if ((void *)(udp + 1) > end)
 		return XDP_PASS;
 	ports = bpf_map_lookup_elem(&PORTS, &zero);
@@ -283,15 +338,18 @@ INLINE int parse(void *data, void *end, struct packet *packet)
 	if (!packet->port)
 		return XDP_PASS;
 	/* From here on it is to a port of ours. */
+	if (sum != 0xffff)
+		return up(EVENT_CHECKSUM);
 	if (fragment)
 		return up(EVENT_FRAGMENT);
-	/* What IP and UDP say must agree, and be there. What is behind it in the frame is padding. */
-	if (ntohs(udp->len) != total || total < sizeof(*udp) || data + at + total > end)
+	/* What IP and UDP say must agree. Whether it is there is seen when it is sent on. */
+	if (ntohs(udp->len) != total || total < sizeof(*udp))
 		return up(EVENT_LENGTH);
 	packet->key.sport = udp->source;
 	packet->key.dport = udp->dest;
 	packet->check = udp->check;
-	packet->before_udp = at;
+	packet->udp = udp;
+	packet->before_udp = before;
 	packet->payload = total - sizeof(*udp);
 	return XDP_TX;
 }
@@ -302,17 +360,19 @@ int turn_relay(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet packet = {};
 	struct bpf_fib_lookup fib = {};
-	struct interface *in, *out;
+	struct door_key door = {};
+	struct interface *out;
+	struct door *in;
 	struct flow *flow = NULL, *last;
 	struct ethhdr *eth;
 	struct udphdr *udp;
-	__u32 place = 0, last_place = 0, event = EVENT_UNBOUND, device = ctx->ingress_ifindex;
+	__u32 place = 0, last_place = 0, event = EVENT_UNBOUND;
 	/* Bytes of application data; lengths of UDP datagram and headers that are to be. */
 	__u32 bytes, udp_len, header, sum;
 	__u16 check, vlan;
 	__u8 version;
 	__be16 out_channel;
-	int verdict, shift;
+	int verdict, shift, behind;
 	void *at;
 
 	verdict = parse(data, end, &packet);
@@ -321,13 +381,9 @@ int turn_relay(struct xdp_md *ctx)
 	bytes = packet.payload;
 
 	if (packet.port & PORT_RELAY)
-		flow = find(&packet.key, &place, &event);
+		flow = find(&packet.key, 0, &place, &event);
 	if (!flow && packet.port & PORT_LISTENER) {
-		__u32 before = packet.before_udp;
-		__be16 *head;
-		/* At most 58; the verifier has forgotten it, and the compiler must not know that it is told again. */
-		asm volatile("" : "+r"(before));
-		head = data + (before & 63) + sizeof(*udp);
+		__be16 *head = (void *)(packet.udp + 1);
 		if ((void *)(head + 2) > end || packet.payload < 4)
 			return XDP_PASS;
 		/* STUN, DTLS and all else (RFC 7983). */
@@ -338,10 +394,17 @@ int turn_relay(struct xdp_md *ctx)
 			return up(EVENT_LENGTH);
 		bytes = packet.payload - 4;
 		packet.key.channel = head[0];
-		flow = find(&packet.key, &place, &event);
+		flow = find(&packet.key, 0, &place, &event);
 	}
 	if (!flow)
 		return up(event);
+
+	door.device = ctx->ingress_ifindex;
+	door.vlan = packet.vlan;
+	in = bpf_map_lookup_elem(&DOORS, &door);
+	/* Nor what a switch sends everywhere because it does not know better. */
+	if (!in || *(__u32 *)packet.dest != *(__u32 *)in->mac || *(__u16 *)(packet.dest + 4) != *(__u16 *)(in->mac + 4))
+		return up(EVENT_INTERFACE);
 
 	/* A checksum that is only the pseudo header's is to be completed by hardware: the packet comes from this very host, or is
 	 * several that were merged. */
@@ -365,7 +428,7 @@ int turn_relay(struct xdp_md *ctx)
 		key.sport = flow->sport;
 		key.dport = flow->dport;
 		key.version = flow->version;
-		last = find(&key, &last_place, &event);
+		last = find(&key, 1, &last_place, &event);
 		if (!last)
 			return up(event);
 		sum += last->delta;
@@ -421,20 +484,28 @@ int turn_relay(struct xdp_md *ctx)
 		return up(EVENT_ROUTE);
 	}
 
-	in = bpf_map_lookup_elem(&INTERFACES, &device);
 	out = bpf_map_lookup_elem(&INTERFACES, &fib.ifindex);
-	if (!in || !out || in->mode != out->mode)
-		return up(EVENT_INTERFACE);
-	/* Not what a switch sends everywhere because it does not know better. */
-	if (*(__u32 *)packet.dest != *(__u32 *)in->mac || *(__u16 *)(packet.dest + 4) != *(__u16 *)(in->mac + 4))
+	if (!out || in->mode != out->mode)
 		return up(EVENT_INTERFACE);
 	vlan = out->vlan;
 
 	header = sizeof(*eth) + (vlan ? 4 : 0) + (version == 4 ? sizeof(struct iphdr) : sizeof(struct ip6hdr)) +
 		 (out_channel ? 4 : 0);
 	shift = (int)(packet.before_udp + (packet.key.channel ? 4 : 0)) - (int)header;
-	if (shift && bpf_xdp_adjust_head(ctx, shift))
+	/* What another program has put before the packet would be moved with its beginning. */
+	if ((void *)(long)ctx->data_meta + 1 <= (void *)(long)ctx->data)
 		return up(EVENT_HEADROOM);
+	/* All that the headers speak of must be there, and what is behind it in the frame is padding. Lengths that vary cannot be
+	 * compared with the packet's end without CAP_PERFMON. But its beginning can be moved so far that what remains is as long as
+	 * an Ethernet header, the least that the kernel leaves, and from there to where it is to be. */
+	behind = packet.before_udp + sizeof(*udp) + packet.payload - sizeof(*eth);
+	if (bpf_xdp_adjust_head(ctx, behind))
+		return up(EVENT_LENGTH);
+	if (bpf_xdp_adjust_head(ctx, shift - behind)) {
+		/* There is room where it was. */
+		bpf_xdp_adjust_head(ctx, -behind);
+		return up(EVENT_HEADROOM);
+	}
 
 	/* All headers are written anew. There is room for them: what was there has moved by the difference. */
 	at = (void *)(long)ctx->data;
@@ -506,7 +577,7 @@ int turn_relay(struct xdp_md *ctx)
 	count(place, bytes);
 	if (last_place != place)
 		count(last_place, bytes);
-	if (out->device == device)
+	if (out->device == ctx->ingress_ifindex)
 		return XDP_TX;
 	return bpf_redirect(out->device, 0);
 
