@@ -3,11 +3,11 @@
 use std::{fmt, fs, io, sync::Arc, time::Duration};
 
 use super::{
-    interfaces::{self, Target},
+    interfaces::{self, Choice, Target},
     kernel::{Attached, Kernel, Mode},
     layout::{Interface, PORT_LISTENER, PORT_RELAY, Ports},
     mirror::traffic,
-    privileges,
+    privileges::{self, Privileges},
     report::{OffloadCounts, OffloadReport},
 };
 use crate::{
@@ -47,27 +47,32 @@ impl Offload {
     }
 }
 
-/// Starts what the configuration asks for.
+/// Starts what the configuration asks for, and gives up what it takes, whatever comes of it.
 ///
 /// # Errors
 /// What was asked for by name cannot be had; in words for the operator.
 pub(in super::super) fn start(
     settings: &Settings,
     endpoints: &[Endpoint],
+    privileges: Privileges,
 ) -> Result<(Option<Arc<Offload>>, OffloadReport), String> {
-    let modes: &[Mode] = match settings.offload.mode {
+    let mode = settings.offload.mode;
+    let asked: Option<&'static [Mode]> = match mode {
         OffloadMode::Off => return Ok((None, OffloadReport::Off)),
-        OffloadMode::Auto => {
-            return Ok(match try_all(settings, endpoints, None) {
-                Ok((offload, report)) => (Some(Arc::new(offload)), report),
-                Err(why) => (None, OffloadReport::Unavailable(why)),
-            });
-        }
-        OffloadMode::Native => &[Mode::Native],
-        OffloadMode::Generic => &[Mode::Generic],
+        OffloadMode::Auto => None,
+        OffloadMode::Native => Some(&[Mode::Native]),
+        OffloadMode::Generic => Some(&[Mode::Generic]),
     };
-    let (offload, report) = try_all(settings, endpoints, Some(modes))?;
-    Ok((Some(Arc::new(offload)), report))
+    let (settings, endpoints) = (settings.clone(), endpoints.to_vec());
+    let tried = privileges.run(move || try_all(&settings, &endpoints, asked));
+    match tried.unwrap_or_else(|| Err("the thread that has the privileges for it has failed".to_owned())) {
+        Ok((offload, report)) => Ok((Some(Arc::new(offload)), report)),
+        Err(why) => {
+            // CAP_BPF may have been kept to write to tables.
+            privileges::give_up_all();
+            if mode == OffloadMode::Auto { Ok((None, OffloadReport::Unavailable(why))) } else { Err(why) }
+        }
+    }
 }
 
 /// What [`start`] would try, as far as can be told without touching an interface.
@@ -75,7 +80,7 @@ pub(in super::super) fn plan(settings: &Settings) -> OffloadReport {
     if settings.offload.mode == OffloadMode::Off {
         return OffloadReport::Off;
     }
-    let tried = interfaces::choose(settings).and_then(|targets| {
+    let tried = interfaces::choose(settings).and_then(|Choice { targets, left_out }| {
         Kernel::load(1).map_err(|error| cannot_load(&error))?;
         let asked = match settings.offload.mode {
             OffloadMode::Native => Some(Mode::Native),
@@ -84,7 +89,7 @@ pub(in super::super) fn plan(settings: &Settings) -> OffloadReport {
         };
         let (mode, why) = asked.map_or_else(|| first_choice(&targets), |mode| (mode, None));
         let interfaces = targets.iter().map(|target| format!("{} ({})", target.name, target.driver)).collect();
-        Ok(OffloadReport::On { mode: mode.name(), interfaces, why })
+        Ok(OffloadReport::On { mode: mode.name(), interfaces, why: together([why, left_out]) })
     });
     tried.unwrap_or_else(OffloadReport::Unavailable)
 }
@@ -103,7 +108,7 @@ fn try_all(
     endpoints: &[Endpoint],
     asked: Option<&[Mode]>,
 ) -> Result<(Offload, OffloadReport), String> {
-    let targets = interfaces::choose(settings)?;
+    let Choice { targets, left_out } = interfaces::choose(settings)?;
     let (first, why) = first_choice(&targets);
     let (modes, mut why) = match (asked, first) {
         (Some(modes), _) => (modes, None),
@@ -114,16 +119,18 @@ fn try_all(
     kernel.set_ports(&ports(settings, endpoints))?;
     let [v4, v6] = [true, false].map(|ipv4| settings.relay.addresses.iter().any(|relay| relay.local.is_ipv4() == ipv4));
     let families = [(v4 || serves(endpoints, true), "ipv4"), (v6 || serves(endpoints, false), "ipv6")];
-    for (_, family) in families.into_iter().filter(|(used, _)| *used) {
-        let_loopback_route(family)?;
-    }
+    let families = families.into_iter().filter_map(|(used, family)| used.then_some(family));
     let mut failed = String::new();
     for mode in modes {
         match attach(&mut kernel, &targets, *mode) {
             Ok(attached) => {
-                privileges::give_up(&kernel);
+                // As workers will.
+                privileges::finish_loading();
+                kernel.try_writing().map_err(|error| format!("the program's tables cannot be written to: {error}"))?;
+                // Last: nothing of this host is changed for what then fails.
+                let_loopback_route(families)?;
                 let interfaces = targets.iter().map(|target| target.at(*mode).0.to_owned()).collect();
-                let report = OffloadReport::On { mode: mode.name(), interfaces, why };
+                let report = OffloadReport::On { mode: mode.name(), interfaces, why: together([why, left_out]) };
                 return Ok((Offload { kernel, _attached: attached }, report));
             }
             Err(error) => {
@@ -133,6 +140,12 @@ fn try_all(
         }
     }
     Err(failed)
+}
+
+/// Words about the choice.
+fn together(words: [Option<String>; 2]) -> Option<String> {
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 fn serves(endpoints: &[Endpoint], ipv4: bool) -> bool {
@@ -175,11 +188,12 @@ fn cannot_attach(name: &str, mode: Mode, error: &io::Error) -> String {
 }
 
 /// What it takes.
-const NEEDED: &str = "the capabilities CAP_BPF and CAP_NET_ADMIN are needed (systemd/offload.conf gives them)";
+const NEEDED: &str =
+    "the capabilities CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed (systemd/offload.conf gives them)";
 
 fn cannot_load(error: &str) -> String {
     if privileges::are_there() {
-        format!("the kernel does not take the program (Linux 5.15 or later is needed): {error}")
+        format!("the kernel refuses the program (which takes Linux 5.15 or later): {error}")
     } else {
         NEEDED.to_owned()
     }
@@ -198,15 +212,24 @@ fn ports(settings: &Settings, endpoints: &[Endpoint]) -> Box<Ports> {
 }
 
 /// The program asks for routes as if its packets came from the loopback interface, as this host's own do, and the kernel tells them
-/// only for interfaces that forward. Loopback may: nothing comes from there but from this host.
-fn let_loopback_route(family: &str) -> Result<(), String> {
-    let file = format!("/proc/sys/net/{family}/conf/lo/forwarding");
-    match fs::read_to_string(&file) {
-        Ok(value) if value.trim() != "0" => Ok(()),
-        Ok(_) => fs::write(&file, "1").map_err(|error| {
-            format!("net.{family}.conf.lo.forwarding is 0 and cannot be set ({error}): run `sysctl -w net.{family}.conf.lo.forwarding=1`")
-        }),
+/// only for interfaces that forward. Loopback may: nothing comes from there but from this host. If it cannot be had for one family,
+/// the others are left as they were.
+fn let_loopback_route(families: impl Iterator<Item = &'static str>) -> Result<(), String> {
+    let mut changed = Vec::new();
+    for family in families {
+        let file = format!("/proc/sys/net/{family}/conf/lo/forwarding");
         // A sandbox may hide it; where it is 0 everything is passed up, and counted as forwarding-off.
-        Err(_) => Ok(()),
+        if !fs::read_to_string(&file).is_ok_and(|value| value.trim() == "0") {
+            continue;
+        }
+        if let Err(error) = fs::write(&file, "1") {
+            // What could be written can be written again.
+            changed.iter().for_each(|file| drop(fs::write(file, "0")));
+            return Err(format!(
+                "net.{family}.conf.lo.forwarding is 0 and cannot be set ({error}): run `sysctl -w net.{family}.conf.lo.forwarding=1`"
+            ));
+        }
+        changed.push(file);
     }
+    Ok(())
 }
