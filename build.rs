@@ -50,7 +50,11 @@ fn compile() -> Result<(), String> {
             }
             "clang could not compile it"
         }
-        Err(_) => "clang was not there when it was built",
+        Err(_) => {
+            // It may be installed before the next build: what is never there has cargo run this each time.
+            println!("cargo::rerun-if-changed={}", object.with_file_name("no-clang").display());
+            "clang was not there when it was built"
+        }
     };
     println!(
         "cargo::warning=built without offload: {why} (Debian's package is clang; the feature `offload` off says the same without a word)"

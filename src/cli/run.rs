@@ -31,7 +31,9 @@ use crate::{
         settings::{Log, LogFormat},
     },
     policy::limit::Limit,
-    relay::{Counts, Endpoint, FORWARDING_OFF, KernelDrops, OffloadReport, PassedSockets, Relay, log_panics},
+    relay::{
+        Counts, Endpoint, FORWARDING_OFF, KernelDrops, OffloadReport, PassedSockets, Privileges, Relay, log_panics,
+    },
     turn::{Drop, Transport},
 };
 
@@ -41,12 +43,14 @@ pub(super) fn run(loaded: Loaded, generated_password: Option<String>, source: Op
     let passed = systemd::passed_sockets();
     let log = start_logging(&loaded.settings.log);
     log_panics();
+    // Before any other thread is started, which would keep them.
+    let privileges = Privileges::set_apart(&loaded.settings);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let passed = passed.map_err(|error| format!("cannot take the sockets of LISTEN_FDS: {error}"));
     let loaded = (loaded.settings, loaded.files);
-    match passed.and_then(|passed| serve(loaded, generated_password.as_deref(), source, log, passed)) {
+    match passed.and_then(|passed| serve(loaded, generated_password.as_deref(), source, log, passed, privileges)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             tracing::error!("{message}");
@@ -61,6 +65,7 @@ fn serve(
     source: Option<Source>,
     log: Arc<LogLevel>,
     passed: PassedSockets,
+    privileges: Privileges,
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -77,7 +82,8 @@ fn serve(
         let slow = logins.clone().map(|logins| -> Arc<dyn Slow> { logins });
         let realms = StoredRealms::begin(stores, &mut settings).await;
         let reserved = sockets.addresses();
-        let relay = Relay::start_on(settings.clone(), slow, &reserved, passed).map_err(|error| error.to_string())?;
+        let relay = Relay::start_on(settings.clone(), slow, &reserved, passed, privileges);
+        let relay = relay.map_err(|error| error.to_string())?;
         for Endpoint { transport, address } in relay.endpoints() {
             tracing::info!(transport = transport.name(), %address, "listening");
         }

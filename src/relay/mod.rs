@@ -58,7 +58,7 @@ pub use events::{Event, Heard, Listener, Stamped};
 pub use limits::StateError;
 pub use listeners::{Endpoint, KernelDrops};
 pub use monitor::{BATCH_BOUNDS, Batches, Filter, Monitor, PortUse, Recalled, Report, Stretch, Told};
-pub use offload::{FORWARDING_OFF, OffloadCounts, OffloadReport};
+pub use offload::{FORWARDING_OFF, OffloadCounts, OffloadReport, Privileges};
 pub use passed::PassedSockets;
 pub use reload::Reloaded;
 pub use start::{Counts, Relay, StartError};

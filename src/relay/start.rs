@@ -19,7 +19,7 @@ use super::{
     limits::{Bookkeeper, StateError},
     listeners::{Endpoint, KernelDrops, Listeners, host_addresses, told_addresses},
     monitor::Monitor,
-    offload::{self, Offload, OffloadCounts, OffloadReport},
+    offload::{self, Offload, OffloadCounts, OffloadReport, Privileges},
     passed::PassedSockets,
     peers::{Own, PeerBook},
     reload::own_sockets,
@@ -31,7 +31,10 @@ use super::{
 };
 use crate::{
     auth::directory::{Directory, DirectoryError, Slow},
-    config::{Settings, settings::Peers},
+    config::{
+        Settings,
+        settings::{OffloadMode, Peers},
+    },
     policy::limiter::LimitCounts,
     turn::{Revocation, Totals},
 };
@@ -141,7 +144,8 @@ pub struct Relay {
 impl Relay {
     /// Opens all listeners and starts the workers. When this returns, clients are served. `reserved` are addresses where this
     /// process serves others than clients: no client reaches them as a peer, whatever the rules allow. Users that are kept in
-    /// `store` are asked for after those of the configuration.
+    /// `store` are asked for after those of the configuration. If offload is asked for, the calling thread loses the capabilities
+    /// that it takes ([`Privileges::set_apart`]).
     ///
     /// # Errors
     /// [`StartError`]; then nothing is left open.
@@ -150,10 +154,14 @@ impl Relay {
         store: Option<Arc<dyn Slow>>,
         reserved: &[SocketAddr],
     ) -> Result<Self, StartError> {
-        Self::start_on(settings, store, reserved, PassedSockets::default())
+        let privileges = match settings.offload.mode {
+            OffloadMode::Off => Privileges::default(),
+            _ => Privileges::set_apart(&settings),
+        };
+        Self::start_on(settings, store, reserved, PassedSockets::default(), privileges)
     }
 
-    /// The same with listening sockets that are open already, where they match the configured ones.
+    /// The same with listening sockets that are open already, where they match the configured ones, and with what offload takes.
     ///
     /// # Errors
     /// [`StartError`]; then nothing is left open.
@@ -162,8 +170,9 @@ impl Relay {
         store: Option<Arc<dyn Slow>>,
         reserved: &[SocketAddr],
         passed: PassedSockets,
+        privileges: Privileges,
     ) -> Result<Self, StartError> {
-        Self::open(settings, store, reserved, passed).map_err(StartError::by_cause)
+        Self::open(settings, store, reserved, passed, privileges).map_err(StartError::by_cause)
     }
 
     fn open(
@@ -171,6 +180,7 @@ impl Relay {
         store: Option<Arc<dyn Slow>>,
         reserved: &[SocketAddr],
         passed: PassedSockets,
+        privileges: Privileges,
     ) -> Result<Self, StartError> {
         let has_store = store.is_some();
         let directory = Arc::new(Directory::new(&settings, has_store)?);
@@ -191,7 +201,7 @@ impl Relay {
         let listeners = Arc::new(Listeners::open(&settings, workers, io, passed)?);
         let sockets = listeners.sockets();
         let clock = Clock::new();
-        let (offload, offload_report) = offload::start(&settings, &sockets.endpoints, || clock.now())
+        let (offload, offload_report) = offload::start(&settings, &sockets.endpoints, privileges, move || clock.now())
             .map_err(|why| StartError::Offload { mode: settings.offload.mode.name(), why })?;
         let relay = settings.relay.addresses.clone();
         let own = Own { sockets: own_sockets(&settings, &sockets, reserved), relay, host: host_addresses() };

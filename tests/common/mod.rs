@@ -141,7 +141,7 @@ impl Server {
         Self::launch_in(directory, Command::new(env!("CARGO_BIN_EXE_turnserver")), configuration)
     }
 
-    /// The same, with a command of one's own for the program.
+    /// The same with a command of one's own for the program.
     pub(crate) fn launch_in(directory: tempfile::TempDir, mut command: Command, configuration: &str) -> Self {
         let file = directory.path().join("turnserver.toml");
         std::fs::write(&file, configuration).expect("writing the configuration");

@@ -72,6 +72,10 @@ fn the_file_builds_from_what_is_here() {
     let manifest: toml::Table = fs::read_to_string(ours("Cargo.toml")).expect("Cargo.toml").parse().expect("TOML");
     let rust = manifest["package"]["rust-version"].as_str().expect("a version");
     assert!(file.contains(&format!("FROM rust:{rust}-")), "the oldest Rust that does: {rust}");
+    assert!(
+        file.contains("apt-get install -y --no-install-recommends clang"),
+        "the program for the kernel is compiled, too"
+    );
     assert!(file.contains("deploy/container/rootfs.sh target/release/turnserver /rootfs"));
     assert_eq!(access(&ours("deploy/container/rootfs.sh")).0 & 0o111, 0o111, "it is started");
     assert!(file.contains(&format!("USER {USER}:{USER}")), "by number, so that Kubernetes knows that it is not root");

@@ -69,6 +69,7 @@ fn the_package_has_what_it_should() {
         ("-rw-r--r--", "./usr/share/doc/turnserver/THIRD-PARTY.txt"),
         ("-rw-r--r--", "./usr/share/doc/turnserver/examples/turnserver.toml.example"),
         ("-rw-r--r--", "./usr/share/doc/turnserver/examples/turnserver.socket"),
+        ("-rw-r--r--", "./usr/share/doc/turnserver/examples/offload.conf"),
     ] {
         let has = |line: &str| line.starts_with(mode) && line.contains(" 0/0 ") && line.ends_with(&format!(" {path}"));
         assert!(contents.lines().any(has), "{mode} {path}:\n{contents}");
@@ -85,6 +86,8 @@ fn the_package_has_what_it_should() {
     assert!(copyright.contains("/usr/share/doc/turnserver/THIRD-PARTY.txt"), "{copyright}");
     // A socket unit would be started, too: it is an example alone.
     assert!(!contents.contains("system/turnserver.socket"), "{contents}");
+    // Nor are there more privileges than the operator has asked for.
+    assert!(!contents.contains("turnserver.service.d"), "{contents}");
     let mut control = Command::new("dpkg-deb");
     control.arg("--control").arg(&package).arg(folder.path().join("control"));
     run(control, PATIENCE);

@@ -1,5 +1,5 @@
 //! Relaying in the kernel, on veth pairs between network namespaces, in the driver and in front of the stack. Needs root, iproute2
-//! and coturn's tools, and a build with offload (clang).
+//! setpriv (util-linux) and coturn's tools, and a build with offload (clang).
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -7,16 +7,19 @@ mod network;
 mod tap;
 
 use std::{
+    fs,
     io::{self, Read, Write},
     net::{SocketAddr, UdpSocket},
     os::unix::net::UnixStream,
+    path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use common::{
     PASSWORD, PATIENCE, Server, USER,
     client::{TurnClient, channel_data},
-    process::{Process, command_in},
+    process::{Process, command_in, run},
     uclient,
 };
 use network::{Network, address};
@@ -506,7 +509,7 @@ fn nothing_of_it_is_left_when_the_process_is_killed() {
         let namespace = network.namespace("server");
         let directory = tempfile::tempdir().expect("a folder");
         let file = directory.path().join("turnserver.toml");
-        std::fs::write(&file, format!("{CONFIGURATION}mode = \"{mode}\"\n")).expect("a file");
+        fs::write(&file, format!("{CONFIGURATION}mode = \"{mode}\"\n")).expect("a file");
         let mut command = command_in(Some(&namespace), env!("CARGO_BIN_EXE_turnserver"));
         command.arg("-c").arg(&file);
         let mut process = Process::start(command);
@@ -532,7 +535,7 @@ fn another_program_at_the_interface_is_left_alone() {
     let directory = tempfile::tempdir().expect("a folder");
     let file = directory.path().join("turnserver.toml");
     for mode in MODES {
-        std::fs::write(&file, format!("{CONFIGURATION}mode = \"{mode}\"\n")).expect("a file");
+        fs::write(&file, format!("{CONFIGURATION}mode = \"{mode}\"\n")).expect("a file");
         let mut command = command_in(Some(&namespace), env!("CARGO_BIN_EXE_turnserver"));
         command.arg("-c").arg(&file);
         let mut process = Process::start(command);
@@ -575,6 +578,66 @@ fn without_its_privileges_the_server_serves_by_itself() {
     server.stop();
 }
 
+/// CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF.
+const OF_OFFLOAD: u64 = 1 << 12 | 1 << 38 | 1 << 39;
+const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+/// Nobody, on every Linux.
+const USER_ID: u32 = 65534;
+
+/// A server with users in a database, as the unit with its drop-in starts it: an ordinary user's, with their capabilities alone.
+fn start_as_user(network: &Network, configuration: &str) -> Server {
+    let units = ["turnserver.service", "offload.conf"]
+        .map(|file| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(file)).expect(file));
+    let named = units
+        .iter()
+        .map(|unit| unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=CAP_")).expect("capabilities"));
+    let named = named.flat_map(|names| names.split(" CAP_")).map(|name| format!("+{}", name.to_lowercase()));
+    let capabilities = named.collect::<Vec<_>>().join(",");
+    let directory = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::chown(directory.path(), Some(USER_ID), Some(USER_ID)).expect("to give it away");
+    let store = format!("[store]\ntype = \"sqlite\"\npath = \"{}/users.db\"\n", directory.path().display());
+    let mut command = command_in(Some(&network.namespace("server")), "setpriv");
+    command.args([format!("--reuid={USER_ID}"), format!("--regid={USER_ID}"), "--clear-groups".to_owned()]);
+    command.args(["inh-caps=", "ambient-caps=", "bounding-set=-all,"].map(|set| format!("--{set}{capabilities}")));
+    command.args(["--no-new-privs", env!("CARGO_BIN_EXE_turnserver")]);
+    Server::launch_in(directory, command, &format!("{configuration}{store}"))
+}
+
+/// The name of every thread of the server, and the capabilities that it has or can get.
+fn capabilities(server: &Server) -> Vec<(String, u64)> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("/proc");
+    // One that has ended meanwhile has none.
+    let statuses = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+    let read = |status: String| {
+        let value =
+            |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).expect("a line").trim().to_owned();
+        let set = |key: &str| u64::from_str_radix(&value(key), 16).expect("bits");
+        (
+            value("Name:"),
+            ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"].map(set).into_iter().fold(0, |all, set| all | set),
+        )
+    };
+    statuses.map(read).collect()
+}
+
+#[test]
+fn an_ordinary_user_with_the_capabilities_of_the_unit_relays_in_the_kernel_and_keeps_none_of_them() {
+    let network = Network::build();
+    for mode in MODES {
+        let server = start_as_user(&network, &format!("{CONFIGURATION}mode = \"{mode}\"\n"));
+        assert_eq!(server.await_logged("offload")["mode"], mode);
+        let threads = capabilities(&server);
+        for name in ["turnserver", "store", "worker-0", "worker-1"] {
+            assert!(threads.iter().any(|(thread, _)| thread == name), "{name} is not in {threads:?}");
+        }
+        assert!(threads.iter().all(|(_, bits)| *bits == CAP_NET_BIND_SERVICE), "{threads:x?}");
+        let (client, peer, relayed) = connected(&network, true, true, 5110);
+        exchange(&client, &peer, relayed, b"unprivileged");
+        let sums = stop(server);
+        assert_eq!(sums.kernel[2], 2, "{sums:?}");
+    }
+}
+
 #[test]
 fn two_capabilities_are_all_that_it_needs() {
     let network = Network::build();
@@ -594,17 +657,62 @@ fn two_capabilities_are_all_that_it_needs() {
 fn the_privileges_are_gone_when_it_serves() {
     let network = Network::build();
     let server = start(&network, "native");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("/proc");
-    for set in ["CapPrm", "CapEff"] {
-        let line = status.lines().find_map(|line| line.strip_prefix(set)).expect("a set");
-        let bits = u64::from_str_radix(line.trim_start_matches(':').trim(), 16).expect("bits");
-        assert_eq!(bits & (1 << 12 | 1 << 39), 0, "{set} has CAP_NET_ADMIN or CAP_BPF: {bits:x}");
-        assert_ne!(bits, 0, "the others are not this program's to give up");
-    }
+    let threads = capabilities(&server);
+    assert!(threads.iter().all(|(_, bits)| bits & OF_OFFLOAD == 0), "{threads:x?}");
+    assert!(threads.iter().all(|(_, bits)| *bits != 0), "the others are not this program's to give up: {threads:x?}");
     let (client, peer, relayed) = connected(&network, true, true, 5100);
     exchange(&client, &peer, relayed, b"unprivileged");
     let sums = stop(server);
     assert_eq!(sums.kernel[2], 2, "{sums:?}");
+}
+
+#[test]
+fn what_comes_to_nothing_keeps_no_privileges_and_leaves_the_host_as_it_was() {
+    const FORWARDING: [&str; 2] = ["/proc/sys/net/ipv4/conf/lo/forwarding", "/proc/sys/net/ipv6/conf/lo/forwarding"];
+
+    let network = Network::build();
+    network.within("server", || FORWARDING.map(|file| fs::write(file, "0").expect("to write")));
+    let other = network.within("server", || common::veth::let_everything_in("eth1").expect("a program"));
+    let forwarding = || network.within("server", || FORWARDING.map(|file| fs::read_to_string(file).expect("to read")));
+    for (mode, message) in [("auto", "no offload: all data pass through user space"), ("off", "ready")] {
+        let server = start_as_user(&network, &format!("{CONFIGURATION}mode = \"{mode}\"\n"));
+        server.await_logged(message);
+        let threads = capabilities(&server);
+        assert!(threads.iter().all(|(_, bits)| *bits == CAP_NET_BIND_SERVICE), "{mode}: {threads:x?}");
+        assert_eq!(forwarding(), ["0\n"; 2], "{mode}");
+        server.stop();
+    }
+    drop(other);
+    let server = start_as_user(&network, &format!("{CONFIGURATION}mode = \"native\"\n"));
+    server.await_logged("offload");
+    assert_eq!(forwarding(), ["1\n"; 2], "set where it is of use");
+    stop(server);
+}
+
+/// Nothing of what cargo watches changes when clang is installed: something that is never there has the script run each time.
+#[test]
+fn a_build_without_clang_looks_for_it_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = folder.path().join("script");
+    let mut command = Command::new("rustc");
+    command.args(["--edition=2024", "-o"]).arg(&script);
+    run(
+        {
+            command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("build.rs"));
+            command
+        },
+        PATIENCE,
+    );
+    for (clang, is_there) in [("/nowhere/clang", false), ("clang", true)] {
+        let mut command = Command::new(&script);
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).env("OUT_DIR", folder.path()).env("CLANG", clang);
+        command.env("CARGO_CFG_TARGET_OS", "linux").env("CARGO_FEATURE_OFFLOAD", "1");
+        let output = run(command, PATIENCE);
+        let watched: Vec<&str> =
+            output.lines().filter_map(|line| line.strip_prefix("cargo::rerun-if-changed=")).collect();
+        let exists = |path: &&str| Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists();
+        assert_eq!(watched.iter().all(exists), is_there, "{output}");
+    }
 }
 
 #[test]
@@ -613,10 +721,10 @@ fn check_tells_beforehand() {
     let directory = tempfile::tempdir().expect("a folder");
     let file = directory.path().join("turnserver.toml");
     let check = |mode: &str| {
-        std::fs::write(&file, format!("{CONFIGURATION}mode = \"{mode}\"\n")).expect("a file");
+        fs::write(&file, format!("{CONFIGURATION}mode = \"{mode}\"\n")).expect("a file");
         let mut command = command_in(Some(&network.namespace("server")), env!("CARGO_BIN_EXE_turnserver"));
         command.args(["check", "--syntax-only", "-c"]).arg(&file);
-        let output = common::process::run(command, PATIENCE);
+        let output = run(command, PATIENCE);
         output.lines().find(|line| line.contains("offload on this host")).expect("a line").to_owned()
     };
     assert_eq!(check("off"), "# offload on this host: off");

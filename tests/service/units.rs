@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, path::Path, process::Command};
 
 const SERVICE: &str = "turnserver.service";
 const SOCKET: &str = "examples/turnserver.socket";
+/// What offload needs besides.
+const DROP_IN: &str = "offload.conf";
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
 
 fn output(command: &mut Command) -> (bool, String) {
@@ -40,6 +42,9 @@ fn root() -> tempfile::TempDir {
         let target = root.path().join("usr/lib/systemd/system").join(file);
         std::fs::copy(Path::new(UNITS).join(name), target).expect("to copy");
     }
+    let drop_ins = root.path().join("etc/systemd/system/turnserver.service.d");
+    std::fs::create_dir_all(&drop_ins).expect("a folder");
+    std::fs::copy(Path::new(UNITS).join(DROP_IN), drop_ins.join(DROP_IN)).expect("to copy");
     // What the units wait for is the system's.
     for name in ["network-online.target", "multi-user.target", "sockets.target", "sysinit.target", "basic.target"] {
         let from = Path::new("/lib/systemd/system").join(name);
@@ -80,6 +85,27 @@ fn a_unit_with_a_mistake_is_not_accepted() {
     command.arg("verify").arg(format!("--root={}", root.path().display())).args(["--recursive-errors=no", "--man=no"]);
     let (_, text) = output(command.arg(&path));
     assert!(text.contains("WatchdogSecs"), "{text}");
+}
+
+#[test]
+fn a_drop_in_with_a_mistake_is_not_accepted() {
+    let root = root();
+    let wrong = unit(DROP_IN).replace("SystemCallFilter=", "SystemCallFilters=");
+    let path = root.path().join("etc/systemd/system/turnserver.service.d").join(DROP_IN);
+    std::fs::write(path, wrong).expect("to write");
+    let mut command = Command::new("systemd-analyze");
+    command.arg("verify").arg(format!("--root={}", root.path().display())).args(["--recursive-errors=no", "--man=no"]);
+    let (_, text) = output(command.arg(root.path().join("usr/lib/systemd/system/turnserver.service")));
+    assert!(text.contains("offload.conf") && text.contains("SystemCallFilters"), "{text}");
+}
+
+/// Ambient capabilities must be in the bounding set.
+#[test]
+fn offload_gets_what_its_message_names() {
+    let unit = unit(DROP_IN);
+    for key in ["AmbientCapabilities", "CapabilityBoundingSet"] {
+        assert_eq!(values(&unit, key), ["CAP_BPF CAP_NET_ADMIN"], "{key}");
+    }
 }
 
 /// "OK" begins at 1.0 of 10 and ends at 5.0, where "MEDIUM" begins.

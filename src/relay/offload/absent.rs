@@ -2,6 +2,8 @@
 
 use std::{convert::Infallible, sync::Arc};
 
+#[cfg(target_os = "linux")]
+use super::Privileges;
 use super::{
     Place,
     report::{OffloadCounts, OffloadReport},
@@ -57,11 +59,26 @@ impl Mirror {
     }
 }
 
+/// Elsewhere than on Linux there are none.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug, Default)]
+pub struct Privileges(());
+
+#[cfg(not(target_os = "linux"))]
+impl Privileges {
+    /// There is nothing to set apart.
+    #[must_use]
+    pub const fn set_apart(_: &Settings) -> Self {
+        Self(())
+    }
+}
+
 /// Nothing can be started; asking for it by name is a mistake.
 pub(in super::super) fn start(
     settings: &Settings,
     _: &[Endpoint],
-    _: impl Fn() -> Time,
+    _: Privileges,
+    _: impl Fn() -> Time + Send + 'static,
 ) -> Result<(Option<Arc<Offload>>, OffloadReport), String> {
     match settings.offload.mode {
         OffloadMode::Native | OffloadMode::Generic => Err(WHY.to_owned()),

@@ -47,11 +47,19 @@ pub(super) fn suit(targets: &[Target], mode: Mode) -> Result<(), String> {
     ))
 }
 
+/// Where the program is to be put.
+pub(super) struct Choice {
+    pub(super) targets: Vec<Target>,
+    /// A word about interfaces that carry addresses and cannot have it.
+    pub(super) left_out: Option<String>,
+}
+
 /// The interfaces of the configuration, or those that carry its addresses.
-pub(super) fn choose(settings: &Settings) -> Result<Vec<Target>, String> {
+pub(super) fn choose(settings: &Settings) -> Result<Choice, String> {
     let wanted = &settings.offload.interfaces;
     if !wanted.is_empty() {
-        return wanted.iter().map(|name| target(name)).collect();
+        let named = |name: &String| target(name)?.ok_or_else(|| format!("{name} is no Ethernet interface"));
+        return Ok(Choice { targets: wanted.iter().map(named).collect::<Result<_, _>>()?, left_out: None });
     }
     let all = if_addrs::get_if_addrs().map_err(|error| format!("this host does not tell its interfaces: {error}"))?;
     let listening = settings.listeners.iter().filter(|listener| listener.udp).flat_map(|listener| &listener.addresses);
@@ -65,17 +73,33 @@ pub(super) fn choose(settings: &Settings) -> Result<Vec<Target>, String> {
     if names.is_empty() {
         return Err("no interface but loopback carries a listening or relay address".to_owned());
     }
-    names.into_iter().map(target).collect()
+    leave_out(names.into_iter().map(|name| Ok((name, target(name)?))).collect::<Result<_, String>>()?)
 }
 
-fn target(name: &str) -> Result<Target, String> {
+/// Does without those that are no Ethernet interfaces (tunnels like wg0, tun0 and ppp0), if there are others.
+fn leave_out(found: Vec<(&str, Option<Target>)>) -> Result<Choice, String> {
+    let others: Vec<&str> = found.iter().filter(|(_, target)| target.is_none()).map(|(name, _)| *name).collect();
+    let left_out = match others[..] {
+        [] => None,
+        [one] => Some(format!("{one} is no Ethernet interface")),
+        _ => Some(format!("{} are no Ethernet interfaces", others.join(", "))),
+    };
+    let targets: Vec<Target> = found.into_iter().filter_map(|(_, target)| target).collect();
+    if targets.is_empty() {
+        return Err(left_out.unwrap_or_else(|| "there is no interface".to_owned()));
+    }
+    Ok(Choice { targets, left_out: left_out.map(|words| format!("without the program: {words}")) })
+}
+
+/// What is to be known of an interface; `None` if it is no Ethernet interface.
+fn target(name: &str) -> Result<Option<Target>, String> {
     let index = system::interface_index(name).ok_or_else(|| format!("there is no interface {name}"))?;
     let mac = system::hardware_address(name).map_err(|error| format!("{name}: {error}"))?;
-    let mac = mac.ok_or_else(|| format!("{name} is no Ethernet interface"))?;
+    let Some(mac) = mac else { return Ok(None) };
     let vlan = vlan_below(name).and_then(|(below, vlan)| Some((below.clone(), system::interface_index(&below)?, vlan)));
     let below = vlan.as_ref().map_or(name, |(below, ..)| below);
     let driver = system::driver(below).unwrap_or_else(|_| "unknown driver".to_owned());
-    Ok(Target { name: name.to_owned(), index, mac, driver, vlan })
+    Ok(Some(Target { name: name.to_owned(), index, mac, driver, vlan }))
 }
 
 /// The interface below a VLAN's, and the VLAN's number.
@@ -116,6 +140,19 @@ mod tests {
         assert_eq!(suit(&[other, tagged], Mode::Generic), Ok(()));
         let why = suit(&both, Mode::Generic).unwrap_err();
         assert!(why.contains("the frames of wan (VLAN 7 of eth0) from those of eth0 itself"), "{why}");
+    }
+
+    #[test]
+    fn a_tunnel_that_carries_an_address_is_left_out_with_a_word() {
+        let ethernet = Target { name: "eth0".into(), index: 2, mac: [0; 6], driver: String::new(), vlan: None };
+        let plain = leave_out(vec![("eth0", Some(ethernet.clone()))]).unwrap();
+        assert_eq!((plain.targets.len(), plain.left_out), (1, None));
+        let mixed = leave_out(vec![("eth0", Some(ethernet.clone())), ("tun0", None), ("wg0", None)]).unwrap();
+        assert_eq!(mixed.targets, [ethernet]);
+        assert_eq!(mixed.left_out.as_deref(), Some("without the program: tun0, wg0 are no Ethernet interfaces"));
+        assert_eq!(leave_out(vec![("wg0", None)]).err().as_deref(), Some("wg0 is no Ethernet interface"));
+        // Loopback is one that every host has.
+        assert_eq!(target("lo"), Ok(None));
     }
 
     #[test]

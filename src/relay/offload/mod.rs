@@ -25,7 +25,8 @@ mod kernel;
 mod layout;
 #[cfg(offload_program)]
 mod mirror;
-#[cfg(offload_program)]
+#[cfg(target_os = "linux")]
+#[cfg_attr(not(offload_program), allow(dead_code, reason = "without the program they are only given up"))]
 mod privileges;
 mod report;
 #[cfg(offload_program)]
@@ -33,12 +34,16 @@ mod slots;
 #[cfg(offload_program)]
 mod start;
 
+#[cfg(not(target_os = "linux"))]
+pub use absent::Privileges;
 #[cfg(not(offload_program))]
 pub(super) use absent::{Hold, Mirror, Offload, plan, start};
 #[cfg(offload_program)]
 pub(super) use hold::Hold;
 #[cfg(offload_program)]
 pub(super) use mirror::Mirror;
+#[cfg(target_os = "linux")]
+pub use privileges::Privileges;
 pub use report::{FORWARDING_OFF, OffloadCounts, OffloadReport};
 #[cfg(offload_program)]
 pub(super) use start::{Offload, plan, start};

@@ -4,11 +4,11 @@ use std::{fmt, fs, io, sync::Arc, time::Duration};
 
 use super::{
     hold::Gate,
-    interfaces::{self, Target},
+    interfaces::{self, Choice, Target},
     kernel::{Attached, Kernel, Mode},
     layout::{Door, DoorKey, Interface, PORT_LISTENER, PORT_RELAY, Ports},
     mirror::traffic,
-    privileges,
+    privileges::{self, Privileges},
     report::{OffloadCounts, OffloadReport},
 };
 use crate::{
@@ -61,28 +61,33 @@ fn moment(now: impl Fn() -> Time) -> (Duration, Time) {
     (0..8).map(look).min().map_or_else(|| (privileges::monotonic(), now()), |(_, moment)| moment)
 }
 
-/// Starts what the configuration asks for. `now` is the clock of the workers.
+/// Starts what the configuration asks for, and gives up what it takes, whatever comes of it. `now` is the clock of the workers.
 ///
 /// # Errors
 /// What was asked for by name cannot be had; in words for the operator.
 pub(in super::super) fn start(
     settings: &Settings,
     endpoints: &[Endpoint],
-    now: impl Fn() -> Time,
+    privileges: Privileges,
+    now: impl Fn() -> Time + Send + 'static,
 ) -> Result<(Option<Arc<Offload>>, OffloadReport), String> {
-    let modes: &[Mode] = match settings.offload.mode {
+    let mode = settings.offload.mode;
+    let asked: Option<&'static [Mode]> = match mode {
         OffloadMode::Off => return Ok((None, OffloadReport::Off)),
-        OffloadMode::Auto => {
-            return Ok(match try_all(settings, endpoints, None, now) {
-                Ok((offload, report)) => (Some(Arc::new(offload)), report),
-                Err(why) => (None, OffloadReport::Unavailable(why)),
-            });
-        }
-        OffloadMode::Native => &[Mode::Native],
-        OffloadMode::Generic => &[Mode::Generic],
+        OffloadMode::Auto => None,
+        OffloadMode::Native => Some(&[Mode::Native]),
+        OffloadMode::Generic => Some(&[Mode::Generic]),
     };
-    let (offload, report) = try_all(settings, endpoints, Some(modes), now)?;
-    Ok((Some(Arc::new(offload)), report))
+    let (settings, endpoints) = (settings.clone(), endpoints.to_vec());
+    let tried = privileges.run(move || try_all(&settings, &endpoints, asked, now));
+    match tried.unwrap_or_else(|| Err("the thread that has the privileges for it has failed".to_owned())) {
+        Ok((offload, report)) => Ok((Some(Arc::new(offload)), report)),
+        Err(why) => {
+            // CAP_BPF may have been kept to write to tables.
+            privileges::give_up_all();
+            if mode == OffloadMode::Auto { Ok((None, OffloadReport::Unavailable(why))) } else { Err(why) }
+        }
+    }
 }
 
 /// What [`start`] would try, as far as can be told without touching an interface.
@@ -90,7 +95,7 @@ pub(in super::super) fn plan(settings: &Settings) -> OffloadReport {
     if settings.offload.mode == OffloadMode::Off {
         return OffloadReport::Off;
     }
-    let tried = interfaces::choose(settings).and_then(|targets| {
+    let tried = interfaces::choose(settings).and_then(|Choice { targets, left_out }| {
         Kernel::load(1).map_err(|error| cannot_load(&error))?;
         let asked = match settings.offload.mode {
             OffloadMode::Native => Some(Mode::Native),
@@ -100,7 +105,7 @@ pub(in super::super) fn plan(settings: &Settings) -> OffloadReport {
         let (mode, why) = asked.map_or_else(|| first_choice(&targets), |mode| (mode, None));
         interfaces::suit(&targets, mode)?;
         let interfaces = targets.iter().map(|target| format!("{} ({})", target.name, target.driver)).collect();
-        Ok(OffloadReport::On { mode: mode.name(), interfaces, why })
+        Ok(OffloadReport::On { mode: mode.name(), interfaces, why: together([why, left_out]) })
     });
     tried.unwrap_or_else(OffloadReport::Unavailable)
 }
@@ -120,7 +125,7 @@ fn try_all(
     asked: Option<&[Mode]>,
     now: impl Fn() -> Time,
 ) -> Result<(Offload, OffloadReport), String> {
-    let targets = interfaces::choose(settings)?;
+    let Choice { targets, left_out } = interfaces::choose(settings)?;
     let (first, why) = first_choice(&targets);
     let (modes, mut why) = match (asked, first) {
         (Some(modes), _) => (modes, None),
@@ -132,17 +137,22 @@ fn try_all(
     kernel.set_ports(&ports)?;
     let [v4, v6] = [true, false].map(|ipv4| settings.relay.addresses.iter().any(|relay| relay.local.is_ipv4() == ipv4));
     let families = [(v4 || serves(endpoints, true), "ipv4"), (v6 || serves(endpoints, false), "ipv6")];
-    for (_, family) in families.into_iter().filter(|(used, _)| *used) {
-        let_loopback_route(family)?;
-    }
+    let families = families.into_iter().filter_map(|(used, family)| used.then_some(family));
     let mut failed = String::new();
     for mode in modes {
         match attach(&mut kernel, &targets, *mode) {
             Ok(attached) => {
-                privileges::give_up(&kernel);
+                // As workers will.
+                privileges::finish_loading();
+                kernel.try_writing().map_err(|error| format!("the program's tables cannot be written to: {error}"))?;
+                // Last: nothing of this host is changed for what then fails.
+                let_loopback_route(families)?;
                 let interfaces = targets.iter().map(|target| target.at(*mode).0.to_owned()).collect();
-                let report = OffloadReport::On { mode: mode.name(), interfaces, why };
-                return Ok((Offload { kernel, gate: Gate::new(ports), moment: moment(now), _attached: attached }, report));
+                let report = OffloadReport::On { mode: mode.name(), interfaces, why: together([why, left_out]) };
+                return Ok((
+                    Offload { kernel, gate: Gate::new(ports), moment: moment(now), _attached: attached },
+                    report,
+                ));
             }
             Err(error) => {
                 why = Some(error.clone());
@@ -151,6 +161,12 @@ fn try_all(
         }
     }
     Err(failed)
+}
+
+/// Words about the choice.
+fn together(words: [Option<String>; 2]) -> Option<String> {
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 fn serves(endpoints: &[Endpoint], ipv4: bool) -> bool {
@@ -198,7 +214,7 @@ const NEEDED: &str = "the capabilities CAP_BPF and CAP_NET_ADMIN are needed (sys
 
 fn cannot_load(error: &str) -> String {
     if privileges::are_there() {
-        format!("the kernel does not take the program (Linux 5.15 or later is needed): {error}")
+        format!("the kernel refuses the program (which takes Linux 5.15 or later): {error}")
     } else {
         NEEDED.to_owned()
     }
@@ -217,17 +233,26 @@ fn ports(settings: &Settings, endpoints: &[Endpoint]) -> Box<Ports> {
 }
 
 /// The program asks for routes as if its packets came from the loopback interface, as this host's own do, and the kernel tells them
-/// only for interfaces that forward. Loopback may: nothing comes from there but from this host.
-fn let_loopback_route(family: &str) -> Result<(), String> {
-    let file = format!("/proc/sys/net/{family}/conf/lo/forwarding");
-    match fs::read_to_string(&file) {
-        Ok(value) if value.trim() != "0" => Ok(()),
-        Ok(_) => fs::write(&file, "1").map_err(|error| {
-            format!("net.{family}.conf.lo.forwarding is 0 and cannot be set ({error}): run `sysctl -w net.{family}.conf.lo.forwarding=1`")
-        }),
+/// only for interfaces that forward. Loopback may: nothing comes from there but from this host. If it cannot be had for one family,
+/// the others are left as they were.
+fn let_loopback_route(families: impl Iterator<Item = &'static str>) -> Result<(), String> {
+    let mut changed = Vec::new();
+    for family in families {
+        let file = format!("/proc/sys/net/{family}/conf/lo/forwarding");
         // A sandbox may hide it; where it is 0 everything is passed up, and counted as forwarding-off.
-        Err(_) => Ok(()),
+        if !fs::read_to_string(&file).is_ok_and(|value| value.trim() == "0") {
+            continue;
+        }
+        if let Err(error) = fs::write(&file, "1") {
+            // What could be written can be written again.
+            changed.iter().for_each(|file| drop(fs::write(file, "0")));
+            return Err(format!(
+                "net.{family}.conf.lo.forwarding is 0 and cannot be set ({error}): run `sysctl -w net.{family}.conf.lo.forwarding=1`"
+            ));
+        }
+        changed.push(file);
     }
+    Ok(())
 }
 
 #[cfg(test)]
