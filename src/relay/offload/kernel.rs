@@ -319,15 +319,33 @@ fn because(error: &dyn std::error::Error) -> String {
         }
         next = cause.source();
     }
-    // The verifier tells the way first, and what was wrong at its end, before its statistics.
+    // The verifier tells the way first, and what was wrong at its end, before its statistics and the error of the call.
     let told = |line: &&str| {
         let line = line.trim();
         !(line.is_empty()
+            || line.starts_with(':')
             || ["processed ", "verification time", "stack depth"].iter().any(|start| line.starts_with(start)))
     };
     let first = text.lines().next().unwrap_or_default();
     match text.lines().skip(1).filter(told).last() {
         Some(last) => format!("{first} … {last}"),
         None => first.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error(
+        "the BPF_PROG_LOAD syscall returned Permission denied. Verifier output: 0: R1=ctx()\n63: r2 += r1\nR2 has pointer with unsupported alu operation\nprocessed 64 insns\n"
+    )]
+    struct Refused(#[source] io::Error);
+
+    #[test]
+    fn of_the_verifier_the_line_is_told_that_says_what_was_wrong() {
+        let told = because(&Refused(io::Error::from_raw_os_error(libc::EACCES)));
+        assert!(told.ends_with("… R2 has pointer with unsupported alu operation"), "{told}");
     }
 }
