@@ -172,16 +172,15 @@ impl Relay {
     }
 }
 
-/// Keeps `hold` until the workers have taken up what is in force.
-async fn until_taken_up(current: watch::Receiver<Arc<Current>>, workers: usize, hold: Option<Hold>) {
+/// Keeps a hold until the workers have taken up what is in force.
+async fn until_taken_up(current: watch::Receiver<Arc<Current>>, workers: usize, _hold: Option<Hold>) {
     // Without a sender the server has stopped.
     while current.has_changed().is_ok() {
         let latest = Arc::clone(&current.borrow());
         if latest.taken_up.by(workers, PATIENCE).await {
-            break;
+            return;
         }
     }
-    drop(hold);
 }
 
 /// The addresses that this server listens on and answers from.

@@ -36,7 +36,7 @@ impl Offload {
 }
 
 /// There is none.
-pub(in super::super) struct Hold(#[expect(dead_code, reason = "there is none")] Infallible);
+pub(in super::super) struct Hold(Infallible);
 
 /// There is none.
 pub(in super::super) struct Mirror(Infallible);
